@@ -1,0 +1,558 @@
+"""The call table (abi/calls.py): each system call, its arguments, its result, and what kind of call it is.
+
+    frame to the kernel     {"id": 7, "tid": 0, "op": "forward", "a": {"fd": 3, "tokens": b"..."}}
+    reply                   {"id": 7, "ok": {...}}   or   {"id": 7, "err": {"reason", "message", "values", "retry_after_s"}}
+    part of a stream        {"id": 7, "part": {...}}          (generate, attach, strace: any number of them, then the reply)
+
+A frame is 4 bytes of little-endian length and a msgpack map. Fields that are left out take the defaults below; an unknown call is
+ENOSYS, a field of a wrong type EINVAL. A call with id 0 gets no reply (`emit`). `cancel` ends another call of the caller by its id.
+One table: the codec, the kernel's dispatch, the library and the docs all read `CALLS`.
+Source: HotOS '25, section 4 (system calls).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vllm_symphony.abi.types import (
+    CallRecord, Credentials, Distribution, ExitStatus, FileStat, Grammar, ModelInfo, Predicate, ProcessEvent, ProcessStat, Sampler,
+)  # fmt: skip
+
+MAX_FRAME_BYTES = 16 << 20  # one call's bulk; a larger frame is EINVAL and ends the connection
+
+
+# ---- session
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First frame of a connection. role: `program` (a child, by its inherited socket), `edge` (may act for a principal: `cred`
+    in later calls), `client` (a session of its own with fds)."""
+
+    abi_major: int
+    abi_minor: int
+    role: str = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class HelloResult:
+    abi_major: int
+    abi_minor: int
+    pid: int
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the caller's call `target`; it answers EINTR unless it was done. Unknown ids are no error (it may just have ended)."""
+
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Result of calls that only succeed."""
+
+
+# ---- files
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """`path` or `tokens` or both. With `tokens` the file must be new: anonymous (no path) or CREAT."""
+
+    path: str | None = None
+    tokens: bytes | None = None
+    flags: int = 0
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class FdResult:
+    fd: int
+    ino: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class FdArgs:
+    """close, dup, fork."""
+
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    fd: int
+    length: int
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Tokens [offset, offset + count) of `fd`, or of the file at `path`."""
+
+    fd: int | None = None
+    path: str | None = None
+    offset: int = 0
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    tokens: bytes
+    positions: bytes
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Give the open file a (further) name; EEXIST when it is taken."""
+
+    fd: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathArgs:
+    """unlink."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Atomic; replaces `new`."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    fd: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatResult:
+    file: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """Named files whose path begins with `prefix`, by name."""
+
+    prefix: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    files: tuple[FileStat, ...]
+
+
+# ---- model
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Append `tokens` to the file and give distributions. Atomic: on error or cancel the length is as before.
+
+    start       position of the first token; default: the next one. Gaps are allowed, going back is EINVAL.
+    outputs     "last", "all" (each of `tokens`), or "" with `indices` (packed, into `tokens`)
+    keep        keep whole rows for `sample` and `logits`: "last", "all", "none"
+    top_k       0..max_top_k ids with log-probabilities
+    temperature logsumexp is computed at it
+    entropy     compute it (dear on large vocabularies)
+    at          expected length of the file; ESTALE otherwise
+    """
+
+    fd: int
+    tokens: bytes = b""
+    start: int | None = None
+    outputs: str = "last"
+    indices: bytes = b""
+    top_k: int = 20
+    keep: str = "last"
+    temperature: float = 1.0
+    entropy: bool = False
+    at: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardResult:
+    length: int
+    distributions: tuple[Distribution, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardMany:
+    """Several forwards in one frame, on different files; each is atomic. The reply comes when all ended."""
+
+    items: tuple[Forward, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    reason: str
+    message: str
+    values: dict[str, str | int | float | bool] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardManyResult:
+    """In the order of the items: `results[i]` or else `errors[i]` is set."""
+
+    results: tuple[ForwardResult | None, ...]
+    errors: tuple[CallError | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Draw `n` tokens from the distribution at `position` of the file (default: its last token). The file does not change.
+    The draws are (seed, position, first_draw + i)."""
+
+    fd: int
+    position: int | None = None
+    sampler: Sampler = Sampler()
+    grammar: Grammar | None = None
+    n: int = 1
+    first_draw: int = 0
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """Tokens (packed) and their log-probabilities in the unmasked model at temperature 1 (packed)."""
+
+    tokens: bytes
+    logprobs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    fd: int
+    position: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsResult:
+    """The whole row of raw logits, [vocab_size] float32, packed."""
+
+    position: int
+    logits: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """The fused loop. Streams parts when `stream`, then ends with the result; every token returned is in the file.
+
+    stop          strings; the file ends with the token that completes the first match
+    stop_tokens   packed ids that end it (returned, and in the file); the model's own end tokens too unless `ignore_eos`
+    logprobs      also the log-probability of each token
+    top_k         > 0: with each token, the distribution that it was drawn from
+    text          detokenize: `text` in parts and result
+    """
+
+    fd: int
+    max_tokens: int = 256
+    sampler: Sampler = Sampler()
+    stop: tuple[str, ...] = ()
+    stop_tokens: bytes = b""
+    ignore_eos: bool = False
+    grammar: Grammar | None = None
+    until: Predicate | None = None
+    logprobs: bool = False
+    stream: bool = False
+    text: bool = True
+    at: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratePart:
+    tokens: bytes
+    text: str = ""
+    logprobs: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateResult:
+    """reason: `stop` (end token, stop token or string: which one in `stop`), `length`, `until`, `grammar` (it is complete).
+    With `until`, `distribution` is the one that fired. `tokens` holds all of the call's tokens, streamed or not."""
+
+    length: int
+    reason: str
+    tokens: bytes
+    text: str = ""
+    stop: str | None = None
+    logprobs: bytes = b""
+    distribution: Distribution | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    text: str
+    special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TokensResult:
+    tokens: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenize:
+    tokens: bytes
+    skip_special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenderChat:
+    """`messages` and `tools` are JSON text, as in the OpenAI API."""
+
+    messages: str
+    tools: str | None = None
+    add_generation_prompt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ParseTools:
+    """Find tool calls in a model's text with vLLM's parser of that name (default: the server's). Result is JSON text."""
+
+    text: str
+    parser: str | None = None
+    tools: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonResult:
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoArgs:
+    """model_info, ps, now, monotonic, getpid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfoResult:
+    model: ModelInfo
+
+
+# ---- processes
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a program. `source` is its text, None = the caller's own program; `args` is JSON text of the entry's keyword
+    arguments. A child ends with its parent unless `detach`."""
+
+    source: str | None = None
+    entry: str = "main"
+    args: str = "{}"
+    name: str = ""
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PidResult:
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until the child ends; reaps it. `pid` None = any child."""
+
+    pid: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitResult:
+    pid: int
+    exit: ExitStatus
+    usage: ProcessStat
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    pid: int
+    signal: str = "TERM"
+
+
+@dataclass(frozen=True, slots=True)
+class Ps:
+    """All the caller may see; `pid` for one."""
+
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PsResult:
+    processes: tuple[ProcessStat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeResult:
+    """`now`: seconds since the epoch; `monotonic`: seconds since the kernel started."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """`count` random bytes from the process's own seeded source."""
+
+    count: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BytesResult:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Show a value (JSON text) to whoever runs the program."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The program's last call: how it ended. The process is gone when its socket closes."""
+
+    code: int
+    value: str | None = None
+    error: str | None = None
+    reason: str = "exit"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStart:
+    """Name a new thread of the caller; later frames carry its tid."""
+
+    tid: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadEnd:
+    tid: int
+
+
+# ---- seeing (edge and clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Stream the events of a process from number `from_seq` (1 = the first kept); `follow` until it ends. Parts: AttachPart."""
+
+    pid: int
+    from_seq: int = 1
+    follow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPart:
+    events: tuple[ProcessEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strace:
+    """Stream the event log of `pid` (None: all that the caller may see); `follow` until it ends. Parts: StracePart."""
+
+    pid: int | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StracePart:
+    records: tuple[CallRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InfoResult:
+    """The server: versions, model, engine and kernel counters, as JSON text (documented in docs/cli.md)."""
+
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """One row of the table. kind: `control` (answered from identity, never waits for a step), `model` (waits for the device),
+    `text` (waits for the tokenizer), `wait` (waits for an event), `edge` (only for role edge or client)."""
+
+    args: type
+    result: type
+    kind: str
+    part: type | None = None
+
+
+CALLS: Mapping[str, CallSpec] = {
+    "hello": CallSpec(Hello, HelloResult, "control"),
+    "cancel": CallSpec(Cancel, Done, "control"),
+    "open": CallSpec(Open, FdResult, "control"),
+    "close": CallSpec(FdArgs, Done, "control"),
+    "dup": CallSpec(FdArgs, FdResult, "control"),
+    "fork": CallSpec(FdArgs, FdResult, "control"),
+    "truncate": CallSpec(Truncate, Done, "control"),
+    "read": CallSpec(Read, ReadResult, "control"),
+    "link": CallSpec(Link, Done, "control"),
+    "unlink": CallSpec(PathArgs, Done, "control"),
+    "rename": CallSpec(Rename, Done, "control"),
+    "stat": CallSpec(Stat, StatResult, "control"),
+    "list": CallSpec(List, ListResult, "control"),
+    "forward": CallSpec(Forward, ForwardResult, "model"),
+    "forward_many": CallSpec(ForwardMany, ForwardManyResult, "model"),
+    "sample": CallSpec(Sample, SampleResult, "model"),
+    "logits": CallSpec(Logits, LogitsResult, "model"),
+    "generate": CallSpec(Generate, GenerateResult, "model", part=GeneratePart),
+    "tokenize": CallSpec(Tokenize, TokensResult, "text"),
+    "detokenize": CallSpec(Detokenize, TextResult, "text"),
+    "render_chat": CallSpec(RenderChat, TokensResult, "text"),
+    "parse_tools": CallSpec(ParseTools, JsonResult, "text"),
+    "model_info": CallSpec(NoArgs, ModelInfoResult, "control"),
+    "spawn": CallSpec(Spawn, PidResult, "control"),
+    "wait": CallSpec(Wait, WaitResult, "wait"),
+    "kill": CallSpec(Kill, Done, "control"),
+    "ps": CallSpec(Ps, PsResult, "control"),
+    "getpid": CallSpec(NoArgs, PidResult, "control"),
+    "sleep": CallSpec(Sleep, Done, "wait"),
+    "now": CallSpec(NoArgs, TimeResult, "control"),
+    "monotonic": CallSpec(NoArgs, TimeResult, "control"),
+    "random": CallSpec(Random, BytesResult, "control"),
+    "emit": CallSpec(Emit, Done, "control"),
+    "exit": CallSpec(Exit, Done, "control"),
+    "thread_start": CallSpec(ThreadStart, Done, "control"),
+    "thread_end": CallSpec(ThreadEnd, Done, "control"),
+    "attach": CallSpec(Attach, Done, "edge", part=AttachPart),
+    "strace": CallSpec(Strace, Done, "edge", part=StracePart),
+    "info": CallSpec(NoArgs, InfoResult, "edge"),
+    "ping": CallSpec(NoArgs, Done, "control"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What carries a call: `cred` only from role edge, which acts for that principal."""
+
+    id: int
+    op: str
+    tid: int = 0
+    cred: Credentials | None = None

@@ -1,0 +1,285 @@
+"""Values that system calls take and give (abi/types.py).
+
+Plain frozen dataclasses with named fields; the codec (`abi/codec.py`) writes them as msgpack maps. Bulk is packed: token ids and
+positions as little-endian uint32 (`pack_tokens`), log-probabilities and rows as little-endian float32 (`pack_floats`).
+Nothing here imports more than the standard library, so that programs and clients load it in a millisecond.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+from typing import Any, NewType
+
+ABI_MAJOR, ABI_MINOR = 1, 0
+
+Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory
+Tid = NewType("Tid", int)  # thread inside a process, 0 = its main thread
+Fd = NewType("Fd", int)  # open file inside a process
+Ino = NewType("Ino", int)  # file identity, 53-bit
+JobId = NewType("JobId", int)  # one device call in flight
+
+_SWAP = sys.byteorder == "big"
+
+
+def pack_tokens(tokens: Iterable[int]) -> bytes:
+    """Token ids (or positions) as little-endian uint32. Raises OverflowError or TypeError on what is no uint32."""
+    a = array("I", tokens)
+    if _SWAP:
+        a.byteswap()
+    return a.tobytes()
+
+
+def unpack_tokens(data: bytes) -> list[int]:
+    """Inverse of `pack_tokens`. Raises ValueError when the length is no multiple of 4."""
+    a = array("I")
+    a.frombytes(data)
+    if _SWAP:
+        a.byteswap()
+    return a.tolist()
+
+
+def pack_floats(values: Iterable[float]) -> bytes:
+    """float32, little-endian."""
+    a = array("f", values)
+    if _SWAP:
+        a.byteswap()
+    return a.tobytes()
+
+
+def unpack_floats(data: bytes) -> list[float]:
+    """Inverse of `pack_floats`."""
+    a = array("f")
+    a.frombytes(data)
+    if _SWAP:
+        a.byteswap()
+    return a.tolist()
+
+
+class OpenFlags(IntFlag):
+    """Flags of `open`, with POSIX's meanings. Without CREAT a path must exist; TMPFILE makes an anonymous file."""
+
+    RDONLY = 0
+    RDWR = 1
+    CREAT = 2
+    EXCL = 4
+    TRUNC = 8
+    TMPFILE = 16
+
+
+class Signal(StrEnum):
+    """TERM cancels at the current or next call; KILL ends at once. (STOP and CONT come with process control.)"""
+
+    TERM = "TERM"
+    KILL = "KILL"
+
+
+class ProcessState(StrEnum):
+    """STARTING until its code runs, RUNNING, ZOMBIE when ended and not yet reaped by its parent."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    ZOMBIE = "zombie"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who calls. Every kernel entry takes one; there is no default."""
+
+    principal: str
+    groups: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Next-token distribution at one position of a file, as much of it as was asked for.
+
+    `position` is the index in the file of the last token that it has seen. `ids` and `logprobs` are the top k, best first, packed
+    (uint32, float32); log-probabilities are of the unmasked model at temperature 1. `logsumexp` is of the raw logits at
+    `temperature` (so a program can normalise at that temperature), `entropy` in nats at temperature 1, NaN when not asked for.
+    """
+
+    position: int
+    ids: bytes
+    logprobs: bytes
+    logsumexp: float
+    entropy: float
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """How a token is drawn from a distribution; the same object for `sample` and `generate`. Defaults are greedy.
+
+    Penalties count tokens from `penalty_from` (a length of the file), by default from where the program first sampled on the file;
+    `repetition_penalty` counts the whole file, as in vLLM. `seed` makes a draw a function of (seed, position, draw).
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    penalty_from: int | None = None
+    logit_bias: dict[int, float] | None = None
+    allowed: bytes | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A constraint on what is sampled. `kind` is `json` (a JSON schema as text), `regex`, `ebnf` (xgrammar's dialect) or `choice`
+    (a JSON list of strings). A grammar that is unfinished on the file goes on where it stood; else it starts at `start`
+    (a length of the file), by default at the current length."""
+
+    kind: str
+    text: str
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """When `generate` hands back to the program: a tree over one position's unmasked distribution, evaluated on the device.
+
+    op            args
+    and, or       `parts`
+    entropy       value: entropy in nats > value           (`below=True`: <)
+    top1          value: probability of the best token > value  (`below=True`: <)
+    margin        value: p(best) - p(second) > value            (`below=True`: <)
+    top1_in       `tokens` (packed): the best token is one of them
+    mass          `tokens`, value: their probability together > value (`below=True`: <)
+    after         value: at least that many tokens were generated in this call
+    every         value: the number of tokens generated in this call is a positive multiple of it
+    """
+
+    op: str
+    value: float = 0.0
+    below: bool = False
+    tokens: bytes = b""
+    parts: tuple[Predicate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A file as `stat` and `list` show it. `length` in tokens; `num_pages` that its computed part covers on the device."""
+
+    ino: int
+    path: str | None
+    nlink: int
+    owner: str
+    mode: int
+    length: int
+    frontier: int
+    num_pages: int
+    fidelity: str
+    num_open: int
+    busy: bool
+    created_ns: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has used so far."""
+
+    num_calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    num_forwards: int = 0
+    num_steps: int = 0
+    device_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 time limit, 130 cancelled, 137 killed,
+    128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`, `orphan`, `device`, `program`.
+    `value` is what `main` returned, as JSON text; `error` the last line of the traceback."""
+
+    code: int
+    reason: str
+    value: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """A process as `ps` shows it. `waiting` names the call that each blocked thread is in."""
+
+    pid: int
+    parent: int | None
+    name: str
+    principal: str
+    state: str
+    started_ns: int
+    ended_ns: int | None
+    num_threads: int
+    num_files: int
+    num_pages: int
+    waiting: tuple[str, ...]
+    usage: Usage
+    exit: ExitStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """One line of a process's output, numbered from 1. kind: `started`, `stdout`, `stderr`, `emit` (text is JSON), `exit` (text is
+    the JSON of ExitStatus), `gap` (text says how many events were dropped)."""
+
+    seq: int
+    t_ns: int
+    kind: str
+    text: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One line of the event log: who called what, with what result, when, in which engine steps. `args` is a short text without
+    tokens or strings of the program."""
+
+    seq: int
+    pid: int
+    tid: int
+    op: str
+    args: str
+    result: str
+    t_start_ns: int
+    t_end_ns: int
+    step_first: int | None = None
+    step_last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the model can do, and its limits (`model_info`)."""
+
+    name: str
+    vocab_size: int
+    max_positions: int
+    page_size: int
+    num_pages: int
+    max_top_k: int
+    eos_tokens: tuple[int, ...]
+    dtype: str = ""
+    capabilities: tuple[str, ...] = ()
+    unsupported: dict[str, str] = field(default_factory=dict)
+
+
+def tokens_of(value: bytes | Sequence[int]) -> bytes:
+    """Accept token ids packed or as a sequence."""
+    return value if isinstance(value, bytes) else pack_tokens(value)
+
+
+Json = Any
