@@ -90,6 +90,21 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True)
+class Append:
+    """Append tokens without computing anything yet; the next `forward` or `generate` on the file computes them."""
+
+    fd: int
+    tokens: bytes
+    start: int | None = None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LengthResult:
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Tokens [offset, offset + count) of `fd`, or of the file at `path`."""
 
@@ -163,7 +178,7 @@ class Forward:
     outputs     "last", "all" (each of `tokens`), or "" with `indices` (packed, into `tokens`)
     keep        keep whole rows for `sample` and `logits`: "last", "all", "none"
     top_k       0..max_top_k ids with log-probabilities
-    temperature logsumexp is computed at it
+    temperature logsumexp_t is computed at it
     entropy     compute it (dear on large vocabularies)
     at          expected length of the file; ESTALE otherwise
     """
@@ -254,7 +269,6 @@ class Generate:
     stop          strings; the file ends with the token that completes the first match
     stop_tokens   packed ids that end it (returned, and in the file); the model's own end tokens too unless `ignore_eos`
     logprobs      also the log-probability of each token
-    top_k         > 0: with each token, the distribution that it was drawn from
     text          detokenize: `text` in parts and result
     """
 
@@ -512,6 +526,7 @@ CALLS: Mapping[str, CallSpec] = {
     "dup": CallSpec(FdArgs, FdResult, "control"),
     "fork": CallSpec(FdArgs, FdResult, "control"),
     "truncate": CallSpec(Truncate, Done, "control"),
+    "append": CallSpec(Append, LengthResult, "control"),
     "read": CallSpec(Read, ReadResult, "control"),
     "link": CallSpec(Link, Done, "control"),
     "unlink": CallSpec(PathArgs, Done, "control"),

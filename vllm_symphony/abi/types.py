@@ -103,8 +103,9 @@ class Distribution:
     """Next-token distribution at one position of a file, as much of it as was asked for.
 
     `position` is the index in the file of the last token that it has seen. `ids` and `logprobs` are the top k, best first, packed
-    (uint32, float32); log-probabilities are of the unmasked model at temperature 1. `logsumexp` is of the raw logits at
-    `temperature` (so a program can normalise at that temperature), `entropy` in nats at temperature 1, NaN when not asked for.
+    (uint32, float32); log-probabilities are of the unmasked model at temperature 1, so the raw logit of a token is its
+    log-probability + `logsumexp`. `logsumexp_t` is of logits / `temperature`: with it a program normalises at that temperature
+    without the whole row: p_T(i) = exp(logit_i / T - logsumexp_t). `entropy` in nats at temperature 1, NaN when not asked for.
     """
 
     position: int
@@ -113,6 +114,7 @@ class Distribution:
     logsumexp: float
     entropy: float
     temperature: float = 1.0
+    logsumexp_t: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,15 @@ class ForkFile:
 
 
 @dataclass(frozen=True, slots=True)
+class AppendTokens:
+    """More tokens without KV, the first at position `start`. Never sent while a job runs on the file."""
+
+    ino: Ino
+    tokens: list[int]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class TruncateFile:
     """Forget tokens from `length` on. Never sent while a job runs on the file."""
 
@@ -139,7 +148,9 @@ class TextJob:
     args: Any
 
 
-DeviceEffect = CreateFile | ForkFile | TruncateFile | DropFile | ForwardJob | GenerateJob | SampleJob | RowJob | CancelJob
+DeviceEffect = (
+    CreateFile | ForkFile | AppendTokens | TruncateFile | DropFile | ForwardJob | GenerateJob | SampleJob | RowJob | CancelJob
+)
 
 # ---- to processes and connections
 
