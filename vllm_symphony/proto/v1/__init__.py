@@ -1,0 +1,1 @@
+"""Generated from protos/symphony/v1 by scripts/protos; never edited."""
