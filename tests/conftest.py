@@ -1,0 +1,59 @@
+"""For all tests: the seed in the header, one worker for the engine, nothing left behind."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: spinning threads make steps ten times slower
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # saves a compilation at the first forward
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from tests.counts import FULL, SEED
+from tests.leaks import Allowed, left_behind, look
+
+TESTS = Path(__file__).parent
+KINDS = frozenset({"threads", "fds", "children"})
+
+
+def pytest_report_header() -> str:
+    return f"symphony: counts {'full' if FULL else 'reduced'}, SYMPHONY_SEED={SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything under tests/engine is marked `engine`, and all such tests run in one worker: one engine per session."""
+    for item in items:
+        if TESTS / "engine" in item.path.parents:
+            item.add_marker("engine")
+        if item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.xdist_group("engine"))
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The folder of the tests' trained model."""
+    return TESTS / "models" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def leaks_allowed() -> Allowed:
+    """What stays for good, by design. A folder's conftest may override this and say why."""
+    return Allowed()
+
+
+@pytest.fixture(autouse=True)
+def leaks(request: pytest.FixtureRequest, leaks_allowed: Allowed) -> Iterator[None]:
+    """No test leaves a process, thread or fd. Session fixtures are made before the first look and so don't count."""
+    kept: set[str] = {kind for mark in request.node.iter_markers("keeps") for kind in mark.args}
+    before = look()
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        found = left_behind(before, leaks_allowed, KINDS - kept)
+    if found:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
