@@ -1,0 +1,54 @@
+"""The concerns of the edge: errors and the access log (edge/concern.py).
+
+A deadline or a cancel needs none: gRPC cancels the task, and the kernel link cancels the call that the task awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from vllm_symphony.errors import SymphonyError
+from vllm_symphony.proto.status import TRAILER, to_status
+
+_access = logging.getLogger("symphony.access")
+_log = logging.getLogger("symphony.edge")
+
+
+@asynccontextmanager
+async def errors(method: str, context: Any) -> AsyncIterator[None]:
+    """Typed errors become a google.rpc.Status; anything else is our fault: logged with its traceback, EIO to the caller."""
+    try:
+        yield
+    except SymphonyError as e:
+        await _abort(context, e)
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception as e:
+        _log.exception("%s failed", method)
+        await _abort(context, SymphonyError(f"internal error: {type(e).__name__}"))
+
+
+@asynccontextmanager
+async def access_log(method: str, context: Any) -> AsyncIterator[None]:
+    """One line for each RPC: method, status, duration."""
+    began, outcome = time.monotonic(), "OK"
+    try:
+        yield
+    except BaseException as e:
+        code = context.code()
+        outcome = "CANCELLED" if isinstance(e, asyncio.CancelledError) else getattr(code, "name", str(code))
+        raise
+    finally:
+        _access.info("%s %s %.1f ms", method.rpartition(".")[2], outcome, (time.monotonic() - began) * 1e3)
+
+
+async def _abort(context: Any, error: SymphonyError) -> None:
+    code = grpc.StatusCode[error.grpc_code]
+    await context.abort(code, error.message, ((TRAILER, to_status(error).SerializeToString()),))

@@ -1,0 +1,18 @@
+"""Who calls (edge/credentials.py).
+
+The server listens on a unix socket with mode 0600 only: whoever reaches it is the user who runs it. So there is one principal,
+`local`, and it may see and do everything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_symphony.abi.types import Credentials
+
+LOCAL = Credentials("local", scopes=("admin",))
+
+
+def caller(context: Any) -> Credentials:
+    """The credentials of an RPC's caller; `context` is its grpc.aio.ServicerContext."""
+    return LOCAL

@@ -1,0 +1,40 @@
+"""SystemService (edge/system_service.py). What each RPC means stands in protos/symphony/v1/system.proto."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+from vllm_symphony.abi.calls import NoArgs
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
+from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.proto.v1 import system_pb2 as pb
+from vllm_symphony.proto.v1.system_pb2_grpc import SystemServiceServicer
+
+
+class SystemService(SystemServiceServicer):
+    """The server itself."""
+
+    def __init__(self, kernel: KernelLink) -> None:
+        self._kernel = kernel
+        self._began = time.monotonic()
+
+    async def Ping(self, request: pb.PingRequest, context: Any) -> pb.PingResponse:  # noqa: N802
+        began = time.perf_counter()
+        await self._kernel.call("ping", NoArgs(), caller(context))
+        return pb.PingResponse(kernel_s=time.perf_counter() - began)
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
+        cred = caller(context)
+        detail = (await self._kernel.call("info", NoArgs(), cred)).json
+        model = (await self._kernel.call("model_info", NoArgs(), cred)).model
+        return pb.GetInfoResponse(
+            version=version("vllm-symphony"),
+            abi_major=ABI_MAJOR,
+            abi_minor=ABI_MINOR,
+            uptime_s=time.monotonic() - self._began,
+            model=model.name,
+            detail=detail,
+        )
