@@ -1,0 +1,269 @@
+"""Frames of the ABI: bytes <-> the dataclasses of abi/calls.py (abi/codec.py).
+
+    bytes --FrameReader--> frame --read_call--> Call(id, op, tid, a: raw) --read_args--> Forward(fd=3, tokens=...)
+    bytes --FrameReader--> frame --read_answer--> Answer(id, ok | err | part | signal) --read_result--> ForwardResult(...)
+
+A call is decoded in two steps, so that a frame whose arguments are wrong still has an id to answer. Each step is one pass in C. The
+arguments are read twice: once for their *shape* (unknown names, at any depth, and arrays longer than `MAX_ITEMS` are refused without
+building anything) and once typed. Nesting is bounded by msgspec's own recursion guard.
+The only module of the package that imports msgspec; never pickle. The format is described at the top of abi/calls.py.
+"""
+
+from __future__ import annotations
+
+import struct
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Raw
+
+from vllm_symphony.abi.calls import CALLS, MAX_FRAME_BYTES, CallError
+from vllm_symphony.abi.types import Credentials
+from vllm_symphony.errors import InvalidArgument, NoSuchCall, SymphonyError, from_reason
+
+MAX_ITEMS = 1 << 16  # of one array or map inside a call; bulk is packed bytes and does not count
+MAX_ID = 2**53 - 1  # what every language's integers hold
+_LENGTH = struct.Struct("<I")
+_EMPTY_MAP = Raw(b"\x80")
+_NOTHING = Raw()  # false, as a field that was not sent
+_SHAPE_DEPTH = 6  # how deep unknown names are looked for in recursive types (Predicate)
+_MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
+
+Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
+
+
+class Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A call with its arguments still raw. `read_args` types them."""
+
+    id: Id
+    op: Annotated[str, Meta(max_length=64)]
+    tid: Id = 0
+    a: Raw = _EMPTY_MAP
+    cred: Credentials | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The first frame that a program's process receives: what to run, and its own random seed. `args` is JSON text."""
+
+    source: str
+    entry: str
+    args: str
+    name: str
+    seed: int
+
+
+class Answer(msgspec.Struct, gc=False):
+    """What the kernel sends: exactly one of the fields after `id` is set (true). Unknown fields are ignored: a newer server may add some."""
+
+    id: Id = 0
+    ok: Raw = _NOTHING
+    err: CallError | None = None
+    part: Raw = _NOTHING
+    signal: str | None = None
+    program: Program | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_call = msgspec.msgpack.Decoder(Call).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+# ---- frames
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Holds at most one incomplete frame (`MAX_FRAME_BYTES`) plus what one `feed` brought.
+
+    Raises InvalidArgument from `feed` at the first length that is over the limit; the stream is useless from there on.
+    """
+
+    __slots__ = ("_buffer", "_wanted")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._wanted = 4  # bytes needed before anything can be cut
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes as they came; give the frames that are complete now, without their length prefix."""
+        if not self._buffer and len(data) >= 4:  # the common case: one whole frame, no copy but the slice
+            end = 4 + _LENGTH.unpack_from(data)[0]
+            if end == len(data) and end <= MAX_FRAME_BYTES:
+                return [data[4:]]
+        self._buffer += data
+        return list(self._cut()) if len(self._buffer) >= self._wanted else []
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._buffer
+
+    def _cut(self) -> Iterator[bytes]:
+        buffer, at = self._buffer, 0
+        while True:
+            left = len(buffer) - at
+            if left < 4:
+                self._wanted = 4
+                break
+            size = _LENGTH.unpack_from(buffer, at)[0]
+            if size > MAX_FRAME_BYTES:
+                del buffer[:]
+                raise InvalidArgument(f"frame of {size} bytes, the limit is {MAX_FRAME_BYTES}", size=size, limit=MAX_FRAME_BYTES)
+            if left < 4 + size:
+                self._wanted = 4 + size
+                break
+            yield bytes(memoryview(buffer)[at + 4 : at + 4 + size])
+            at += 4 + size
+        del buffer[:at]
+
+
+def frame(body: bytes) -> bytes:
+    """Put the length before a body. Raises InvalidArgument over `MAX_FRAME_BYTES`."""
+    size = len(body)
+    if size > MAX_FRAME_BYTES:
+        raise InvalidArgument(f"frame of {size} bytes, the limit is {MAX_FRAME_BYTES}", size=size, limit=MAX_FRAME_BYTES)
+    return _LENGTH.pack(size) + body
+
+
+# ---- the kernel's side
+
+
+def read_call(body: bytes) -> Call:
+    """The envelope of a call. Raises InvalidArgument: it has no id that could be answered, so the connection should end."""
+    try:
+        return _decode_call(body)
+    except _MALFORMED as e:
+        raise InvalidArgument(f"malformed frame of {len(body)} bytes: {_reason(e)}") from None
+
+
+def read_args(call: Call) -> Any:
+    """The call's arguments, as the dataclass that `CALLS` names.
+
+    Raises:
+        NoSuchCall: the op is not in the table.
+        InvalidArgument: a field is missing, unknown, of a wrong type, or an array is longer than `MAX_ITEMS`.
+    """
+    op = call.op
+    if op not in CALLS:
+        raise NoSuchCall(f"no such call: {op}", op=op)
+    check_shape, decode = _args_decoders(op)
+    try:
+        check_shape(call.a)
+        return decode(call.a)
+    except _MALFORMED as e:
+        raise InvalidArgument(f"{op}: {_reason(e)}") from None
+
+
+def reply_frame(call_id: int, result: object) -> bytes:
+    """Raises InvalidArgument when the result does not fit into one frame."""
+    return frame(_encode({"id": call_id, "ok": result}))
+
+
+def part_frame(call_id: int, part: object) -> bytes:
+    return frame(_encode({"id": call_id, "part": part}))
+
+
+def error_frame(call_id: int, error: SymphonyError) -> bytes:
+    return frame(_encode({"id": call_id, "err": call_error(error)}))
+
+
+def signal_frame(signal: str) -> bytes:
+    return frame(_encode({"signal": signal}))
+
+
+def program_frame(program: Program) -> bytes:
+    return frame(_encode({"program": program}))
+
+
+def call_error(error: SymphonyError) -> CallError:
+    """An error as it travels."""
+    return CallError(error.reason, error.message, dict(error.values), error.retry_after_s)
+
+
+# ---- the caller's side
+
+
+def call_frame(call_id: int, op: str, args: object, tid: int = 0, cred: Credentials | None = None) -> bytes:
+    """A call, ready to send. Raises InvalidArgument when it is too large or holds what msgpack cannot carry."""
+    message: dict[str, object] = {"id": call_id, "op": op, "tid": tid, "a": args}
+    if cred is not None:
+        message["cred"] = cred
+    try:
+        return frame(_encode(message))
+    except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeError) as e:
+        raise InvalidArgument(f"{op}: {_reason(e)}") from None
+
+
+def read_answer(body: bytes) -> Answer:
+    """What came from the kernel. Raises InvalidArgument when it is no answer at all."""
+    try:
+        return _decode_answer(body)
+    except _MALFORMED as e:
+        raise InvalidArgument(f"malformed answer of {len(body)} bytes: {_reason(e)}") from None
+
+
+def read_result(op: str, raw: Raw) -> Any:
+    """The result of `op`, as the dataclass that `CALLS` names."""
+    return _typed(op, raw, CALLS[op].result)
+
+
+def read_part(op: str, raw: Raw) -> Any:
+    """One part of a stream of `op`."""
+    part = CALLS[op].part
+    assert part is not None, f"{op} has no parts"
+    return _typed(op, raw, part)
+
+
+def error_of(err: CallError) -> SymphonyError:
+    """The typed error that travelled as `err`."""
+    return from_reason(err.reason, err.message, err.values, err.retry_after_s)
+
+
+def _typed(op: str, raw: Raw, cls: type) -> Any:
+    try:
+        return _decoder(cls)(raw)
+    except _MALFORMED as e:
+        raise InvalidArgument(f"{op}: {_reason(e)}") from None
+
+
+# ---- decoders, made once
+
+
+@cache
+def _args_decoders(op: str) -> tuple[Any, Any]:
+    args = CALLS[op].args
+    return _decoder(_shape(args, _SHAPE_DEPTH)), _decoder(args)
+
+
+@cache
+def _decoder(cls: Any) -> Any:
+    return msgspec.msgpack.Decoder(cls).decode
+
+
+@cache
+def _shape(cls: type, depth: int) -> type:
+    """A struct with the field names of dataclass `cls` and nothing but raw values: it refuses unknown names and long arrays."""
+    fields = [(name, _shape_of(hint, depth - 1), _NOTHING) for name, hint in get_type_hints(cls).items()]
+    return msgspec.defstruct(cls.__name__, fields, forbid_unknown_fields=True, gc=False)
+
+
+def _shape_of(hint: Any, depth: int) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = [a for a in args if a is not type(None)]
+        return _shape_of(inner[0], depth) if len(inner) == 1 else Raw
+    if origin is tuple:
+        item = _shape_of(args[0], depth)
+        return Annotated[list[item], Meta(max_length=MAX_ITEMS)] | None
+    if origin is dict:
+        return Annotated[dict[args[0], Raw], Meta(max_length=MAX_ITEMS)] | None  # type: ignore[valid-type]
+    if is_dataclass(hint) and depth > 0:
+        return _shape(hint, depth) | None  # type: ignore[arg-type]
+    return Raw
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return text[:1].lower() + text[1:]

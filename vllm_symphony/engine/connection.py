@@ -1,0 +1,180 @@
+"""One peer of the kernel: a client, the edge, or a program (engine/connection.py).
+
+    socket -> recv (64 KiB) -> FrameReader -> backlog --at most CALLS_PER_TURN a turn--> owner.take_call
+    socket <- one send a turn <- out <- queue(frame)
+
+Nothing here blocks, and each peer gets at most its share of a turn, so a peer that is slow, stuck or flooding delays only itself:
+above `HIGH_WATER_BYTES` of unread replies its calls are not read any more; one that lets `CUT_OFF_BYTES` pile up is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Protocol
+
+from vllm_symphony.abi.codec import FrameReader
+from vllm_symphony.abi.types import Pid
+from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
+from vllm_symphony.errors import InvalidArgument, SymphonyError
+
+RECEIVE_BYTES = 1 << 16
+CALLS_PER_TURN = 32
+HIGH_WATER_BYTES = 1 << 20
+CUT_OFF_BYTES = 16 << 20
+_CHUNKS_PER_SEND = 64
+
+
+class Owner(Protocol):
+    """Who the connection serves. All methods are called on the reactor's thread."""
+
+    def take_call(self, connection: Connection, body: bytes) -> None:
+        """One frame of the peer."""
+
+    def unfinished(self, connection: Connection) -> None:
+        """It has more calls for the next turn: call `work` then."""
+
+    def dirty(self, connection: Connection) -> None:
+        """It has something to send: call `flush` at the end of this turn. Said once until flushed."""
+
+    def lost(self, connection: Connection, error: SymphonyError | None) -> None:
+        """The peer closed (None), or must go for this reason. The connection is not closed yet."""
+
+
+class Connection:
+    """Owns its socket. `pid` is set once the peer is known to the kernel."""
+
+    __slots__ = (
+        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_sock", "closed", "out_bytes", "overrun",
+        "pid", "role",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:
+        sock.setblocking(False)
+        self.pid = pid
+        self.role = role
+        self.closed = False
+        self.out_bytes = 0
+        self.overrun = False
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._poll = poll
+        self._owner = owner
+        self._reader = FrameReader()
+        self._backlog: deque[bytes] = deque()
+        self._out: deque[bytes | memoryview] = deque()
+        self._dirty = False
+        self._interest = READABLE
+        poll.watch(self._fd, self._ready)
+
+    def queue(self, data: bytes) -> None:
+        """Send `data` at the end of the turn. Past the cut-off it is dropped, and the connection with it."""
+        if self.out_bytes > CUT_OFF_BYTES:
+            self.overrun = True
+        else:
+            self._out.append(data)
+            self.out_bytes += len(data)
+        if not self._dirty:
+            self._dirty = True
+            self._owner.dirty(self)
+
+    def flush(self) -> None:
+        """Send what the socket takes now, in one system call."""
+        self._dirty = False
+        if self.closed:
+            return
+        if self.overrun:
+            self._owner.lost(self, InvalidArgument(f"cut off: {self.out_bytes} bytes of replies were not read"))
+            return
+        out = self._out
+        try:
+            if len(out) == 1:
+                sent = self._sock.send(out[0])
+            else:
+                sent = self._sock.sendmsg(islice(out, _CHUNKS_PER_SEND))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._owner.lost(self, None)
+            return
+        self._sent(sent)
+        self._set_interest()
+
+    def work(self) -> None:
+        """Hand out one turn's share of the calls that were received."""
+        for _ in range(CALLS_PER_TURN):
+            if not self._backlog or self.closed:
+                return
+            self._owner.take_call(self, self._backlog.popleft())
+        if self._backlog and not self.closed:
+            self._owner.unfinished(self)
+
+    def close(self) -> None:
+        """Idempotent; unsent replies are dropped."""
+        if self.closed:
+            return
+        self.closed = True
+        self._poll.forget(self._fd)
+        self._sock.close()
+        self._out.clear()
+        self._backlog.clear()
+        self.out_bytes = 0
+
+    def close_saying(self, last: bytes) -> None:
+        """Try to send one more frame, then close."""
+        if not self.closed:
+            self._out.append(last)
+            with contextlib.suppress(OSError):
+                self._sock.sendmsg(islice(self._out, _CHUNKS_PER_SEND))
+        self.close()
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITABLE and self._out:
+            self.flush()
+        if mask & ~WRITABLE and not self.closed:
+            if not self._interest & READABLE:  # held back, and now hung up: nobody will read the replies
+                self._owner.lost(self, None)
+            elif not self._backlog:
+                self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._owner.lost(self, None)
+            return
+        try:
+            frames: Sequence[bytes] = self._reader.feed(data)
+        except InvalidArgument as e:
+            self._owner.lost(self, e)
+            return
+        if len(frames) == 1:
+            self._owner.take_call(self, frames[0])
+        elif frames:
+            self._backlog.extend(frames)
+            self.work()
+
+    def _sent(self, num_bytes: int) -> None:
+        self.out_bytes -= num_bytes
+        out = self._out
+        while num_bytes:
+            head = out.popleft()
+            if num_bytes < len(head):
+                out.appendleft(memoryview(head)[num_bytes:])
+                return
+            num_bytes -= len(head)
+
+    def _set_interest(self) -> None:
+        wanted = 0 if self.out_bytes > HIGH_WATER_BYTES else READABLE
+        if self._out:
+            wanted |= WRITABLE
+        if wanted != self._interest:
+            self._interest = wanted
+            self._poll.change(self._fd, wanted)

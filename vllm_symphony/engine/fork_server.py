@@ -1,0 +1,181 @@
+"""The reactor's end of the fork server (engine/fork_server.py).
+
+    launch, kill --queue--> SOCK_SEQPACKET --> python -m vllm_symphony.runtime.zygote
+    on_started, on_exited, on_failed, on_lost <--
+
+The messages are described in abi/launch.py, the other end in runtime/zygote.py. The server is a process of its own, because a process
+with an engine's threads and gigabytes cannot be forked safely or quickly. If it dies, its programs die with it, and the next launch
+starts another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import vllm_symphony
+from vllm_symphony.abi.launch import RECORD_BYTES, Record, Verb
+from vllm_symphony.abi.types import Pid
+from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
+
+_STOP_TIMEOUT_S = 5.0
+_FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
+
+
+class Observer(Protocol):
+    """Who hears of programs' ends. Each program that was launched ends with exactly one `on_exited` or `on_failed`, or `on_lost`."""
+
+    def on_started(self, pid: Pid, os_pid: int) -> None: ...
+    def on_exited(self, pid: Pid, code: int, cpu_s: float) -> None: ...
+    def on_failed(self, pid: Pid, error: OSError) -> None: ...
+    def on_lost(self) -> None:
+        """The fork server died, and all programs with it."""
+
+
+class ForkServer:
+    """Owns the server process and the socket to it. Belongs to the reactor's thread."""
+
+    def __init__(self, poll: Poll, observer: Observer) -> None:
+        self._poll = poll
+        self._observer = observer
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._unsent: deque[tuple[Record, Sequence[int]]] = deque()
+
+    def start(self) -> None:
+        """Start the server process; does not wait until it is warm. Does nothing if it runs. Raises OSError."""
+        if self._control is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.zygote", str(theirs.fileno())],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what goes wrong before a program has its own pipes belongs into the server's log
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C at the server's terminal is for the server
+                cwd="/",
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._control = ours
+        self._poll.watch(ours.fileno(), self._ready)
+
+    def launch(self, pid: Pid, fds: Sequence[int]) -> None:
+        """Fork a program that gets `fds`. Takes them over: they are closed here once they are sent. Raises OSError."""
+        try:
+            self.start()
+        except OSError:
+            _close(fds)
+            raise
+        self._send(Record(Verb.LAUNCH, pid), fds)
+
+    def kill(self, pid: Pid) -> None:
+        """SIGKILL to the program and its group. Nothing happens when it has ended."""
+        if self._control is not None:
+            self._send(Record(Verb.KILL, pid), ())
+
+    def close(self) -> None:
+        """End the server and all programs; waits for it. Idempotent."""
+        process, self._process = self._process, None
+        self._drop_control()
+        if process is None:
+            return
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _send(self, record: Record, fds: Sequence[int]) -> None:
+        self._unsent.append((record, fds))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        control, unsent = self._control, self._unsent
+        assert control is not None
+        while unsent:
+            record, fds = unsent[0]
+            try:
+                if fds:
+                    socket.send_fds(control, [record.pack()], list(fds))
+                else:
+                    control.send(record.pack())
+            except OSError as e:
+                if e.errno in _FULL:
+                    break
+                return  # it is gone: `_ready` hears of it next
+            _close(fds)
+            unsent.popleft()
+        self._poll.change(control.fileno(), READABLE | WRITABLE if unsent else READABLE)
+
+    def _ready(self, mask: int) -> None:
+        control = self._control
+        if control is None:
+            return
+        if mask & WRITABLE:
+            self._flush()
+        while True:
+            try:
+                packet = control.recv(RECORD_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._gone()
+                return
+            self._tell(Record.unpack(packet))
+
+    def _tell(self, record: Record) -> None:
+        pid = Pid(record.pid)
+        if record.verb is Verb.STARTED:
+            self._observer.on_started(pid, record.value)
+        elif record.verb is Verb.EXITED:
+            self._observer.on_exited(pid, record.value, record.cpu_s)
+        else:
+            self._observer.on_failed(pid, OSError(record.value, os.strerror(record.value)))
+
+    def _gone(self) -> None:
+        self.close()
+        self._observer.on_lost()
+
+    def _drop_control(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            self._poll.forget(control.fileno())
+            control.close()
+        for _, fds in self._unsent:
+            _close(fds)
+        self._unsent.clear()
+
+
+def _environment() -> dict[str, str]:
+    """All that programs can see of the server's environment."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",  # programs replay
+        "PYTHONPATH": root,
+        "OPENBLAS_NUM_THREADS": "1",  # numpy in the fork server must not start threads
+    }
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
