@@ -30,7 +30,7 @@ async def errors(method: str, context: Any) -> AsyncIterator[None]:
         await _abort(context, e)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - the RPC's boundary
         _log.exception("%s failed", method)
         await _abort(context, SymphonyError(f"internal error: {type(e).__name__}"))
 

@@ -20,7 +20,7 @@ Concern = Callable[[str, Context], AbstractAsyncContextManager[None]]
 _OURS = "/symphony."
 
 
-class Around(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class Around(grpc.aio.ServerInterceptor):
     """Puts one concern around each RPC of ours."""
 
     def __init__(self, concern: Concern) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from msgspec import Raw
@@ -113,7 +113,7 @@ class _Socket(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self.on_lost = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
         self._frames = FrameReader()
         self._calls: dict[int, asyncio.Future[Raw]] = {}
         self._next_id = 1

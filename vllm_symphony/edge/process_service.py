@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from vllm_symphony.abi.calls import Attach, Kill, Ps, Spawn, Strace, Wait, WaitResult
+from vllm_symphony.abi.calls import Attach, Kill, Ps, Spawn, Strace
+from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
-from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.errors import BadProgram, TimedOut
 from vllm_symphony.proto.message import to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
+
+_NO_EVENT = 2**53 - 1  # attach from here on: nothing but the end
 
 
 class ProcessService(ProcessServiceServicer):
@@ -24,23 +28,22 @@ class ProcessService(ProcessServiceServicer):
     async def Run(self, request: pb.RunRequest, context: Any) -> AsyncGenerator[pb.RunResponse, None]:  # noqa: N802
         """Spawn and attach; leaving before the end is TERM."""
         cred = caller(context)
-        pid = (await self._kernel.call("spawn", _spawn(request.program, detach=False), cred)).pid
+        pid = (await self._kernel.call("spawn", _spawn(request.program), cred)).pid
         ended = False
         try:
             yield pb.RunResponse(pid=pid)
             async with aclosing(self._kernel.stream("attach", Attach(pid), cred)) as parts:
                 async for part in parts:
                     yield pb.RunResponse(events=[to_message(e, pb.ProcessEvent()) for e in part.events])
-            result: WaitResult = await self._kernel.call("wait", Wait(pid), cred)
             ended = True
-            yield to_message(_Ended(result), pb.RunResponse())
+            process = await self._process(pid, cred)
+            yield pb.RunResponse(exit=process.exit, process=process)
         finally:
             if not ended:
                 self._kernel.post("kill", Kill(pid), cred)
 
     async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.SpawnResponse:  # noqa: N802
-        result = await self._kernel.call("spawn", _spawn(request.program, detach=True), caller(context))
-        return pb.SpawnResponse(pid=result.pid)
+        return pb.SpawnResponse(pid=(await self._kernel.call("spawn", _spawn(request.program), caller(context))).pid)
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = Attach(request.pid, max(request.from_seq, 1), request.follow)
@@ -49,9 +52,17 @@ class ProcessService(ProcessServiceServicer):
                 yield pb.AttachResponse(events=[to_message(e, pb.ProcessEvent()) for e in part.events])
 
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.WaitResponse:  # noqa: N802
-        timeout_s = request.timeout_s if request.HasField("timeout_s") else None
-        result: WaitResult = await self._kernel.call("wait", Wait(request.pid, timeout_s), caller(context))
-        return to_message(_Ended(result), pb.WaitResponse())
+        """Watch for the end and look: unlike the kernel's `wait`, which reaps, any number of clients may."""
+        cred = caller(context)
+        try:
+            async with asyncio.timeout(request.timeout_s if request.HasField("timeout_s") else None):
+                async with aclosing(self._kernel.stream("attach", Attach(request.pid, _NO_EVENT), cred)) as parts:
+                    async for _ in parts:
+                        pass
+        except TimeoutError:
+            raise TimedOut(f"process {request.pid} still runs after {request.timeout_s:g} s", pid=request.pid) from None
+        process = await self._process(request.pid, cred)
+        return pb.WaitResponse(exit=process.exit, process=process)
 
     async def Kill(self, request: pb.KillRequest, context: Any) -> pb.KillResponse:  # noqa: N802
         word = word_of(pb.Signal.DESCRIPTOR, request.signal or pb.SIGNAL_TERM).upper()
@@ -63,6 +74,10 @@ class ProcessService(ProcessServiceServicer):
         result = await self._kernel.call("ps", Ps(pid), caller(context))
         return to_message(result, pb.ListProcessesResponse())
 
+    async def _process(self, pid: int, cred: Credentials) -> pb.ProcessStat:
+        (stat,) = (await self._kernel.call("ps", Ps(pid), cred)).processes
+        return to_message(stat, pb.ProcessStat())
+
     async def Strace(self, request: pb.StraceRequest, context: Any) -> AsyncGenerator[pb.StraceResponse, None]:  # noqa: N802
         args = Strace(request.pid if request.HasField("pid") else None, request.follow)
         async with aclosing(self._kernel.stream("strace", args, caller(context))) as parts:
@@ -70,14 +85,8 @@ class ProcessService(ProcessServiceServicer):
                 yield to_message(part, pb.StraceResponse())
 
 
-class _Ended:
-    """A WaitResult with the fields of RunResponse and WaitResponse."""
-
-    def __init__(self, result: WaitResult) -> None:
-        self.pid, self.events, self.exit, self.process = result.pid, (), result.exit, result.usage
-
-
-def _spawn(program: pb.Program, detach: bool) -> Spawn:
+def _spawn(program: pb.Program) -> Spawn:
+    """Detached from the edge, so that it can still be looked at when it has ended; `Run` ends it with its caller."""
     if not program.source.strip():
-        raise InvalidArgument("program.source is empty")
-    return Spawn(program.source, program.entry or "main", program.args or "{}", program.name, detach)
+        raise BadProgram("the program is empty")
+    return Spawn(program.source, program.entry or "main", program.args or "{}", program.name, detach=True)

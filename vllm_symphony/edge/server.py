@@ -11,6 +11,7 @@ It listens on a unix socket with mode 0600 and nowhere else: running a program i
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,8 +24,16 @@ from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.edge.system_service import SystemService
-from vllm_symphony.proto.v1 import file_pb2, file_pb2_grpc, model_pb2, model_pb2_grpc, process_pb2, process_pb2_grpc
-from vllm_symphony.proto.v1 import system_pb2, system_pb2_grpc
+from vllm_symphony.proto.v1 import (
+    file_pb2,
+    file_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    process_pb2,
+    process_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+)
 
 MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
@@ -63,8 +72,7 @@ class EdgeServer:
     async def start(self) -> None:
         """Listen. Replaces a socket that a dead server left; the caller holds the run directory's lock. Raises OSError."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        if os.path.lexists(self._path):
-            os.unlink(self._path)
+        _remove(self._path)
         before = os.umask(0o177)
         try:
             if not self._server.add_insecure_port(f"unix:{self._path}"):
@@ -87,9 +95,13 @@ class EdgeServer:
         """Refuse new calls, let those in flight end for `grace_s`, cancel the rest, remove the socket."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace_s)
-        if os.path.lexists(self._path):
-            os.unlink(self._path)
+        _remove(self._path)
 
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for service in ("", *_SERVICES):
             await self._health.set(service, status)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

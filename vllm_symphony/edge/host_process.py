@@ -1,0 +1,90 @@
+"""The kernel host as a child process (edge/host_process.py).
+
+    argv     COMMAND --socket KERNEL_SOCK --status-fd N [host flags] -- [MODEL] [vLLM flags]
+    status   JSON lines on fd N:  {"phase": "loading model"}   {"ready": {...}}   {"error": "...", "exit": 2}
+    SIGTERM  stops it, exit code 0; it ignores SIGINT; it stops by itself when we die
+
+It leads a process group of its own: a terminal's Ctrl-C reaches only us, and when it died what is left of its group is ended too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+MAX_STATUS_LINE_BYTES = 1 << 20
+
+
+class HostProcess:
+    """One child. Made by `start`; `stop` or `kill` must follow."""
+
+    def __init__(self, process: asyncio.subprocess.Process, status: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self._process = process
+        self._status = status
+        self._transport = transport
+
+    @classmethod
+    async def start(cls, command: Sequence[str], output: IO[bytes] | None) -> HostProcess:
+        """Start it; `{status_fd}` in the command is replaced. Its stdout and stderr go to `output`, None = our stderr.
+
+        Raises: OSError when it cannot be started.
+        """
+        loop = asyncio.get_running_loop()
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        reader = asyncio.StreamReader(MAX_STATUS_LINE_BYTES)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", 0))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(word.replace("{status_fd}", str(write_fd)) for word in command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output or 2,
+                stderr=output or 2,
+                pass_fds=(write_fd,),
+                start_new_session=True,
+            )
+        except BaseException:
+            transport.close()
+            raise
+        finally:
+            os.close(write_fd)
+        return cls(process, reader, transport)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def status(self) -> AsyncIterator[dict[str, Any]]:
+        """What it says, until it ends. Lines that are no JSON object are dropped."""
+        while line := await self._status.readline():
+            with suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    yield message
+
+    async def wait(self) -> int:
+        """Its exit code, -n for signal n; when this returns, its whole group is gone."""
+        code = await self._process.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._transport.close()
+        return code
+
+    async def stop(self, grace_s: float) -> int:
+        """Ask it to end, and make it end after `grace_s`; its exit code."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                return await self.wait()
+        self.kill()
+        return await self.wait()
+
+    def kill(self) -> None:
+        """End it and its group at once."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
