@@ -1,0 +1,94 @@
+"""Which benchmarks there are, what each shows, and what its figures must be (benchmarks/registry.py).
+
+A benchmark NAME is the module `benchmarks/NAME.py` with a function `run(options: Options) -> Report`. Modules are imported only
+when they run, for they import vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from benchmarks.report import Report
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A figure must be at least, or at most, this."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """NaN keeps no bound."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        parts = [
+            f">= {self.at_least:g}" if self.at_least is not None else "",
+            f"<= {self.at_most:g}" if self.at_most is not None else "",
+        ]
+        return " ".join(p for p in parts if p)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks of a benchmark. `quick`: a short run that shows that it works; its figures are rough."""
+
+    quick: bool = False
+    model: str | None = None  # a name or folder; None: the benchmark's own choice
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    name: str
+    shows: str
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+
+    @property
+    def is_written(self) -> bool:
+        return importlib.util.find_spec(f"benchmarks.{self.name}") is not None
+
+    def run(self, options: Options) -> Report:
+        module = importlib.import_module(f"benchmarks.{self.name}")
+        return cast(Callable[[Options], Report], module.run)(options)
+
+
+ALL = (
+    Benchmark(
+        "decode",
+        "tokens/s of fused, predicated and token-by-token programs against plain vLLM; tax per token",
+        {
+            "fused_ratio_min": Bound(at_least=0.97),
+            "until_ratio_min": Bound(at_least=0.96),
+            "token_ratio_min": Bound(at_least=0.92),
+            "tax_wall_us_1": Bound(at_most=300),
+            "tax_cpu_us_32": Bound(at_most=150),
+        },
+    ),
+    Benchmark(
+        "batching",
+        "engine steps per round of 32 lock-step programs, and what the window costs a lone one",
+        {"steps_per_round": Bound(at_most=1.05)},
+    ),
+    Benchmark(
+        "context",
+        "a one-token forward against a decode step, from 128 to 8,000 tokens of context",
+        {"forward_over_decode_max": Bound(at_most=1.10)},
+    ),
+    Benchmark(
+        "calls",
+        "latency of each system call by door, idle and while 8 fused streams run",
+        {"control_p50_ms_loaded": Bound(at_most=1.0), "control_p99_ms_loaded": Bound(at_most=5.0)},
+    ),
+    Benchmark("launch", "start of a program to its first line and to its exit, 1 and 100 at once"),
+    Benchmark(
+        "interference",
+        "8 fused streams while a client does 500 pings/s and 20 launches/s, against their quiet rate",
+        {"interference_ratio": Bound(at_least=0.95)},
+    ),
+)
+BY_NAME = {b.name: b for b in ALL}
