@@ -14,7 +14,6 @@ import math
 from typing import TYPE_CHECKING, Unpack, overload
 
 from vllm_symphony.abi import types as abi
-from vllm_symphony.abi.calls import Sample
 from vllm_symphony.abi.draw import uniform
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.lip import transport
@@ -144,10 +143,7 @@ class Distribution:
         count = 1 if n is None else n
         tokens = self._sample_here(how, count, draw) if grammar is None else None
         if tokens is None:
-            args = Sample(self.file.fd, self.position, how, grammar, count, draw, timeout_s)
-            result = await transport.call("sample", args)
-            drawn = zip(abi.unpack_tokens(result.tokens), abi.unpack_floats(result.logprobs), strict=True)
-            tokens = [Token(token, logprob) for token, logprob in drawn]
+            tokens = await self.file.sample(how, position=self.position, n=count, draw=draw, grammar=grammar, timeout_s=timeout_s)
         return tokens[0] if n is None else tokens
 
     async def logits(self, *, timeout_s: float | None = None) -> list[float]:
@@ -159,9 +155,7 @@ class Distribution:
         if n < 1 or draw < 0:
             return None
         ids, logprobs, data = self.ids, self.logprobs, self._data
-        may = support(
-            ids, logprobs, sampler, logsumexp=data.logsumexp, temperature=data.temperature, logsumexp_t=data.logsumexp_t
-        )
+        may = support(ids, logprobs, sampler, logsumexp=data.logsumexp, temperature=data.temperature, logsumexp_t=data.logsumexp_t)
         if may is None:
             return None
         tokens = []
@@ -170,6 +164,7 @@ class Distribution:
             if rank is None:
                 return None
             tokens.append(Token(ids[rank], logprobs[rank]))
+        self.file.note_local_draw(data.position)
         return tokens
 
     def _rank(self, rank: int) -> int:

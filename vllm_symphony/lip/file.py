@@ -10,7 +10,9 @@ gives back all. One call at a time may write a file; a second one is `FileBusy`;
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
@@ -103,6 +105,8 @@ class File:
         self.path = path
         self._length = opened.length
         self._transport: transport.Transport | None = transport.session().transport  # None once closed
+        self._penalty_from: int | None = None  # where a local draw came first: the kernel has not seen it
+        self._was_drawn = False
 
     @property
     def length(self) -> int:
@@ -118,7 +122,9 @@ class File:
         """A writable anonymous copy that shares all computed KV. Costs no device work; either side may then change."""
 
         async def make() -> File:
-            return File(await transport.call_fd("fork", calls.FdArgs(self.fd)))
+            fork = File(await transport.call_fd("fork", calls.FdArgs(self.fd)))
+            fork._penalty_from, fork._was_drawn = self._penalty_from, self._was_drawn
+            return fork
 
         return Opening(make)
 
@@ -134,6 +140,8 @@ class File:
         """Forget all tokens from index `length` on."""
         await self._call("truncate", calls.Truncate(self.fd, length, at))
         self.note_length(length)
+        if self._penalty_from is not None and self._penalty_from > length:
+            self._penalty_from, self._was_drawn = None, False
 
     async def read(self, offset: int = 0, count: int | None = None) -> list[int]:
         """Token ids [offset, offset + count), by default to the end."""
@@ -200,9 +208,7 @@ class File:
             ContextTooLong, OutOfPages, TimedOut: the file is as before.
         """
         names, indices = outputs_of(outputs)
-        args = calls.Forward(
-            self.fd, await packed(tokens), start, names, indices, top_k, keep, temperature, entropy, at, timeout_s
-        )
+        args = calls.Forward(self.fd, await packed(tokens), start, names, indices, top_k, keep, temperature, entropy, at, timeout_s)
         return self.distributions(await self._call("forward", args), outputs)
 
     def generate(
@@ -227,10 +233,10 @@ class File:
         when `until` fires: then no token was chosen, and the distribution is in the completion. `text=False` saves detokenizing.
         """
         strings = (stop,) if isinstance(stop, str) else tuple(stop)
+        how, end = self.sampler(sampler_of(sampler, sampling)), pack(stop_tokens, "stop tokens")
         args = calls.Generate(
-            self.fd, max_tokens, sampler_of(sampler, sampling), strings, pack(stop_tokens, "stop tokens"), ignore_eos, grammar,
-            data_of(until), logprobs, False, text, at, timeout_s,
-        )  # fmt: skip
+            self.fd, max_tokens, how, strings, end, ignore_eos, grammar, data_of(until), logprobs, False, text, at, timeout_s
+        )
         return Generation(self, args)
 
     async def sample(
@@ -245,8 +251,8 @@ class File:
         **sampling: Unpack[Sampling],
     ) -> list[Token]:
         """Draw `n` tokens at `position` (default: after the last token), at the server. The file does not change."""
-        args = calls.Sample(self.fd, position, sampler_of(sampler, sampling), grammar, n, draw, timeout_s)
-        result = await self._call("sample", args)
+        how = self.sampler(sampler_of(sampler, sampling))
+        result = await self._call("sample", calls.Sample(self.fd, position, how, grammar, n, draw, timeout_s))
         drawn = zip(unpack_tokens(result.tokens), unpack_floats(result.logprobs), strict=True)
         return [Token(token, logprob) for token, logprob in drawn]
 
@@ -276,14 +282,12 @@ class File:
     async def __aenter__(self) -> File:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_transport", None) is not None:
-            self._transport.post("close", calls.FdArgs(self.fd), tid=0)  # type: ignore[union-attr]
+        if self._transport is not None and in_loop():  # else the program is over, or this is a foreign thread's collection
+            self._transport.post("close", calls.FdArgs(self.fd), tid=0)
 
     def __repr__(self) -> str:
         return f"<file {self.path or 'anonymous'}, fd {self.fd}, {self._length} tokens>"
@@ -300,6 +304,19 @@ class File:
         if isinstance(length, int):
             self._length = length
 
+    def note_local_draw(self, position: int) -> None:
+        """A token was drawn at the program after the token at index `position`."""
+        if not self._was_drawn:
+            self._penalty_from, self._was_drawn = position + 1, True
+
+    def sampler(self, how: Sampler) -> Sampler:
+        """`how` for the server: penalties count from the first draw, also where that was a local one."""
+        self._was_drawn = True
+        counts = how.presence_penalty != 0 or how.frequency_penalty != 0
+        if counts and how.penalty_from is None and self._penalty_from is not None:
+            return replace(how, penalty_from=self._penalty_from)
+        return how
+
     def distributions(self, result: calls.ForwardResult, outputs: Outputs) -> Distribution | list[Distribution]:
         self.note_length(result.length)
         made = [Distribution(self, d) for d in result.distributions]
@@ -311,6 +328,14 @@ class File:
         except SymphonyError as e:
             self.note_error(e)
             raise
+
+
+def in_loop() -> bool:
+    """Does the calling thread run an event loop?"""
+    try:
+        return asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
 
 
 async def packed(tokens: Tokens) -> bytes:

@@ -1,6 +1,6 @@
 """Constraints on what is sampled (lip/grammar.py): data for vLLM's structured-output backend. An invalid one is EINVAL at the call.
 
-    await file.generate(200, grammar=lip.json({"type": "object", ...}))         await dist.sample(grammar=lip.choice(["yes", "no"]))
+await file.generate(200, grammar=lip.json({"type": "object", ...}))         await dist.sample(grammar=lip.choice(["yes", "no"]))
 """
 
 from __future__ import annotations

@@ -109,8 +109,9 @@ def _type_of(annotation: ast.expr | None, default: Any) -> tuple[OptionType, boo
     if annotation is None:
         kinds: dict[type, OptionType] = {bool: "bool", int: "int", float: "float"}
         return kinds.get(type(default), "str"), False
-    quoted = isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
-    text = str(annotation.value) if quoted else ast.unparse(annotation)
+    text = ast.unparse(annotation)
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        text = annotation.value  # quoted
     text = re.sub(r"\s|\btyping\.", "", text)
     if optional := re.fullmatch(r"Optional\[(.*)\]", text):
         text = f"{optional[1]}|None"

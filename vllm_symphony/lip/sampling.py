@@ -1,6 +1,6 @@
 """The words in which a program says how to draw (lip/sampling.py): one `Sampler`, or its fields as keywords, everywhere.
 
-    await dist.sample(temperature=0.8, top_p=0.9)        file.generate(64, sampler, seed=7)        Sampler(top_k=40)
+await dist.sample(temperature=0.8, top_p=0.9)        file.generate(64, sampler, seed=7)        Sampler(top_k=40)
 """
 
 from __future__ import annotations

@@ -22,11 +22,9 @@ from vllm_symphony.abi.draw import key64
 
 
 class Transport(Protocol):
-    """What carries calls. All methods are called on the event loop's thread, but `post` must also be safe from any other."""
+    """What carries calls. All methods are called on the event loop's thread."""
 
-    def call(
-        self, op: str, args: object, *, tid: int, on_part: Callable[[object], None] | None = None
-    ) -> asyncio.Future[Any]:
+    def call(self, op: str, args: object, *, tid: int, on_part: Callable[[object], None] | None = None) -> asyncio.Future[Any]:
         """Send a call; the future resolves to the result dataclass of `CALLS[op]` or raises a `SymphonyError`.
 
         `on_part` gets each part of a streaming call, in order, before the future resolves. Cancelling the future sends `cancel`
