@@ -1,0 +1,73 @@
+"""A call in flight, and what it waits for (kernel/call.py).
+
+    Kernel.call --> Call --handler--> result at once                    -> Reply
+                                 or   call.pending = what it waits for  -> Reply when that comes
+
+A `Pending` is a device job, a timer, a child, a stream. Whatever ends a call early goes through it: `interrupt` asks politely (the
+reply comes when the work has really stopped), `drop` at once (the process is gone, nobody reads the reply).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm_symphony.abi.types import Credentials
+from vllm_symphony.errors import SymphonyError
+from vllm_symphony.kernel.timer import Timer
+from vllm_symphony.trace.summary import Digest
+
+if TYPE_CHECKING:
+    from vllm_symphony.kernel.machine import Machine
+    from vllm_symphony.kernel.process import Process
+
+
+class Call:
+    """One system call from its frame to its reply. `key` names it in its process; `digest` is what the event log keeps of it."""
+
+    __slots__ = (
+        "cred", "digest", "ended", "id", "key", "op", "pending", "process", "start_ns", "step_first", "step_last", "tid"
+    )  # fmt: skip
+
+    def __init__(self, process: Process, call_id: int, tid: int, op: str, digest: Digest, cred: Credentials, now_ns: int) -> None:
+        self.process = process
+        self.id = self.key = call_id
+        self.tid = tid
+        self.op = op
+        self.digest = digest
+        self.cred = cred
+        self.start_ns = now_ns
+        self.pending: Pending | None = None
+        self.ended = False
+        self.step_first: int | None = None
+        self.step_last: int | None = None
+
+
+class Pending:
+    """What a call waits for. `timer` is the call's own time limit, or the thing it waits for."""
+
+    __slots__ = ("call", "timer")
+
+    def __init__(self, call: Call) -> None:
+        self.call: Call | None = call
+        self.timer: Timer | None = None
+
+    def interrupt(self, m: Machine, error: SymphonyError, now_ns: int) -> None:
+        """End the call early with `error`; waiting for events stops at once."""
+        call = self.call
+        if call is not None:
+            self.drop(m)
+            m.fail(call, error, now_ns)
+
+    def drop(self, m: Machine) -> None:
+        """Let go of the call, which ends elsewhere."""
+        m.timers.cancel(self.timer)
+        self.call = None
+
+    def closed(self, m: Machine, fd: int, now_ns: int) -> None:
+        """The caller closed this fd."""
+
+    def completed(self, m: Machine, completion: Any, now_ns: int) -> None:
+        """Work: take its completion."""
+
+    def flush(self, m: Machine, now_ns: int) -> None:
+        """Streams: send what is new."""

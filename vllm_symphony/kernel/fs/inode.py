@@ -1,0 +1,146 @@
+"""A file: tokens with positions, and who holds it (kernel/fs/inode.py).
+
+    index        0 1 2 3 4 5 6
+    tokens       a b c d e f g         what the program wrote
+    position     0 1 2 3 9 10 11       runs = [(0, 0), (4, 9)]: a run begins where positions jump
+    frontier           ^               KV is computed for what lies before; the device's business, shown in `stat`
+
+This is identity. Which pages hold the file on the device is the engine's truth. The length grows only when a job is *done*, so
+nobody sees tokens of a forward that may still fail. A file lives while it has a name, an open fd or a job.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import pairwise
+
+from vllm_symphony.abi.types import Credentials, FileStat, Ino, JobId
+from vllm_symphony.errors import FileBusy
+from vllm_symphony.kernel.fs.sampling import Sampling
+
+MAY_READ, MAY_WRITE = 4, 2
+
+
+class Inode:
+    """One file. `writer` is the job that may change it, `readers` the jobs that look at rows of it."""
+
+    __slots__ = (
+        "created_ns", "domain", "frontier", "ino", "mode", "modified_ns", "names", "next_position", "num_open", "owner", "readers",
+        "runs", "sampling", "tokens", "writer",
+    )  # fmt: skip
+
+    def __init__(self, ino: Ino, owner: str, mode: int, domain: str, now_ns: int) -> None:
+        self.ino = ino
+        self.owner = owner
+        self.mode = mode
+        self.domain = domain
+        self.created_ns = self.modified_ns = now_ns
+        self.tokens = array("I")
+        self.runs: list[tuple[int, int]] = []
+        self.next_position = 0
+        self.frontier = 0
+        self.names: dict[str, None] = {}  # in order of linking
+        self.num_open = 0
+        self.writer: JobId | None = None
+        self.readers: set[JobId] = set()
+        self.sampling = Sampling()
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.writer is not None or bool(self.readers)
+
+    @property
+    def is_dead(self) -> bool:
+        """Nobody can reach it any more."""
+        return not (self.num_open or self.names or self.writer is not None or self.readers)
+
+    def allows(self, cred: Credentials, right: int) -> bool:
+        """Whether `cred` has the right by the file's mode: the owner's bits for the owner, the last ones for others."""
+        bits = self.mode >> 6 if cred.principal == self.owner else self.mode
+        return bool(bits & right) or cred.is_admin
+
+    def demand_free(self) -> None:
+        """Raises FileBusy while another call writes the file."""
+        if self.writer is not None:
+            raise FileBusy(f"another call is writing the file (ino {self.ino})", ino=self.ino)
+
+    def demand_quiet(self) -> None:
+        """Raises FileBusy while any job runs on the file."""
+        if self.is_busy:
+            raise FileBusy(f"another call runs on the file (ino {self.ino})", ino=self.ino)
+
+    def extend(self, tokens: list[int], start: int, now_ns: int) -> None:
+        """More tokens, the first at position `start`; all was checked before."""
+        if not tokens:
+            return
+        if start != self.next_position or not self.runs:
+            self.runs.append((len(self.tokens), start))
+        self.tokens.fromlist(tokens)
+        self.next_position = start + len(tokens)
+        self.modified_ns = now_ns
+
+    def copy_head(self, source: Inode) -> None:
+        """Become an equal of `source`, which may go on growing."""
+        self.tokens = source.tokens[:]
+        self.runs = source.runs[:]
+        self.next_position = source.next_position
+        self.frontier = source.frontier
+
+    def cut(self, length: int, now_ns: int) -> None:
+        """Forget tokens from `length` on."""
+        del self.tokens[length:]
+        while self.runs and self.runs[-1][0] >= length:
+            self.runs.pop()
+        self.next_position = self.runs[-1][1] + length - self.runs[-1][0] if self.runs else 0
+        self.frontier = min(self.frontier, length)
+        self.sampling.cut(length)
+        self.modified_ns = now_ns
+
+    def positions(self, offset: int, stop: int) -> list[int]:
+        """Positions of tokens [offset, stop)."""
+        result: list[int] = []
+        ends: Sequence[int] = [index for index, _ in self.runs[1:]] + [len(self.tokens)]
+        for (index, position), end in zip(self.runs, ends, strict=True):
+            low, high = max(index, offset), min(end, stop)
+            if low < high:
+                result.extend(range(position + low - index, position + high - index))
+        return result
+
+    def num_pages(self, page_size: int) -> int:
+        """Pages that the computed part covers."""
+        return -(-self.frontier // page_size)
+
+    def stat(self, page_size: int, offset_ns: int, path: str | None = None) -> FileStat:
+        """As `stat` shows it, under the name by which it was found."""
+        return FileStat(
+            ino=self.ino,
+            path=path if path is not None else next(iter(self.names), None),
+            nlink=len(self.names),
+            owner=self.owner,
+            mode=self.mode,
+            length=len(self.tokens),
+            frontier=self.frontier,
+            num_pages=self.num_pages(page_size),
+            fidelity="exact",
+            num_open=self.num_open,
+            busy=self.writer is not None,
+            created_ns=self.created_ns + offset_ns,
+            modified_ns=self.modified_ns + offset_ns,
+        )
+
+    def check(self, max_positions: int) -> None:
+        """Runs cover the tokens, positions ascend, nothing is past the frontier's or the model's end, and somebody holds it."""
+        assert not self.is_dead, f"ino {self.ino} is held by nobody"
+        assert 0 <= self.frontier <= len(self.tokens)
+        assert bool(self.runs) == bool(self.tokens) and (not self.runs or self.runs[0][0] == 0)
+        positions = self.positions(0, len(self.tokens))
+        assert len(positions) == len(self.tokens)
+        assert all(a < b for a, b in pairwise(positions))
+        assert self.next_position == (positions[-1] + 1 if positions else 0) <= max_positions
+        assert self.sampling.first is None or self.sampling.first <= len(self.tokens)
+        assert all(start <= len(self.tokens) for start in self.sampling.grammars.values())

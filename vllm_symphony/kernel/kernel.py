@@ -1,0 +1,180 @@
+"""The kernel: what the host may tell it, and nothing else (kernel/kernel.py).
+
+    reactor --- connect, call, reject, started, output, exited, disconnected ---+
+    device  --- complete, device_lost ------------------------------------------+--> Kernel --> effects, in order
+    clock   --- tick -----------------------------------------------------------+
+
+Pure and deterministic: the same entries in the same order give the same effects. No clock, no threads, no I/O: time comes in as
+`now_ns` and never goes back; one thread owns it and takes `effects` away after each entry. A call never raises: what a program did
+wrong is a `ReplyError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vllm_symphony.abi.types import Credentials, ExitStatus, ModelInfo, Pid, ProcessState
+from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
+from vllm_symphony.kernel import lifecycle
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError
+from vllm_symphony.kernel.limits import DEFAULT, Limits
+from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.syscall.table import SYSCALLS
+from vllm_symphony.trace.summary import DIGESTS
+
+
+class Kernel(Machine):
+    """The machine's entries. `effects` grows in order; `log` is the event log."""
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        *,
+        limits: Limits = DEFAULT,
+        seed: int = 0,
+        boot_ns: int = 0,
+        epoch_ns: int = 0,
+        info: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        """`boot_ns` is `now_ns` at the start, `epoch_ns` the wall clock then; `info` gives the host's part of `info`."""
+        super().__init__(model, limits=limits, seed=seed, boot_ns=boot_ns, epoch_ns=epoch_ns, info=info)
+
+    def connect(self, cred: Credentials, role: str, now_ns: int) -> Pid:
+        """A connection of role `client` or `edge`: a process without code, with fds and children of its own."""
+        if role not in (Kind.CLIENT, Kind.EDGE):
+            raise InvalidArgument(f"role must be client or edge, not {role!r}")
+        return lifecycle.birth(self, Kind(role), role, cred, now_ns).pid
+
+    def call(self, pid: Pid, call_id: int, tid: int, op: str, args: Any, now_ns: int, cred: Credentials | None = None) -> None:
+        """A system call, `args` being the dataclass of its row in CALLS. `cred` counts from an edge only."""
+        process = self.processes.get(pid)
+        if process is None or process.state is ProcessState.ZOMBIE:
+            if call_id:
+                self.effects.append(ReplyError(pid, call_id, NoSuchProcess(f"no such process: {pid}", pid=pid)))
+            return
+        if cred is None or process.kind is not Kind.EDGE:
+            cred = process.cred
+        digest = DIGESTS.get(op)
+        call = Call(process, call_id, tid, op, digest(args) if digest is not None else (), cred, now_ns)
+        try:
+            self._admit(process, call)
+            result = SYSCALLS[op](self, call, args)
+        except SymphonyError as error:
+            self.fail(call, error, now_ns)
+        else:
+            if result is not None:
+                self.finish(call, result, now_ns)
+        if self._dirty:
+            self.flush(now_ns)
+
+    def _admit(self, process: Process, call: Call) -> None:
+        """Let the call in, or say why not; from here it is in the process's table until it ends."""
+        calls = process.calls
+        process.num_calls += 1
+        if call.id == 0:
+            self.num_silent += 1
+            call.key = -self.num_silent
+        elif call.id in calls or call.id < 0:
+            raise InvalidArgument(f"call id {call.id} is negative, or still in flight", id=call.id)
+        if call.op not in SYSCALLS:
+            raise NoSuchCall(f"no such call: {call.op}", op=call.op)
+        if call.tid not in process.threads:
+            raise InvalidArgument(f"unknown thread: {call.tid} ({len(process.threads)} run)", tid=call.tid)
+        if process.reported is not None or process.killed:
+            raise Interrupted("the process has ended and waits for its socket to close")
+        if len(calls) >= self.limits.calls:
+            raise WouldBlock(f"{len(calls)} calls are in flight, the most a process may have", limit=self.limits.calls)
+        calls[call.key] = call
+
+    def reject(self, pid: Pid, call_id: int, tid: int, op: str, error: SymphonyError, now_ns: int) -> None:
+        """The codec refused the frame: the caller gets `error`, and the log a line."""
+        process = self.processes.get(pid)
+        if process is not None and not process.has_ended:
+            process.num_calls += 1
+            self.fail(Call(process, call_id, tid, op, (), process.cred, now_ns), error, now_ns)
+            self.flush(now_ns)
+
+    def started(self, pid: Pid, os_pid: int, now_ns: int) -> None:
+        """The program's OS process runs."""
+        process = self.processes.get(pid)
+        if process is not None and process.state is ProcessState.STARTING:
+            process.state = ProcessState.RUNNING
+            process.os_pid = os_pid
+            lifecycle.note(self, process, "started", "", now_ns)
+            self.flush(now_ns)
+
+    def output(self, pid: Pid, kind: str, text: str, now_ns: int) -> None:
+        """The program wrote to `stdout` or `stderr`."""
+        process = self.processes.get(pid)
+        if process is not None and not process.has_ended and text:
+            lifecycle.note(self, process, kind, text, now_ns)
+            self.flush(now_ns)
+
+    def exited(self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: str | None = None) -> None:
+        """The OS process is gone, or could not be started: `code` as a shell shows it (128 + n for signal n)."""
+        process = self.processes.get(pid)
+        if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
+            process.cpu_s += cpu_s
+            lifecycle.finalise(self, process, lifecycle.status_of(process, code, error), now_ns)
+            self.flush(now_ns)
+
+    def disconnected(self, pid: Pid, now_ns: int) -> None:
+        """A client or an edge is gone; what it owned goes with it."""
+        process = self.processes.get(pid)
+        if process is not None and process.kind is not Kind.PROGRAM:
+            lifecycle.finalise(self, process, ExitStatus(0, "exit"), now_ns)
+            self.flush(now_ns)
+
+    def complete(self, completions: Sequence[Completion], now_ns: int) -> None:
+        """What the device has done. Work that was forgotten meanwhile (a text job of a dead process) is passed over."""
+        jobs = self.jobs
+        for completion in completions:
+            job = jobs.get(completion.job)
+            if job is None:
+                text = self.texts.get(completion.job)
+                if text is not None:
+                    text.completed(self, completion, now_ns)
+            elif isinstance(completion, JobFailed):
+                job.failed(self, completion, now_ns)
+            else:
+                job.completed(self, completion, now_ns)
+        if self._dirty:
+            self.flush(now_ns)
+
+    def device_lost(self, message: str, now_ns: int) -> None:
+        """Nothing can be computed any more: device calls end with ENODEV, programs are told to end, with code 70."""
+        if self.lost is not None:
+            return
+        self.lost = message
+        error = DeviceLost(message)
+        for job in list(self.jobs.values()):
+            job.failed(self, JobFailed(job.id, error), now_ns)
+        for text in list(self.texts.values()):
+            text.interrupt(self, error, now_ns)
+        for process in list(self.processes.values()):
+            if process.kind is Kind.PROGRAM and not process.has_ended and process.reported is None:
+                process.lost = message
+                lifecycle.terminate(self, process, now_ns)
+        self.flush(now_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Let what is due happen."""
+        self.timers.run(now_ns)
+        self.flush(now_ns)
+
+    def next_deadline_ns(self) -> int | None:
+        """When `tick` has something to do; None: never."""
+        return self.timers.next_ns()
+
+    def idle(self) -> bool:
+        """No process, no call, no file without a name: all that ran has left nothing. What `ps` shows of ended ones is nothing."""
+        return (
+            all(process.has_ended for process in self.processes.values())
+            and not self.jobs
+            and not self.texts
+            and not self.timers
+            and all(inode.names and not inode.num_open for inode in self.files.inodes.values())
+        )

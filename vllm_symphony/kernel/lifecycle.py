@@ -1,0 +1,207 @@
+"""From birth to the end of a process (kernel/lifecycle.py).
+
+    launch --> STARTING --> RUNNING --TERM--(grace_s)--KILL--> OS process gone --> finalise --> zombie --> reaped or pushed out
+
+However a process ends (its `exit`, an exception, a signal, its parent, the device, a vanished connection), `finalise` is the one
+place that frees what it held: calls, fds, anonymous files, threads, timers, children, viewers. Work that the device still does
+holds its file until the device says that it stopped, and no longer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from hashlib import blake2b
+
+from vllm_symphony.abi.calls import WaitResult
+from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessState, Signal
+from vllm_symphony.errors import NoChild, WouldBlock
+from vllm_symphony.kernel.call import Call, Pending
+from vllm_symphony.kernel.effect import Launch, Signalled
+from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.process import Kind, Process
+
+DEVICE_LOST = 70
+
+
+def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> Process:
+    """A new pid."""
+    m.num_pids += 1
+    process = Process(Pid(m.num_pids), kind, name, cred, m.limits, m.seed, now_ns)
+    m.processes[process.pid] = process
+    return process
+
+
+def launch(
+    m: Machine, parent: Process | None, cred: Credentials, source: str, entry: str, args: str, name: str, detach: bool, now_ns: int
+) -> Process:
+    """Make a program and have its OS process started. Raises WouldBlock when too many run."""
+    if m.num_programs >= m.limits.processes:
+        raise WouldBlock(f"{m.num_programs} programs run, the most at once", limit=m.limits.processes)
+    process = birth(m, Kind.PROGRAM, name or entry, cred, now_ns)
+    process.source = source
+    process.detached = detach
+    m.num_programs += 1
+    if parent is not None:
+        process.parent = parent
+        parent.children[process.pid] = process
+    seed = int.from_bytes(blake2b(f"{m.seed}:{process.pid}".encode(), digest_size=8).digest(), "little") >> 11
+    m.emit(Launch(process.pid, source, entry, args, process.name, seed))
+    return process
+
+
+def note(m: Machine, process: Process, kind: str, text: str, now_ns: int) -> None:
+    """Add to the process's events, for viewers of now and later."""
+    size = m.limits.part_bytes
+    if kind in ("stdout", "stderr") and len(text) > size:
+        for start in range(0, len(text), size):
+            process.events.add(kind, text[start : start + size], now_ns + m.offset_ns)
+    else:
+        process.events.add(kind, text, now_ns + m.offset_ns)
+    if process.viewers:
+        m.mark(*process.viewers)
+
+
+def terminate(m: Machine, process: Process, now_ns: int) -> None:
+    """TERM: tell it once to end, and kill it after the grace."""
+    if process.has_ended or process.termed or process.killed:
+        return
+    process.termed = True
+    m.emit(Signalled(process.pid, Signal.TERM))
+    start_grace(m, process, now_ns)
+
+
+def start_grace(m: Machine, process: Process, now_ns: int) -> None:
+    """From here it has `grace_s` to be gone by itself."""
+    if process.term_timer is None:
+        process.term_timer = m.timers.at(now_ns + int(m.limits.grace_s * 1e9), lambda at_ns: kill(m, process, at_ns))
+
+
+def kill(m: Machine, process: Process, now_ns: int) -> None:
+    """KILL: end it now. Its calls end here, the rest when the OS process is gone."""
+    if process.has_ended or process.killed:
+        return
+    process.killed = True
+    m.timers.cancel(process.term_timer)
+    m.emit(Signalled(process.pid, Signal.KILL))
+    for call in list(process.calls.values()):
+        m.abandon(call, now_ns)
+
+
+def status_of(process: Process, code: int, error: str | None) -> ExitStatus:
+    """How it ended, from what it reported itself, what was done to it, and its OS exit code (128 + n for signal n)."""
+    reported = process.reported
+    if process.lost is not None:
+        return ExitStatus(DEVICE_LOST, "device", error=process.lost)
+    if reported is None:
+        if code == 0:
+            reason = "exit"
+        elif code > 128:
+            reason = "signal"
+        else:
+            reason = "program" if code == 2 else "exception"
+        reported = ExitStatus(code, reason, error=error)
+    if process.is_orphan and reported.code:
+        return ExitStatus(reported.code, "orphan", reported.value, reported.error)
+    return reported
+
+
+def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> None:
+    """End it: free all that it held, tell its viewers and its parent."""
+    for call in list(process.calls.values()):
+        m.abandon(call, now_ns)
+    for fd in list(process.fds.files):
+        m.files.release(process.fds.remove(fd))
+    m.timers.cancel(process.term_timer)
+    process.threads.clear()
+    process.source = None
+    process.state = ProcessState.ZOMBIE
+    process.ended_ns = now_ns
+    process.exit = status
+    _leave_children(m, process, now_ns)
+
+    note(m, process, "exit", json.dumps(asdict(status)), now_ns)
+    m.mark(*m.tracers)
+    m.flush(now_ns)  # viewers and tracers of this process end here
+    if process.kind is not Kind.PROGRAM:
+        del m.processes[process.pid]
+        return
+    m.num_programs -= 1
+    if process.parent is None:
+        _keep_for_a_while(m, process)
+    else:
+        wake_waiter(m, process.parent, now_ns)
+
+
+def _leave_children(m: Machine, process: Process, now_ns: int) -> None:
+    """Children end with their parent unless they were detached; nobody will reap them, so they join the ended ones."""
+    children, process.children = process.children, {}
+    for child in children.values():
+        child.parent = None
+        if child.has_ended:
+            _keep_for_a_while(m, child)
+        elif not child.detached:
+            child.is_orphan = True
+            terminate(m, child, now_ns)
+
+
+def _keep_for_a_while(m: Machine, process: Process) -> None:
+    """An ended program without a parent stays visible until newer ones push it out."""
+    m.ended.append(process)
+    while len(m.ended) > m.limits.ended:
+        del m.processes[m.ended.popleft().pid]
+
+
+def wake_waiter(m: Machine, parent: Process, now_ns: int) -> None:
+    """Give ended children to the calls that wait for them, in the order in which they asked."""
+    for wait in list(parent.waiters):
+        call = wait.call
+        if call is None:
+            continue
+        try:
+            result = reap(m, parent, wait.wanted)
+        except NoChild as error:  # another call reaped it
+            wait.interrupt(m, error, now_ns)
+            continue
+        if result is not None:
+            wait.drop(m)
+            m.finish(call, result, now_ns)
+
+
+def reap(m: Machine, parent: Process, wanted: int | None) -> WaitResult | None:
+    """Take the status of the child that ended first (of the wanted one) and forget it; None while there is none.
+
+    Raises:
+        NoChild: no such child, running or ended.
+    """
+    if wanted is None:
+        candidates = list(parent.children.values())
+    else:
+        candidates = [child for pid, child in parent.children.items() if pid == wanted]
+    if not candidates:
+        raise NoChild("no child" if wanted is None else f"process {wanted} is no child of the caller")
+    ended = [child for child in candidates if child.exit is not None]
+    if not ended:
+        return None
+    child = min(ended, key=lambda c: (c.ended_ns or 0, c.pid))
+    assert child.exit is not None
+    stat = child.stat(m.model.page_size, m.offset_ns)
+    del parent.children[child.pid], m.processes[child.pid]
+    child.parent = None
+    return WaitResult(child.pid, child.exit, stat)
+
+
+class ChildWait(Pending):
+    """A call that waits for a child to end: `wanted`, or any (None)."""
+
+    __slots__ = ("parent", "wanted")
+
+    def __init__(self, call: Call, wanted: int | None) -> None:
+        super().__init__(call)
+        self.parent = call.process
+        self.wanted = wanted
+        self.parent.waiters.append(self)
+
+    def drop(self, m: Machine) -> None:
+        super().drop(m)
+        self.parent.waiters.remove(self)

@@ -1,0 +1,30 @@
+"""What one process and the whole machine may hold (kernel/limits.py). Each limit names the error that passing it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that keep any program from growing the kernel without end."""
+
+    fds: int = 1024  # open files a process: EMFILE
+    threads: int = 1024  # a process: EAGAIN
+    calls: int = 4096  # calls in flight a process: EAGAIN
+    items: int = 1024  # forwards in one forward_many: EINVAL
+    processes: int = 4096  # running programs: EAGAIN
+    files: int = 1 << 20  # files, named or not: EDQUOT
+    path_bytes: int = 255  # ENAMETOOLONG
+    random_bytes: int = 1 << 16  # of one `random`: EINVAL
+    emit_bytes: int = 1 << 18  # of one `emit`: EINVAL
+    event_count: int = 4096  # events kept of a process; older ones become a gap
+    event_bytes: int = 1 << 20
+    part_events: int = 64  # events or records in one part of a stream
+    part_bytes: int = 1 << 16
+    ended: int = 256  # ended programs without a parent that `ps` still shows
+    log_records: int = 100_000
+    grace_s: float = 5.0  # from TERM to KILL
+
+
+DEFAULT = Limits()

@@ -1,0 +1,175 @@
+"""The state of the machine, and how calls end (kernel/machine.py).
+
+    processes --own--> calls in flight --wait for--> jobs, timers, children, streams
+        |                                             |
+        +--fds--> files <-----------------------------+          effects: what the world must do, in order
+
+The calls (`syscall/`), the life of processes (`lifecycle`) and the entries (`kernel`) all work on this one object. A call ends in
+one place, `finish` or `fail`: reply, event log, clean-up. Streams are marked when they have something new and flushed once an
+entry.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from vllm_symphony.abi.types import Credentials, JobId, ModelInfo, Pid
+from vllm_symphony.errors import NoSuchProcess, SymphonyError
+from vllm_symphony.kernel.call import Call, Pending
+from vllm_symphony.kernel.effect import Effect, Reply, ReplyError
+from vllm_symphony.kernel.fs.table import FileTable
+from vllm_symphony.kernel.job import Job
+from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.process import Process
+from vllm_symphony.kernel.sched.policy import FirstCome, Policy
+from vllm_symphony.kernel.timer import Timers
+from vllm_symphony.trace.log import EventLog
+
+
+class Machine:
+    """All of the kernel's state. Times inside are `now_ns`; `offset_ns` makes wall-clock times of them for readers."""
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        *,
+        limits: Limits,
+        seed: int,
+        boot_ns: int,
+        epoch_ns: int,
+        info: Callable[[], dict[str, Any]] | None,
+    ) -> None:
+        self.model = model
+        self.limits = limits
+        self.seed = seed
+        self.boot_ns = boot_ns
+        self.offset_ns = epoch_ns - boot_ns
+        self.info = info
+        self.policy: Policy = FirstCome()
+
+        self.effects: list[Effect] = []
+        self.log = EventLog(limits.log_records, self.offset_ns)
+        self.timers = Timers()
+        self.files = FileTable(limits.files, self.emit)
+        self.processes: dict[Pid, Process] = {}
+        self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
+        self.jobs: dict[JobId, Job] = {}
+        self.texts: dict[JobId, Pending] = {}
+        self.tracers: list[Pending] = []
+        self.lost: str | None = None  # the device's last words
+
+        self.num_pids = 0
+        self.num_jobs = 0
+        self.num_programs = 0  # that have not ended
+        self.num_silent = 0  # calls without a reply so far: their keys
+        self._dirty: dict[Pending, None] = {}
+
+    def emit(self, effect: Effect) -> None:
+        """Ask something of the world."""
+        self.effects.append(effect)
+
+    def find(self, pid: int, cred: Credentials) -> Process:
+        """The process, if `cred` may see it. Raises NoSuchProcess, also for one that it may not see."""
+        process = self.processes.get(Pid(pid))
+        if process is None or not process.visible_to(cred):
+            raise NoSuchProcess(f"no such process: {pid}", pid=pid)
+        return process
+
+    def finish(self, call: Call, result: Any, now_ns: int) -> None:
+        """The call succeeded. Harmless when it has ended already."""
+        if call.ended:
+            return
+        self._end(call, "ok", now_ns)
+        process = call.process
+        if call.id and process.pid in self.processes:
+            self.effects.append(Reply(process.pid, call.id, result))
+
+    def fail(self, call: Call, error: SymphonyError, now_ns: int) -> None:
+        """The call failed. Harmless when it has ended already."""
+        if call.ended:
+            return
+        self._end(call, error.reason, now_ns)
+        if call.id:
+            self.effects.append(ReplyError(call.process.pid, call.id, error))
+
+    def abandon(self, call: Call, now_ns: int) -> None:
+        """End a call whose process is gone: let go of what it waits for, log it, answer nobody."""
+        if call.ended:
+            return
+        if call.pending is not None:
+            call.pending.drop(self)
+        self._end(call, "EINTR", now_ns)
+
+    def _end(self, call: Call, result: str, now_ns: int) -> None:
+        process = call.process
+        call.ended = True
+        call.pending = None
+        if process.calls.get(call.key) is call:
+            del process.calls[call.key]
+        self.log.append((
+            process.pid, call.tid, call.op, call.digest, result, call.start_ns, now_ns, call.step_first, call.step_last,
+            call.cred.principal,
+        ))  # fmt: skip
+        if self.tracers:
+            self.mark(*self.tracers)
+
+    def mark(self, *streams: Pending) -> None:
+        """These streams have something new to send."""
+        for stream in streams:
+            self._dirty[stream] = None
+
+    def flush(self, now_ns: int) -> None:
+        """Send what streams have; ending one may mark another."""
+        while self._dirty:
+            stream = next(iter(self._dirty))
+            del self._dirty[stream]
+            if stream.call is not None:
+                stream.flush(self, now_ns)
+
+    def counters(self) -> dict[str, int]:
+        """What is held now, and how many calls there were: for `info` and tests."""
+        processes = self.processes.values()
+        return {
+            "processes": sum(not p.has_ended for p in processes),
+            "programs": self.num_programs,
+            "zombies": sum(p.has_ended for p in processes),
+            "calls": sum(len(p.calls) for p in processes),
+            "jobs": len(self.jobs) + len(self.texts),
+            "files": len(self.files.inodes),
+            "named_files": sum(1 for inode in self.files.inodes.values() if inode.names),
+            "names": len(self.files.names),
+            "fds": sum(len(p.fds) for p in processes),
+            "threads": sum(len(p.threads) for p in processes),
+            "timers": len(self.timers),
+            "viewers": sum(len(p.viewers) for p in processes),
+            "tracers": len(self.tracers),
+            "calls_ended": self.log.next_seq - 1,
+        }
+
+    def check(self) -> None:
+        """All invariants of the machine. Raises AssertionError."""
+        self.timers.check()
+        self.files.check(self.model.max_positions)
+        open_files = [file.inode for p in self.processes.values() for file in p.fds.files.values()]
+        assert len(open_files) == sum(inode.num_open for inode in self.files.inodes.values())
+        assert all(self.files.inodes.get(inode.ino) is inode for inode in open_files)
+        for pid, process in self.processes.items():
+            assert process.pid == pid
+            process.check()
+            for call in process.calls.values():
+                assert call.pending is not None and call.pending.call is call, f"{call.op} waits for nothing"
+        for job in self.jobs.values():
+            assert job.inode.writer == job.id if job.writes else job.id in job.inode.readers
+            assert job.call is None or not job.call.ended
+            assert job.call is not None or job.stopping is not None
+        held = {i.writer for i in self.files.inodes.values() if i.writer} | {
+            j for i in self.files.inodes.values() for j in i.readers
+        }
+        assert held <= self.jobs.keys()
+        assert self.num_programs == sum(p.kind == "program" and not p.has_ended for p in self.processes.values())
+        assert all(p.has_ended and p.parent is None and self.processes[p.pid] is p for p in self.ended)
+        assert len(self.ended) == sum(p.has_ended and p.parent is None for p in self.processes.values()) <= self.limits.ended
+        assert all(s.call is not None and not s.call.ended for s in self.tracers)
+        assert not self._dirty

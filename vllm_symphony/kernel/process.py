@@ -1,0 +1,144 @@
+"""A process: whose it is, what it holds, how it ended (kernel/process.py).
+
+    program     STARTING --started--> RUNNING --exited--> ZOMBIE --wait, or pushed out--> gone
+    client      RUNNING --disconnected--> gone        a connection: own fds and children, no code
+    edge        the same, and it may call in the name of a principal
+
+Everything that a process owns hangs here, so that its end is one walk over this object: calls in flight, fds, threads, children,
+viewers of its output. A zombie holds nothing but its status, its usage and its events.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessStat, ProcessState, Usage
+from vllm_symphony.kernel.event import EventRing
+from vllm_symphony.kernel.fs.fd import FdTable
+from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.timer import Timer
+
+if TYPE_CHECKING:
+    from vllm_symphony.kernel.call import Call, Pending
+    from vllm_symphony.kernel.lifecycle import ChildWait
+
+
+class Kind(StrEnum):
+    """What is behind a pid."""
+
+    PROGRAM = "program"
+    CLIENT = "client"
+    EDGE = "edge"
+
+
+class ByteSource:
+    """Random bytes as a function of (kernel seed, pid, how many were drawn): a hash in counter mode."""
+
+    __slots__ = ("_block", "_key", "_rest")
+
+    def __init__(self, seed: int, pid: int) -> None:
+        self._key = f"{seed}:{pid}".encode()
+        self._block = 0
+        self._rest = b""
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        while len(self._rest) < count:
+            self._rest += blake2b(self._block.to_bytes(8, "little"), key=blake2b(self._key).digest()).digest()
+            self._block += 1
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
+
+
+class Process:
+    """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
+
+    __slots__ = (
+        "calls", "children", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
+        "fds", "is_orphan", "killed", "kind", "lost", "name", "num_calls", "num_forwards", "num_steps", "os_pid", "parent", "pid",
+        "random", "reported", "source", "started_ns", "state", "term_timer", "termed", "threads", "tokens_in", "tokens_out",
+        "viewers", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
+        self.pid = pid
+        self.kind = kind
+        self.name = name
+        self.cred = cred
+        self.state = ProcessState.STARTING if kind is Kind.PROGRAM else ProcessState.RUNNING
+        self.parent: Process | None = None
+        self.children: dict[Pid, Process] = {}  # in order of birth; zombies wait here to be reaped
+        self.detached = False
+        self.source: str | None = None
+        self.os_pid: int | None = None
+
+        self.threads: dict[int, str] = {0: "main"}
+        self.fds = FdTable(limits.fds)
+        self.calls: dict[int, Call] = {}  # by call id; those without a reply under negative numbers
+        self.waiters: list[ChildWait] = []  # calls of ours that wait for a child
+        self.viewers: list[Pending] = []  # streams of anyone that show our events
+        self.events = EventRing(pid, limits.event_count, limits.event_bytes)
+        self.random = ByteSource(seed, pid)
+
+        self.reported: ExitStatus | None = None  # by the `exit` call
+        self.exit: ExitStatus | None = None  # when it ended
+        self.termed = self.killed = self.is_orphan = False
+        self.lost: str | None = None  # the device's last words, when it died under us
+        self.term_timer: Timer | None = None
+
+        self.started_ns = now_ns
+        self.ended_ns: int | None = None
+        self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = 0
+        self.device_s = self.cpu_s = 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state is ProcessState.ZOMBIE
+
+    @property
+    def is_leaving(self) -> bool:
+        """It was told to end, or said that it does."""
+        return self.termed or self.killed or self.reported is not None
+
+    def visible_to(self, cred: Credentials) -> bool:
+        """A principal sees its own processes, scope `admin` all."""
+        return self.cred.principal == cred.principal or cred.is_admin
+
+    def usage(self) -> Usage:
+        return Usage(self.num_calls, self.tokens_in, self.tokens_out, self.num_forwards, self.num_steps, self.device_s, self.cpu_s)
+
+    def stat(self, page_size: int, offset_ns: int) -> ProcessStat:
+        """As `ps` shows it. Pages count once, however many fds show the file."""
+        inodes = {file.inode.ino: file.inode for file in self.fds.files.values()}
+        return ProcessStat(
+            pid=self.pid,
+            parent=self.parent.pid if self.parent is not None else None,
+            name=self.name,
+            principal=self.cred.principal,
+            state=str(self.state),
+            started_ns=self.started_ns + offset_ns,
+            ended_ns=None if self.ended_ns is None else self.ended_ns + offset_ns,
+            num_threads=len(self.threads),
+            num_files=len(self.fds),
+            num_pages=sum(inode.num_pages(page_size) for inode in inodes.values()),
+            waiting=tuple(call.op for call in self.calls.values() if call.pending is not None),
+            usage=self.usage(),
+            exit=self.exit,
+        )
+
+    def check(self) -> None:
+        """A zombie holds nothing; parent and children agree."""
+        self.events.check()
+        for file in self.fds.files.values():
+            assert file.inode.num_open > 0
+        assert all(child.parent is self for child in self.children.values())
+        assert self.parent is None or self.parent.children.get(self.pid) is self
+        assert all(call.process is self and not call.ended for call in self.calls.values())
+        if self.has_ended:
+            assert self.exit is not None and self.ended_ns is not None
+            assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
+            assert self.term_timer is None or not self.term_timer.live
+        else:
+            assert self.exit is None and 0 in self.threads

@@ -1,0 +1,171 @@
+"""Calls on processes and threads (kernel/syscall/process.py).
+
+    spawn wait kill ps getpid exit emit thread_start thread_end cancel hello ping
+
+A program that is spawned by a process is its child and ends with it, unless detached. What an edge spawns for a principal has no
+parent: it is that principal's, and does not end when the edge does. What one may not see does not exist: ESRCH.
+"""
+
+from __future__ import annotations
+
+import json
+
+from vllm_symphony.abi.calls import (
+    Cancel,
+    Done,
+    Emit,
+    Exit,
+    Hello,
+    HelloResult,
+    Kill,
+    NoArgs,
+    PidResult,
+    Ps,
+    PsResult,
+    Spawn,
+    ThreadEnd,
+    ThreadStart,
+    Wait,
+    WaitResult,
+)  # fmt: skip
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, ExitStatus, Signal
+from vllm_symphony.errors import Interrupted, InvalidArgument, NotOwner, NotSupported, TimedOut, WouldBlock
+from vllm_symphony.kernel import lifecycle
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.process import Kind
+from vllm_symphony.kernel.syscall import argument
+
+EXIT_REASONS = ("exit", "exception", "signal", "cancelled", "orphan", "device", "program")
+MAX_NAME = 255
+
+
+def hello(m: Machine, call: Call, a: Hello) -> HelloResult:
+    """Who are you, what do you speak."""
+    if a.abi_major != ABI_MAJOR:
+        theirs = f"{a.abi_major}.{a.abi_minor}"
+        raise NotSupported(f"the server speaks ABI {ABI_MAJOR}.{ABI_MINOR}, not {theirs}", abi_major=ABI_MAJOR)
+    return HelloResult(ABI_MAJOR, ABI_MINOR, call.process.pid)
+
+
+def ping(m: Machine, call: Call, a: NoArgs) -> Done:
+    """Is the kernel there."""
+    return Done()
+
+
+def cancel(m: Machine, call: Call, a: Cancel) -> Done:
+    """End another call of the caller early."""
+    target = call.process.calls.get(a.target)
+    if target is not None and target is not call and target.pending is not None:
+        target.pending.interrupt(m, Interrupted("cancelled by the caller"), call.start_ns)
+    return Done()
+
+
+def getpid(m: Machine, call: Call, a: NoArgs) -> PidResult:
+    """The caller's own pid."""
+    return PidResult(call.process.pid)
+
+
+def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
+    """Start a program; it is STARTING until its code runs."""
+    caller = call.process
+    source = a.source if a.source is not None else caller.source
+    if source is None:
+        raise InvalidArgument("spawn needs the program's source: the caller is no program")
+    if not a.entry.isidentifier() or len(a.entry) > MAX_NAME or len(a.name) > MAX_NAME:
+        raise InvalidArgument(f"entry must be a function's name of up to {MAX_NAME} characters, and so must name be short")
+    try:
+        keywords = json.loads(a.args)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"args is no JSON: {error}") from None
+    if not isinstance(keywords, dict):
+        raise InvalidArgument("args must be a JSON object of keyword arguments")
+    if caller.is_leaving:
+        raise Interrupted("the process is ending and starts nothing more")
+    parent = None if caller.kind is Kind.EDGE else caller
+    child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
+    return PidResult(child.pid)
+
+
+def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
+    """Until a child ends; reaps it."""
+    argument.demand_timeout(a.timeout_s)
+    result = lifecycle.reap(m, call.process, a.pid)
+    if result is None:
+        pending = lifecycle.ChildWait(call, a.pid)
+        call.pending = pending
+        if a.timeout_s is not None:
+            error = TimedOut(f"no child ended in {a.timeout_s:g} s", timeout_s=a.timeout_s)
+            at_ns = call.start_ns + int(a.timeout_s * 1e9)
+            pending.timer = m.timers.at(at_ns, lambda now_ns: pending.interrupt(m, error, now_ns))
+    return result
+
+
+def kill(m: Machine, call: Call, a: Kill) -> Done:
+    """Signal a program; one that has ended takes no harm."""
+    if a.signal not in (Signal.TERM, Signal.KILL):
+        raise InvalidArgument(f"signal must be TERM or KILL, not {a.signal!r}")
+    target = m.find(a.pid, call.cred)
+    if target.kind is not Kind.PROGRAM:
+        raise NotOwner(f"process {a.pid} is a connection, not a program", pid=a.pid)
+    if a.signal == Signal.KILL:
+        lifecycle.kill(m, target, call.start_ns)
+    else:
+        lifecycle.terminate(m, target, call.start_ns)
+    return Done()
+
+
+def ps(m: Machine, call: Call, a: Ps) -> PsResult:
+    """Programs that the caller may see, or the one process asked for."""
+    if a.pid is not None:
+        found = [m.find(a.pid, call.cred)]
+    else:
+        found = [p for p in m.processes.values() if p.kind is Kind.PROGRAM and p.visible_to(call.cred)]
+    return PsResult(tuple(p.stat(m.model.page_size, m.offset_ns) for p in found))
+
+
+def emit(m: Machine, call: Call, a: Emit) -> Done:
+    """One more event of the caller, for its viewers."""
+    if len(a.value) > m.limits.emit_bytes:
+        raise InvalidArgument(f"{len(a.value)} characters, the most is {m.limits.emit_bytes}", limit=m.limits.emit_bytes)
+    try:
+        json.loads(a.value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"value is no JSON: {error}") from None
+    lifecycle.note(m, call.process, "emit", a.value, call.start_ns)
+    return Done()
+
+
+def exit_(m: Machine, call: Call, a: Exit) -> Done:
+    """Record how the program ended; the OS process must follow within the grace."""
+    process = call.process
+    if process.kind is not Kind.PROGRAM:
+        raise NotOwner("exit is for programs; close the connection instead")
+    if not 0 <= a.code <= 255 or a.reason not in EXIT_REASONS:
+        raise InvalidArgument(f"code must be in 0..255 and reason one of {', '.join(EXIT_REASONS)}", code=a.code)
+    process.reported = ExitStatus(a.code, a.reason, a.value, a.error)
+    lifecycle.start_grace(m, process, call.start_ns)
+    return Done()
+
+
+def thread_start(m: Machine, call: Call, a: ThreadStart) -> Done:
+    """Name a new thread."""
+    threads = call.process.threads
+    if a.tid in threads or not 0 < a.tid < 1 << 53 or len(a.name) > MAX_NAME:
+        raise InvalidArgument(f"tid must be new and positive, not {a.tid}; its name at most {MAX_NAME} characters", tid=a.tid)
+    if len(threads) >= m.limits.threads:
+        raise WouldBlock(f"{len(threads)} threads run, the most a process may have", limit=m.limits.threads)
+    threads[a.tid] = a.name
+    return Done()
+
+
+def thread_end(m: Machine, call: Call, a: ThreadEnd) -> Done:
+    """The thread is gone; its calls in flight end with EINTR."""
+    process = call.process
+    if a.tid == 0 or a.tid not in process.threads:
+        raise InvalidArgument(f"thread {a.tid} cannot end: it is the main one, or unknown", tid=a.tid)
+    del process.threads[a.tid]
+    for other in list(process.calls.values()):
+        if other.tid == a.tid and other is not call and other.pending is not None:
+            other.pending.interrupt(m, Interrupted(f"thread {a.tid} ended", tid=a.tid), call.start_ns)
+    return Done()

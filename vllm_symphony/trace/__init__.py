@@ -1,0 +1,1 @@
+"""Seeing what the machine did: the event log and its text."""

@@ -1,0 +1,69 @@
+"""The event log: every call, once, when it ended (trace/log.py).
+
+    seq      1 ... 4711 | 4712 ............. 104711 |
+                 gone   |  the ring, newest last    |
+
+`append` is on the path of every call: it stores a tuple in a ring and makes no text. `since` makes records of what is still there,
+for readers who hold the number of the last one that they saw; what was overwritten meanwhile is simply missing, and their numbers
+show it. Times are given in the kernel's own nanoseconds and shown in the wall clock's.
+Invariant: `next_seq - first_seq <= capacity`, numbers have no holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from vllm_symphony.abi.types import CallRecord
+from vllm_symphony.trace import summary
+
+# pid, tid, op, digest, result, t_start_ns, t_end_ns, step_first, step_last, principal
+Entry: TypeAlias = tuple[int, int, str, summary.Digest, str, int, int, int | None, int | None, str]
+
+
+class EventLog:
+    """A bounded ring of ended calls. One writer (the kernel's thread); readers on the same thread."""
+
+    __slots__ = ("_ring", "capacity", "next_seq", "offset_ns")
+
+    def __init__(self, capacity: int = 100_000, offset_ns: int = 0) -> None:
+        """Keep the last `capacity` calls; `offset_ns` is added to times when they are read."""
+        self.capacity = capacity
+        self.offset_ns = offset_ns
+        self.next_seq = 1
+        self._ring: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    @property
+    def first_seq(self) -> int:
+        """Number of the oldest record that is still here (== `next_seq` when there is none)."""
+        return self.next_seq - len(self._ring)
+
+    def append(self, entry: Entry) -> None:
+        """Take one ended call; O(1)."""
+        ring = self._ring
+        if len(ring) < self.capacity:
+            ring.append(entry)
+        else:
+            ring[(self.next_seq - 1) % self.capacity] = entry
+        self.next_seq += 1
+
+    def since(self, seq: int = 1, *, pid: int | None = None, principal: str | None = None) -> Iterator[CallRecord]:
+        """Records from number `seq` on, oldest first; of one process and of one principal's processes, when given."""
+        for number in range(max(seq, self.first_seq), self.next_seq):
+            entry = self._ring[(number - 1) % self.capacity]
+            if (pid is None or entry[0] == pid) and (principal is None or entry[9] == principal):
+                yield self._record(number, entry)
+
+    def has(self, pid: int, principal: str | None) -> bool:
+        """Whether a call of `pid`, owned by `principal` (None: by anyone), is still in the ring."""
+        return any(e[0] == pid and (principal is None or e[9] == principal) for e in self._ring)
+
+    def _record(self, seq: int, entry: Entry) -> CallRecord:
+        pid, tid, op, digest, result, start_ns, end_ns, first, last, _ = entry
+        shift = self.offset_ns
+        return CallRecord(
+            seq, pid, tid, op, summary.text(op, digest), result, start_ns + shift, end_ns + shift, step_first=first, step_last=last
+        )

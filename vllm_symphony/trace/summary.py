@@ -1,0 +1,74 @@
+"""What a call was asked for, in a few words (trace/summary.py).
+
+    forward  ->  (3, 1, 20)  ->  "fd=3 n=1 top_k=20"
+
+The event log keeps 100,000 calls, so it must not keep their arguments: token lists and program sources would hold gigabytes and
+would leak into whoever reads the log. `digest` takes the few numbers and file names that tell a call from its neighbour, at the
+moment of the call; `text` makes words of them when somebody reads. Sizes stand for contents: `n` tokens, `chars` of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Digest = tuple[Any, ...]
+Row = tuple[tuple[str, ...], Callable[[Any], Digest]]
+
+_FD: Row = (("fd",), lambda a: (a.fd,))
+_PATH: Row = (("path",), lambda a: (a.path,))
+_PID: Row = (("pid",), lambda a: (a.pid,))
+_TID: Row = (("tid",), lambda a: (a.tid,))
+
+_ROWS: Mapping[str, Row] = {
+    "cancel": (("target",), lambda a: (a.target,)),
+    "open": (("path", "n", "flags"), lambda a: (a.path, None if a.tokens is None else len(a.tokens) >> 2, int(a.flags))),
+    "close": _FD,
+    "dup": _FD,
+    "fork": _FD,
+    "truncate": (("fd", "length", "at"), lambda a: (a.fd, a.length, a.at)),
+    "append": (("fd", "n", "at"), lambda a: (a.fd, len(a.tokens) >> 2, a.at)),
+    "read": (("fd", "path", "offset", "count"), lambda a: (a.fd, a.path, a.offset, a.count)),
+    "link": (("fd", "path"), lambda a: (a.fd, a.path)),
+    "unlink": _PATH,
+    "rename": (("old", "new"), lambda a: (a.old, a.new)),
+    "stat": (("fd", "path"), lambda a: (a.fd, a.path)),
+    "list": (("prefix",), lambda a: (a.prefix,)),
+    "forward": (("fd", "n", "top_k"), lambda a: (a.fd, len(a.tokens) >> 2, a.top_k)),
+    "forward_many": (("items", "n"), lambda a: (len(a.items), sum(len(i.tokens) >> 2 for i in a.items))),
+    "sample": (("fd", "position", "n"), lambda a: (a.fd, a.position, a.n)),
+    "logits": (("fd", "position"), lambda a: (a.fd, a.position)),
+    "generate": (
+        ("fd", "max_tokens", "grammar", "until"),
+        lambda a: (a.fd, a.max_tokens, a.grammar and a.grammar.kind, a.until and a.until.op),
+    ),
+    "tokenize": (("chars",), lambda a: (len(a.text),)),
+    "detokenize": (("n",), lambda a: (len(a.tokens) >> 2,)),
+    "render_chat": (("chars",), lambda a: (len(a.messages),)),
+    "parse_tools": (("chars", "parser"), lambda a: (len(a.text), a.parser)),
+    "spawn": (("entry", "detach"), lambda a: (a.entry, a.detach or None)),
+    "wait": _PID,
+    "kill": (("pid", "signal"), lambda a: (a.pid, a.signal)),
+    "ps": _PID,
+    "sleep": (("seconds",), lambda a: (a.seconds,)),
+    "random": (("count",), lambda a: (a.count,)),
+    "emit": (("chars",), lambda a: (len(a.value),)),
+    "exit": (("code", "reason"), lambda a: (a.code, a.reason)),
+    "thread_start": _TID,
+    "thread_end": _TID,
+    "attach": (("pid", "from_seq"), lambda a: (a.pid, a.from_seq)),
+    "strace": _PID,
+}
+_NAMES: Mapping[str, tuple[str, ...]] = {op: names for op, (names, _) in _ROWS.items()}
+DIGESTS: Mapping[str, Callable[[Any], Digest]] = {op: take for op, (_, take) in _ROWS.items()}
+
+
+def text(op: str, digest: Digest) -> str:
+    """Words for a digest; what was left out (None) stays out."""
+    pairs = zip(_NAMES.get(op, ()), digest, strict=False)
+    return " ".join(f"{name}={_clip(value)}" for name, value in pairs if value is not None)
+
+
+def _clip(value: Any) -> str:
+    words = str(value)
+    return words if len(words) <= 64 else words[:61] + "..."
