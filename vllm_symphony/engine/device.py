@@ -1,0 +1,536 @@
+"""Files and jobs on the engine thread (engine/device.py): applies the kernel's effects, turns vLLM's steps into completions.
+
+    kernel's effects --mail--> apply --> PageTable, FileJobs --> scheduler (which calls back: start, plan, results, ended)
+    kernel <--- completions, one batch a step ---------------------'
+
+All of it runs on the engine thread; the mailbox is the only thing that another thread touches. A job's pages are lent to its vLLM
+request when it is admitted and come back in `ended`, which vLLM's own clean-up calls however the request ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vllm.v1.request import RequestStatus
+
+from vllm_symphony.abi.draw import key64
+from vllm_symphony.abi.types import Distribution, Ino, JobId
+from vllm_symphony.engine.grammar import Grammars
+from vllm_symphony.engine.job import FORWARD_PARAMS, FileJob, generate_params, make_detokenizer, make_request
+from vllm_symphony.engine.page_table import NEVER_CACHED, PagedFile, PageTable
+from vllm_symphony.engine.plan import StepPlan, StepResult
+from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
+from vllm_symphony.kernel.effect import (
+    AppendTokens, CancelJob, Completion, CreateFile, DeviceEffect, DropFile, ForkFile, ForwardDone, ForwardJob, GenerateDone,
+    GenerateJob, GenerateTokens, JobFailed, RowDone, RowJob, SampleDone, SampleJob, StepSpan, TruncateFile,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from vllm_symphony.engine.scheduler import SymphonyMixin
+
+ROW_BUDGET_BYTES = 256 << 20  # kept rows are a cache; beyond this the oldest are computed again when asked for
+
+
+class FileDevice:
+    """The engine thread's state of files, jobs and kept rows."""
+
+    def __init__(
+        self,
+        scheduler: SymphonyMixin,
+        *,
+        hasher: Any,
+        rpc: Callable[..., list[Any]],
+        tokenizer: Any,
+        end_tokens: Sequence[int],
+        vocab_size: int,
+        deliver: Callable[[list[Completion]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.scheduler = scheduler
+        self.hasher = hasher
+        self.rpc = rpc
+        self.tokenizer = tokenizer
+        self.end_tokens = tuple(end_tokens)
+        self.deliver = deliver
+        manager = scheduler.kv_cache_manager
+        pool = manager.block_pool
+        self.managers = manager.coordinator.single_type_managers
+        self.table = PageTable(pool, self.managers[0].block_size, pool.get_num_free_blocks())
+        self.keeps_pages = scheduler.files_keep_pages
+        self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
+        self.mail: deque[DeviceEffect] = deque()
+        self.jobs: dict[str, FileJob] = {}  # by request id
+        self.finished: dict[str, FileJob] = {}  # ended in this step, not yet reported
+        self.by_id: dict[JobId, FileJob | SampleJob | RowJob] = {}
+        self.out: list[Completion] = []
+        self.step = 0
+        self.clock = time.monotonic
+        self._serial = 0
+        self._temp_ino = 0
+        self._max_rows = max(8, ROW_BUDGET_BYTES // (4 * vocab_size))
+        self._rows: OrderedDict[int, None] = OrderedDict()  # live row ids, oldest first
+        self._row_refs: Counter[int] = Counter()
+        self._drop_rows: list[int] = []
+        self.dead: str | None = None
+
+    # ---- mail
+
+    def take_mail(self) -> bool:
+        """Apply what the kernel has sent; True if there was any."""
+        if not self.mail:
+            return False
+        while self.mail:
+            e = self.mail.popleft()
+            try:
+                self._APPLY[type(e)](self, e)
+            except SymphonyError as error:
+                self._fail_effect(e, error)
+            except ValueError as error:  # vLLM refused the parameters
+                self._fail_effect(e, InvalidArgument(str(error)))
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Hand the completions so far to the kernel."""
+        if self.out:
+            batch, self.out = self.out, []
+            self.deliver(batch)
+
+    def _fail_effect(self, e: DeviceEffect, error: SymphonyError) -> None:
+        job = getattr(e, "job", None)
+        if job is None:
+            raise error
+        self.by_id.pop(job, None)
+        self.out.append(JobFailed(job, error))
+
+    # ---- files
+
+    def _create(self, e: CreateFile) -> None:
+        self.table.create(e.ino, e.tokens, e.domain, self.clock())
+
+    def _fork(self, e: ForkFile) -> None:
+        self._fork_file(self.table.files[e.src], e.dst, e.length)
+
+    def _fork_file(self, src: PagedFile, dst: Ino, length: int) -> PagedFile:
+        job = self._job_of(src)
+        if job is not None and job.lent:
+            r = job.request
+            computed = r.num_computed_tokens - r.num_in_flight_tokens
+            f = self.table.fork(src, dst, length, self.clock(), self._lent_blocks(job), max(0, computed))
+        else:
+            f = self.table.fork(src, dst, length, self.clock())
+        self._row_refs.update(f.rows.values())
+        return f
+
+    def _append(self, e: AppendTokens) -> None:
+        self.table.files[e.ino].extend(e.tokens, e.start)
+
+    def _truncate(self, e: TruncateFile) -> None:
+        self.table.truncate(self.table.files[e.ino], e.length)
+        self._released()
+
+    def _drop(self, e: DropFile) -> None:
+        f = self.table.files[e.ino]
+        if f.job is not None:
+            job = self._job_of(f)
+            assert job is not None
+            self._abort(job, Interrupted("the file was closed"))
+        self.table.drop(f)
+        self._released()
+
+    def _released(self) -> None:
+        self._sweep_rows()
+        self.scheduler.room_was_made()
+
+    # ---- jobs
+
+    def _forward(self, e: ForwardJob) -> None:
+        self.submit_forward(e)
+
+    def submit_forward(self, e: ForwardJob, on_done: Callable[[FileJob], None] | None = None) -> None:
+        f = self.table.files[e.ino]
+        base = len(f.tokens)
+        if e.tokens:
+            f.extend(e.tokens, e.start)
+        wanted = tuple(base + o for o in e.outputs)
+        lowest = min((f.frontier, len(f.tokens) - 1, *wanted))
+        try:
+            self._fits(len(f.tokens))
+        except OutOfPages:
+            f.cut(base)
+            raise
+        request = make_request(self._rid(e.job), f, FORWARD_PARAMS, self.hasher, lookup=all(i == len(f.tokens) - 1 for i in wanted))
+        job = FileJob(e, f, base, lowest, request, wanted, frozenset(base + o for o in e.keep), on_done=on_done)
+        self._enqueue(job)
+
+    def _generate(self, e: GenerateJob) -> None:
+        f = self.table.files[e.ino]
+        base = len(f.tokens)
+        self._fits(base + 1)
+        params = generate_params(e, self.end_tokens)
+        if params.structured_outputs is not None:
+            self.grammars.validate(params)
+        request = make_request(self._rid(e.job), f, params, self.hasher, lookup=True)
+        job = FileJob(e, f, base, min(f.frontier, base - 1), request)
+        job.plain = e.until is None and e.sampler.seed is None and e.penalty_from == base
+        job.detokenizer = make_detokenizer(e, f.tokens, self.tokenizer)
+        if params.structured_outputs is not None:
+            self.grammars.begin(request)
+        self._enqueue(job)
+
+    def _enqueue(self, job: FileJob) -> None:
+        assert job.file.job is None, "two writers on one file"
+        job.file.job = job.id
+        self.jobs[job.request.request_id] = job
+        self.by_id[job.id] = job
+        self.scheduler.add_request(job.request)
+
+    def _fits(self, num_tokens: int) -> None:
+        need = self.table.pages(num_tokens)
+        if need > self.table.num_pages:
+            raise OutOfPages(
+                f"{num_tokens} tokens need {need} pages and the cache has {self.table.num_pages}: serve with a larger KV cache",
+                num_pages_needed=need,
+                num_pages=self.table.num_pages,
+            )
+
+    def _rid(self, job: JobId) -> str:
+        self._serial += 1
+        return f"lip-{job}-{self._serial}"
+
+    def _job_of(self, f: PagedFile) -> FileJob | None:
+        job = self.by_id.get(f.job) if f.job is not None else None
+        return job if isinstance(job, FileJob) else None
+
+    def _cancel(self, e: CancelJob) -> None:
+        job = self.by_id.get(e.job)
+        if isinstance(job, FileJob):
+            self._abort(job, Interrupted("cancelled"))
+        elif job is not None:  # waits for its row to be computed again; the answer is not wanted any more
+            del self.by_id[e.job]
+            self.out.append(JobFailed(e.job, Interrupted("cancelled")))
+
+    def _abort(self, job: FileJob, error: SymphonyError) -> None:
+        """End a job now. vLLM's clean-up calls `ended`, which reports it."""
+        job.error = error
+        self.scheduler.finish_requests(job.request.request_id, RequestStatus.FINISHED_ABORTED)
+
+    def fail(self, job: FileJob, error: SymphonyError) -> None:
+        """The scheduler cannot serve this job."""
+        self._abort(job, error)
+
+    # ---- rows
+
+    def _sample(self, e: SampleJob) -> None:
+        self._with_row(e, self._sample_now)
+
+    def _row(self, e: RowJob) -> None:
+        self._with_row(e, self._row_now)
+
+    def _with_row(self, e: Any, then: Callable[[Any, int, StepSpan], None]) -> None:
+        f = self.table.files[e.ino]
+        row_id = f.rows.get(e.position)
+        if row_id is not None and row_id in self._rows:
+            then(e, row_id, StepSpan())
+            return
+        # compute it again, on a fork that ends there
+        self._temp_ino -= 1
+        temp = self._fork_file(f, Ino(self._temp_ino), e.position + 1)
+        self.by_id[e.job] = e
+
+        def done(job: FileJob) -> None:
+            wanted = self.by_id.pop(e.job, None) is not None
+            row = temp.rows.get(e.position)
+            if wanted and job.error is not None:
+                self.out.append(JobFailed(e.job, job.error, job.span))
+            elif wanted and row is not None:
+                try:
+                    then(e, row, job.span)
+                except SymphonyError as error:
+                    self.out.append(JobFailed(e.job, error, job.span))
+            self.table.drop(temp)
+            self._released()
+
+        again = ForwardJob(JobId(self._temp_ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.order)
+        self.submit_forward(again, done)
+
+    def _sample_now(self, e: SampleJob, row_id: int, span: StepSpan) -> None:
+        f = self.table.files[e.ino]
+        tokens = f.tokens[: e.position + 1]
+        bitmask = None
+        if e.grammar is not None:
+            start = e.grammar.start if e.grammar.start is not None else e.position + 1
+            bitmask = self.grammars.bitmask(e.grammar, tokens[start:], self.end_tokens)
+        self._serial += 1
+        seed = e.sampler.seed if e.sampler.seed is not None else key64(time.time_ns(), self._serial)
+        args = (row_id, e.sampler, tokens, e.penalty_from, bitmask, seed, e.position, e.first_draw, e.n)
+        answer = next((a for a in self.rpc("symphony_sample", args=args) if a is not None), None)
+        if answer is None:
+            raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
+        self.out.append(SampleDone(e.job, answer[0], answer[1], span))
+
+    def _row_now(self, e: RowJob, row_id: int, span: StepSpan) -> None:
+        data = next((a for a in self.rpc("symphony_row", args=(row_id,)) if a is not None), None)
+        if data is None:
+            raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
+        self.out.append(RowDone(e.job, data, span))
+
+    def _new_row(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _keep_row(self, f: PagedFile, index: int, row_id: int) -> None:
+        old = f.rows.get(index)
+        if old is not None:
+            self.table.dropped_rows.append(old)
+        f.rows[index] = row_id
+        self._row_refs[row_id] += 1
+        self._rows[row_id] = None
+        while len(self._rows) > self._max_rows:
+            self._drop_rows.append(self._rows.popitem(last=False)[0])
+
+    def _sweep_rows(self) -> None:
+        for row_id in self.table.dropped_rows:
+            self._row_refs[row_id] -= 1
+            if self._row_refs[row_id] <= 0:
+                del self._row_refs[row_id]
+                if row_id in self._rows:
+                    del self._rows[row_id]
+                    self._drop_rows.append(row_id)
+        self.table.dropped_rows.clear()
+
+    def drop_rows_now(self) -> None:
+        """Free rows that nobody can ask for, when no step is coming to carry the message."""
+        if self._drop_rows:
+            rows, self._drop_rows = self._drop_rows, []
+            self.rpc("symphony_drop_rows", args=(rows,))
+
+    # ---- the scheduler's side
+
+    def pages_needed(self, job: FileJob) -> int:
+        """Free blocks that the job takes when it is admitted now."""
+        if job.lent:
+            return max(0, self.table.pages(job.num_tokens) - len(self._lent_blocks(job)))
+        computed = self._start_of(job)
+        return self.table.pages_to_lend(job.file, computed, job.num_tokens)
+
+    def _start_of(self, job: FileJob) -> int:
+        return min(job.file.frontier, job.lowest) if self.keeps_pages else 0
+
+    def start(self, job: FileJob) -> bool:
+        """Lend the file's pages to the request; True when it begins with KV (and belongs into vLLM's queue for such requests)."""
+        if job.lent:
+            return job.request.num_computed_tokens > 0
+        f, rid, manager = job.file, job.request.request_id, self.managers[0]
+        computed = self._start_of(job)
+        job.lent = True
+        if computed:
+            manager.req_to_blocks[rid] = self.table.lend(f, computed, manager._pending_cow_copies)
+            manager.num_cached_block[rid] = NEVER_CACHED if f.private else f.num_cached
+            job.request.num_computed_tokens = computed
+            return True
+        if f.blocks:
+            self.table.evict(f)
+        if f.private:
+            for m in self.managers:
+                m.num_cached_block[rid] = NEVER_CACHED
+        return False
+
+    def unlend(self, job: FileJob) -> None:
+        """vLLM took the request's blocks away (preemption): the job starts over, with what it has sampled."""
+        job.lent = False
+        job.lowest = 0
+        job.file.frontier = job.file.num_cached = 0
+        job.file.hashes = []
+
+    def _lent_blocks(self, job: FileJob) -> list[Any]:
+        blocks: list[Any] = self.managers[0].req_to_blocks.get(job.request.request_id, [])
+        return blocks
+
+    def plan(self, scheduled: dict[str, int]) -> StepPlan | None:
+        """The step plan for what vLLM has just scheduled (num_computed_tokens is already advanced)."""
+        self.step += 1
+        plan = StepPlan()
+        if self._drop_rows:
+            plan.drop, self._drop_rows = self._drop_rows, []
+        for rid, job in self.jobs.items():
+            n = scheduled.get(rid)
+            if n is None:
+                continue
+            if not job.first_step:
+                job.first_step = self.step
+            job.last_step = self.step
+            r = job.request
+            row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self._new_row)
+            if row is not None:
+                plan.rows[rid] = row
+        return plan if plan else None
+
+    def take_results(self, result: StepResult, starts: dict[str, int]) -> None:
+        """Distributions of a step, before vLLM's bookkeeping. `starts`: first index that each request computed in it."""
+        for j, (rid, offset) in enumerate(result.where):
+            job = self.jobs.get(rid)
+            if job is None:
+                continue
+            index = starts[rid] + offset
+            d: Distribution = job.take_row(index, result, j)
+            if isinstance(job.effect, ForwardJob):
+                job.rows[index] = d
+            elif rid in result.fired:
+                job.fired = d
+
+    def charge(self, scheduled: dict[str, int], seconds: float) -> None:
+        """Share the step's time among its requests by tokens."""
+        total = sum(scheduled.values())
+        for rid, n in scheduled.items():
+            job = self.jobs.get(rid)
+            if job is not None:
+                job.device_s += seconds * n / total
+
+    def sampled(self, job: FileJob, tokens: list[int], ended: bool) -> str | None:
+        """Tokens that vLLM appended to a generate's request; returns a stop string that they complete."""
+        if job.detokenizer is None or not tokens:
+            return None
+        is_end = ended and tokens[-1] in job.request.sampling_params.stop_token_ids  # type: ignore[union-attr,operator]
+        return job.detokenizer.update(list(tokens), is_end)
+
+    def progress(self, job: FileJob, tokens: list[int], logprobs: list[float], finished: bool) -> None:
+        """A generate's tokens of this step: into the file and to the kernel."""
+        if not tokens and not finished:
+            return
+        job.file.tokens.extend(tokens)
+        text = job.detokenizer.get_next_output_text(finished, True) if job.detokenizer is not None else ""
+        if tokens or text:
+            self.out.append(GenerateTokens(job.id, list(tokens), logprobs, text))
+
+    def ended(self, job: FileJob) -> None:
+        """vLLM lets go of the request: take the pages back and, unless tokens are still to come (`report`), say how it ended."""
+        request, f = job.request, job.file
+        rid = request.request_id
+        del self.jobs[rid]
+        self.by_id.pop(job.id, None)
+        computed = request.num_computed_tokens - request.num_output_placeholders
+        if job.lent:
+            manager = self.managers[0]
+            blocks = manager.req_to_blocks.get(rid, [])
+            num_cached = manager.num_cached_block.get(rid, 0)
+            if self.keeps_pages:
+                for m in self.managers:
+                    m.pop_blocks_for_free(rid)
+                self.table.take_back(f, blocks, computed, num_cached, request.block_hashes.copy())
+            else:
+                self.scheduler.free_natively(request)
+        f.job = None
+        f.last_used = self.clock()
+        self.scheduler.room_was_made()
+        if job.error is None:
+            self.finished[rid] = job  # its last tokens come with vLLM's output of this step
+        else:
+            self._undo(job)
+            self._report_failure(job)
+
+    def _undo(self, job: FileJob) -> None:
+        """A failed forward leaves the file as it was; a failed generate leaves what was delivered."""
+        length = job.base if isinstance(job.effect, ForwardJob) else len(job.file.tokens)
+        self.table.truncate(job.file, length)
+        self._sweep_rows()
+
+    def _report_failure(self, job: FileJob) -> None:
+        assert job.error is not None
+        if job.on_done is not None:
+            job.on_done(job)
+        else:
+            self.out.append(JobFailed(job.id, job.error, job.span))
+
+    def report(self, job: FileJob, status: RequestStatus, stop_reason: int | str | None) -> None:
+        """The request ended by itself, its last tokens are in the file."""
+        f = job.file
+        if len(f.tokens) < f.frontier:
+            raise AssertionError(f"file {f.ino}: {len(f.tokens)} tokens, {f.frontier} computed")
+        if isinstance(job.effect, ForwardJob):
+            if status != RequestStatus.FINISHED_LENGTH_CAPPED:
+                job.error = DataCorrupt(f"forward ended with {status.name}")
+                self._undo(job)
+                self._report_failure(job)
+                return
+            for index, row_id in job.row_ids.items():
+                self._keep_row(f, index, row_id)
+            self._sweep_rows()
+            if job.on_done is not None:
+                job.on_done(job)
+                return
+            self.out.append(ForwardDone(job.id, tuple(job.rows[i] for i in job.wanted), job.span))
+            return
+        if status == RequestStatus.FINISHED_ERROR:
+            job.error = InvalidArgument("the grammar refused what was sampled, or did not compile")
+            self._report_failure(job)
+            return
+        reason, stop = self._reason(job, status, stop_reason)
+        if reason == "until" and job.fired is not None:
+            self._keep_row(f, job.fired.position, job.row_ids[job.fired.position])
+            self._sweep_rows()
+        self.out.append(GenerateDone(job.id, reason, stop, f.frontier, job.fired if reason == "until" else None, job.span))
+
+    def _reason(self, job: FileJob, status: RequestStatus, stop_reason: int | str | None) -> tuple[str, str | None]:
+        assert isinstance(job.effect, GenerateJob)
+        if stop_reason == "until" and job.fired is not None:
+            return "until", None
+        if isinstance(stop_reason, str):
+            return "stop", stop_reason
+        if status == RequestStatus.FINISHED_STOPPED:
+            grammar_ended = job.effect.grammar is not None and stop_reason in self.end_tokens
+            return ("grammar" if grammar_ended else "stop"), str(stop_reason) if stop_reason is not None else None
+        return "length", None
+
+    # ---- end
+
+    def lose(self, message: str) -> None:
+        """The engine is gone: every job fails, every file forgets its pages."""
+        self.dead = message
+        error = DeviceLost(message)
+        for job in list(self.by_id):
+            self.out.append(JobFailed(job, error))
+        self.by_id.clear()
+        self.jobs.clear()
+        while self.mail:
+            e = self.mail.popleft()
+            if (job_id := getattr(e, "job", None)) is not None and not isinstance(e, CancelJob):
+                self.out.append(JobFailed(job_id, error))
+        self.flush()
+
+    def check(self) -> None:
+        """Every page, request and row is accounted for."""
+        manager = self.managers[0]
+        self.table.check(manager.req_to_blocks.values(), manager._pending_cow_copies)
+        for job in self.jobs.values():
+            assert job.request.request_id in self.scheduler.requests
+        for f in self.table.files.values():
+            assert f.job is None or f.job in self.by_id, (f.ino, f.job)
+
+    def counters(self) -> dict[str, float]:
+        pool = self.table.pool
+        return {
+            "steps": self.step,
+            "files": len(self.table.files),
+            "jobs": len(self.by_id),
+            "pages_total": self.table.num_pages,
+            "pages_free": pool.get_num_free_blocks(),
+            "pages_held": self.table.num_pages - pool.get_num_free_blocks(),
+            "rows_kept": len(self._rows),
+        }
+
+    _APPLY: dict[type, Callable[[FileDevice, Any], None]] = {
+        CreateFile: _create,
+        ForkFile: _fork,
+        AppendTokens: _append,
+        TruncateFile: _truncate,
+        DropFile: _drop,
+        ForwardJob: _forward,
+        GenerateJob: _generate,
+        SampleJob: _sample,
+        RowJob: _row,
+        CancelJob: _cancel,
+    }

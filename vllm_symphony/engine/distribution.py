@@ -1,0 +1,123 @@
+"""Distributions and predicates from rows of logits (engine/distribution.py). Torch only; runs where the logits are.
+
+One pass for the maximum and one for the exponentials serve logsumexp and entropy together:
+
+    m = max L,  e = exp(L - m),  s = sum e,   logsumexp = m + log s,   H = logsumexp - (e . L) / s
+
+Entropy is computed only for the rows that ask for it: on large vocabularies it is the dear part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from vllm_symphony.abi.types import Predicate, unpack_tokens
+
+
+def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """rows [n, vocab] float32 -> (entropy [n] in nats, logsumexp [n]). Masked (-inf) entries count as probability 0."""
+    m = rows.amax(-1, keepdim=True)
+    e = (rows - m).exp_()
+    s = e.sum(-1)
+    lse = m.squeeze(-1) + s.log()
+    # e is 0 where a row is -inf, and 0 * -inf must be 0
+    dot = torch.linalg.vecdot(e, rows)
+    if not bool(torch.isfinite(dot).all()):
+        dot = torch.linalg.vecdot(e, rows.clamp_min(torch.finfo(rows.dtype).min))
+    return lse - dot / s, lse
+
+
+def distributions(
+    rows: torch.Tensor, top_k: int, temperatures: Sequence[float], wants_entropy: Sequence[bool]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """rows [n, vocab] -> numbers [n, 3 + top_k] float32 (logsumexp, at temperature, entropy, log-probabilities), ids [n, top_k]."""
+    n = rows.shape[0]
+    rows = rows.float()
+    entropy = torch.full((n,), math.nan, device=rows.device)
+    if any(wants_entropy):
+        if all(wants_entropy):
+            entropy, lse = entropy_and_logsumexp(rows)
+        else:
+            lse = torch.logsumexp(rows, -1)
+            some = torch.tensor([i for i, w in enumerate(wants_entropy) if w], device=rows.device)
+            entropy[some] = entropy_and_logsumexp(rows[some])[0]
+    else:
+        lse = torch.logsumexp(rows, -1)
+    lse_t = lse
+    warm = [i for i, t in enumerate(temperatures) if t != 1.0]
+    if warm:
+        lse_t = lse.clone()
+        at = torch.tensor(warm, device=rows.device)
+        t = torch.tensor([temperatures[i] for i in warm], device=rows.device).unsqueeze(-1)
+        lse_t[at] = torch.logsumexp(rows[at] / t, -1)
+    if top_k:
+        values, ids = rows.topk(top_k, -1)
+    else:
+        values, ids = rows[:, :0], torch.zeros((n, 0), dtype=torch.long, device=rows.device)
+    head = torch.stack((lse, lse_t, entropy), -1)
+    return torch.cat((head, values - lse.unsqueeze(-1)), -1), ids
+
+
+class PredicateRows:
+    """Evaluates predicates over some rows, computing each quantity at most once for all rows that need it."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows = rows  # [n, vocab] float32
+        self._top: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._lse: torch.Tensor | None = None
+        self._entropy: list[float] | None = None
+
+    def fires(self, i: int, p: Predicate, num_generated: int) -> bool:
+        """Whether `p` holds on row `i`, `num_generated` tokens into the call."""
+        op = p.op
+        if op == "and":
+            return all(self.fires(i, q, num_generated) for q in p.parts)
+        if op == "or":
+            return any(self.fires(i, q, num_generated) for q in p.parts)
+        if op == "after":
+            return num_generated >= p.value
+        if op == "every":
+            return num_generated > 0 and num_generated % int(p.value) == 0
+        if op == "top1_in":
+            return int(self.top[1][i, 0]) in _token_set(p.tokens)
+        value = self._value(i, p)
+        return value < p.value if p.below else value > p.value
+
+    def _value(self, i: int, p: Predicate) -> float:
+        if p.op == "entropy":
+            if self._entropy is None:
+                entropy, self._lse = entropy_and_logsumexp(self.rows)
+                self._entropy = entropy.tolist()
+            return self._entropy[i]
+        lse = self.lse[i]
+        if p.op == "mass":
+            at = torch.tensor(unpack_tokens(p.tokens), device=self.rows.device)
+            return float((self.rows[i, at] - lse).exp().sum())
+        best = (self.top[0][i] - lse).exp()
+        return float(best[0]) if p.op == "top1" else float(best[0] - best[1])
+
+    @property
+    def top(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._top is None:
+            self._top = self.rows.topk(2, -1)
+        return self._top
+
+    @property
+    def lse(self) -> torch.Tensor:
+        if self._lse is None:
+            self._lse = torch.logsumexp(self.rows, -1)
+        return self._lse
+
+
+_SETS: dict[bytes, frozenset[int]] = {}
+
+
+def _token_set(packed: bytes) -> frozenset[int]:
+    if len(_SETS) > 256:
+        _SETS.clear()
+    if packed not in _SETS:
+        _SETS[packed] = frozenset(unpack_tokens(packed))
+    return _SETS[packed]

@@ -1,0 +1,254 @@
+"""The own host: vLLM's EngineCore on a thread of ours (engine/own.py).
+
+    kernel's thread --submit--> mail --+
+                                       v
+    engine thread:   take mail -> has_requests? -> step -> completions --> kernel's thread
+                          ^--- sleeps on an event when nothing is schedulable
+
+No ZMQ, no second process: for tests, notebooks and `symphony serve` without vLLM's HTTP server. The engine core is vLLM's own class,
+unchanged; scheduler and worker are ours by name. Plain requests may run beside files (`add_plain`), which the tests use.
+Source: vllm/v1/engine/core.py `EngineCore` (0.32).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vllm_symphony.abi.types import ModelInfo
+from vllm_symphony.engine import compat
+from vllm_symphony.errors import DeviceLost, NotSupported
+from vllm_symphony.kernel.effect import Completion, DeviceEffect, JobFailed, TextJob
+
+MAX_TOP_K = 1024
+
+
+def prepare_environment() -> None:
+    """Settings that vLLM reads once, before it is imported for the first time. Values that the operator set are kept."""
+    defaults = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the CPU platform forces worker processes
+        "VLLM_USE_V2_MODEL_RUNNER": "0",  # the runner that our mixin is proven on
+        "VLLM_PLUGINS": "",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def engine_config(engine_args: Any) -> Any:
+    """vLLM's config for our host: our scheduler and worker, everything else as the operator said."""
+    from vllm.usage.usage_lib import UsageContext
+
+    compat.check_version()
+    engine_args.worker_cls = "vllm_symphony.engine.worker.SymphonyWorker"
+    config = engine_args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    if config.speculative_config is not None:
+        raise NotSupported("file jobs do not run with speculative decoding: drop --speculative-config")
+    if config.parallel_config.data_parallel_size > 1:
+        raise NotSupported("one kernel serves one engine: use --data-parallel-size 1")
+    if config.model_config.runner_type != "generate":
+        raise NotSupported(f"the model is a {config.model_config.runner_type} model; programs need one that generates")
+    name = "SymphonyAsyncScheduler" if config.scheduler_config.async_scheduling else "SymphonyScheduler"
+    config.scheduler_config.scheduler_cls = f"vllm_symphony.engine.scheduler.{name}"
+    return config
+
+
+def describe_model(config: Any, scheduler: Any, page_size: int, num_pages: int, end_tokens: Sequence[int]) -> ModelInfo:
+    """What `model_info` says."""
+    model = config.model_config
+    vocab_size = model.get_vocab_size()
+    capabilities = ["forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"]
+    unsupported = {}
+    if not scheduler.files_keep_pages:
+        capabilities.append("recompute")
+        unsupported["pages"] = "not all layers attend to all tokens: files are computed again through the prefix cache"
+    return ModelInfo(
+        name=str(model.served_model_name or model.model),
+        vocab_size=vocab_size,
+        max_positions=model.max_model_len - 1,  # vLLM wants room for the token that it samples
+        page_size=page_size,
+        num_pages=num_pages,
+        max_top_k=min(MAX_TOP_K, vocab_size),
+        eos_tokens=tuple(end_tokens),
+        dtype=str(model.dtype).removeprefix("torch."),
+        capabilities=tuple(capabilities),
+        unsupported=unsupported,
+    )
+
+
+def end_tokens_of(model_config: Any, tokenizer: Any) -> list[int]:
+    """The model's own end tokens: the tokenizer's and the generation config's."""
+    ids: list[int] = []
+    eos = getattr(tokenizer, "eos_token_id", None) if tokenizer is not None else None
+    more = model_config.try_get_generation_config().get("eos_token_id")
+    for value in (eos, *(more if isinstance(more, list) else [more])):
+        if isinstance(value, int) and value not in ids:
+            ids.append(value)
+    return ids
+
+
+class OwnHost:
+    """A `Device` (kernel/effect.py): engine core, tokenizer and their threads in this process."""
+
+    model: ModelInfo
+
+    def __init__(self, engine_args: Any, *, progress: Callable[[str], None] = lambda _: None) -> None:
+        prepare_environment()
+        progress("importing vllm")
+        from vllm.tokenizers import cached_tokenizer_from_config
+        from vllm.v1.engine.core import EngineCore
+        from vllm.v1.executor.abstract import Executor
+
+        from vllm_symphony.engine.device import FileDevice
+        from vllm_symphony.engine.text import TextService
+
+        config = engine_config(engine_args)
+        progress("loading the model")
+        self.core = EngineCore(config, Executor.get_class(config), log_stats=False)
+        self.scheduler: Any = self.core.scheduler
+        model_config = config.model_config
+        self.tokenizer = None if model_config.skip_tokenizer_init else cached_tokenizer_from_config(model_config=model_config)
+        end_tokens = end_tokens_of(model_config, self.tokenizer)
+        self._mail = threading.Event()
+        self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
+        self.device = FileDevice(
+            self.scheduler,
+            hasher=self.core.request_block_hasher,
+            rpc=self.core.collective_rpc,
+            tokenizer=self.tokenizer,
+            end_tokens=end_tokens,
+            vocab_size=model_config.get_vocab_size(),
+            deliver=lambda batch: self._deliver(batch),
+            wake=self._mail.set,
+        )
+        self.scheduler.attach(self.device, self._wait_for_mail)
+        table = self.device.table
+        self.model = describe_model(config, self.scheduler, table.page_size, table.num_pages, end_tokens)
+        parser = getattr(engine_args, "tool_call_parser", None)
+        self.text = TextService(self.tokenizer, self.model.vocab_size, lambda batch: self._deliver(batch), parser)
+        self._plain: dict[str, Callable[[Any], None]] = {}
+        self._thread_calls: list[tuple[Callable[[], Any], threading.Event, list[Any]]] = []
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._on_death: Callable[[BaseException], None] = lambda _: None
+
+    # ---- Device
+
+    def start(
+        self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]
+    ) -> None:
+        self._deliver, self._on_death = on_completions, on_death
+        self._thread = threading.Thread(target=self._run, name="symphony-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
+        if self.device.dead is not None:
+            self._refuse(effects)
+            return
+        mail = self.device.mail
+        for e in effects:
+            if isinstance(e, TextJob):
+                self.text.submit(e)
+            else:
+                mail.append(e)
+        self._mail.set()
+
+    def stop(self) -> None:
+        if self._thread is not None and self._thread.is_alive() and not self._stopping:
+            self._stopping = True
+            self._mail.set()
+            self._thread.join()
+        self.text.stop()
+        if self.core is not None:
+            self.core.shutdown()
+            self.core = None  # type: ignore[assignment]
+
+    def counters(self) -> dict[str, float]:
+        return {**self.device.counters(), **self.scheduler.symphony_counters()}
+
+    def _refuse(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
+        error = DeviceLost(self.device.dead or "the engine is gone")
+        lost = [JobFailed(job, error) for e in effects if (job := getattr(e, "job", None)) is not None]
+        if lost:
+            self._deliver(lost)
+
+    # ---- engine thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._mail.clear()
+                self._run_thread_calls()
+                if not self.scheduler.has_requests():
+                    self._sleep()
+                    continue
+                outputs, executed = self.core.step_fn()
+                self.core.post_step(executed)
+                if outputs:
+                    self._hand_out_plain(outputs)
+                if not executed:
+                    self.device.drop_rows_now()
+                    self._mail.wait(0.001)  # a step without work: waits for a grammar to compile, or only says goodbye to rows
+            self.device.lose("the server is stopping")
+        except BaseException as error:
+            self.device.lose(f"the engine died: {type(error).__name__}: {error}")
+            self._on_death(error)
+            raise
+
+    def _sleep(self) -> None:
+        self.device.drop_rows_now()
+        wake_at = self.scheduler.wake_at
+        if wake_at is None:
+            self._mail.wait()
+        elif not self._mail.wait(max(0.0, wake_at - self.device.clock())):
+            self.scheduler.runnable = True
+
+    def _wait_for_mail(self, timeout_s: float) -> bool:
+        if not self._mail.wait(timeout_s):
+            return False
+        self._mail.clear()
+        return self.device.take_mail() or bool(self._thread_calls)
+
+    # ---- for tests, benchmarks and notebooks
+
+    def call_in_engine(self, fn: Callable[[], Any]) -> Any:
+        """Run `fn` on the engine thread between steps and return what it gives (or raise what it raised)."""
+        done, box = threading.Event(), []
+        self._thread_calls.append((fn, done, box))
+        self._mail.set()
+        while not done.wait(1.0):
+            if self._thread is None or not self._thread.is_alive():
+                raise DeviceLost("the engine thread is gone")
+        kind, value = box
+        if kind == "error":
+            raise value
+        return value
+
+    def _run_thread_calls(self) -> None:
+        while self._thread_calls:
+            fn, done, box = self._thread_calls.pop(0)
+            try:
+                box += ["value", fn()]
+            except Exception as error:  # handed to the thread that asked
+                box += ["error", error]
+            done.set()
+
+    def add_plain(self, request: Any, on_output: Callable[[Any], None]) -> None:
+        """A plain vLLM request (v1.Request, client_index 0) beside the files; `on_output` gets its EngineCoreOutputs."""
+
+        def add() -> None:
+            self._plain[request.request_id] = on_output
+            self.core.add_request(request)
+
+        self.call_in_engine(add)
+
+    def _hand_out_plain(self, outputs: dict[int, Any]) -> None:
+        for eco in outputs.values():
+            for o in eco.outputs:
+                handler = self._plain.get(o.request_id)
+                if handler is not None:
+                    if o.finish_reason is not None:
+                        del self._plain[o.request_id]
+                    handler(o)

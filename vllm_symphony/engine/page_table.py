@@ -1,0 +1,244 @@
+"""Page table: which vLLM blocks hold a file's tokens (engine/page_table.py).
+
+    file A  [b0][b1][b2]
+    file B  [b0][b1][b3]      after fork + one write: b0, b1 are shared
+
+    tokens  |<-- frontier: KV is in the blocks -->|<-- pending: computed by the next job -->|
+
+vLLM's BlockPool counts the references and is the sole truth; this table says which of them are ours. While a job runs on a file its
+blocks belong to the job's request (`lend`), and come back when it ends (`take_back`).
+Invariants (`check`):
+  1. for each block, our slots that point at it, with those of requests and pending copies, are the pool's ref_cnt
+  2. a block that is shared or hashed is copied before it is written
+  3. len(blocks) == ceil(frontier / page_size) on a file that is not lent
+The pool is duck-typed (get_new_blocks, free_blocks, touch, get_num_free_blocks), so the simulator runs the same code.
+Source: fork and copy-on-write as in 4.4BSD, ch. 5; vllm/v1/core/block_pool.py and single_type_kv_cache_manager.py (0.32).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vllm_symphony.abi.types import Ino, JobId
+
+NEVER_CACHED = 1 << 60  # in place of "blocks hashed so far": vLLM's cache_blocks() then has nothing to do
+
+
+class Block(Protocol):
+    """vLLM's KVCacheBlock, as much of it as is read here."""
+
+    block_id: int
+    ref_cnt: int
+    block_hash: Any
+
+
+class Pool(Protocol):
+    """vLLM's BlockPool, as much of it as is used here."""
+
+    def get_new_blocks(self, num_blocks: int) -> list[Any]: ...
+    def free_blocks(self, ordered_blocks: Iterable[Any]) -> None: ...
+    def touch(self, blocks: Sequence[Any]) -> None: ...
+    def get_num_free_blocks(self) -> int: ...
+
+
+@dataclass(slots=True, eq=False)
+class PagedFile:
+    """A file as the engine sees it: tokens, positions, and where their KV is."""
+
+    ino: Ino
+    tokens: list[int]
+    domain: str
+    born: float  # engine clock, seconds: the older file is served first when pages are short
+    runs: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])  # (index, delta): position = index + delta from index on
+    blocks: list[Any] = field(default_factory=list)
+    frontier: int = 0
+    num_cached: int = 0  # leading blocks that are in the prefix cache
+    hashes: list[Any] = field(default_factory=list)  # vLLM's block hashes of the full blocks
+    job: JobId | None = None
+    last_used: float = 0.0
+    rows: dict[int, int] = field(default_factory=dict)  # index of a token -> id of its kept row
+
+    @property
+    def private(self) -> bool:
+        """Positions with gaps: the KV is no function of the tokens alone, so it is never found or published by hash."""
+        return len(self.runs) > 1 or self.runs[0] != (0, 0)
+
+    @property
+    def next_position(self) -> int:
+        return len(self.tokens) + self.runs[-1][1]
+
+    def extend(self, tokens: Sequence[int], start: int) -> None:
+        """Append tokens without KV, the first at position `start`."""
+        delta = start - len(self.tokens)
+        if delta != self.runs[-1][1]:
+            if self.runs[-1][0] == len(self.tokens):
+                self.runs.pop()
+            self.runs.append((len(self.tokens), delta))
+        self.tokens.extend(tokens)
+
+    def cut(self, length: int) -> None:
+        """Forget tokens and positions from `length` on (not the blocks)."""
+        del self.tokens[length:]
+        while len(self.runs) > 1 and self.runs[-1][0] >= length:
+            self.runs.pop()
+
+
+class PageTable:
+    """All files of one engine, over its block pool. Owned by the engine thread."""
+
+    def __init__(self, pool: Pool, page_size: int, num_pages: int) -> None:
+        self.pool = pool
+        self.page_size = page_size
+        self.num_pages = num_pages
+        self.files: dict[Ino, PagedFile] = {}
+        self.dropped_rows: list[int] = []  # row ids whose file forgot them; the device takes this list
+
+    # ---- identity
+
+    def create(self, ino: Ino, tokens: list[int], domain: str, now: float) -> PagedFile:
+        """A file without KV. Owns `tokens`."""
+        assert ino not in self.files
+        f = self.files[ino] = PagedFile(ino, tokens, domain, born=now, last_used=now)
+        return f
+
+    def fork(self, src: PagedFile, dst: Ino, length: int, now: float, lent: Sequence[Any] | None = None, computed: int = 0) -> PagedFile:
+        """`dst` shares the computed part of `src`'s first `length` tokens; O(num_pages), no device work.
+
+        While a job runs on `src`, `lent` are the blocks of its request and `computed` how many tokens surely have KV in them: then
+        only full pages are shared, since the job goes on writing into the tail.
+        """
+        f = self.create(dst, src.tokens[:length], src.domain, now)
+        f.runs = [r for r in src.runs if r[0] < length] or [src.runs[0]]
+        if lent is None:
+            f.frontier = min(length, src.frontier)
+            f.blocks = src.blocks[: self.pages(f.frontier)]
+        else:
+            full = min(length, computed) // self.page_size
+            f.frontier = full * self.page_size
+            f.blocks = list(lent[:full])
+        self.pool.touch(f.blocks)
+        f.num_cached = min(src.num_cached, f.frontier // self.page_size)
+        f.hashes = src.hashes[: f.frontier // self.page_size]
+        f.rows = {i: row for i, row in src.rows.items() if i < length}
+        return f
+
+    def truncate(self, f: PagedFile, length: int) -> None:
+        """Forget tokens from `length` on and free the pages behind them."""
+        assert f.job is None
+        f.cut(length)
+        self._forget_rows(f, length)
+        if length < f.frontier:
+            self._trim(f, length)
+
+    def drop(self, f: PagedFile) -> None:
+        """The file is gone: free its pages."""
+        assert f.job is None
+        self._forget_rows(f, 0)
+        self._trim(f, 0)
+        del self.files[f.ino]
+
+    def evict(self, f: PagedFile) -> int:
+        """Give up an idle file's pages; its tokens stay and are computed again when needed (exact files only).
+
+        Returns how many blocks became free.
+        """
+        assert f.job is None or f.blocks
+        before = self.pool.get_num_free_blocks()
+        self._trim(f, 0)
+        return self.pool.get_num_free_blocks() - before
+
+    def _trim(self, f: PagedFile, length: int) -> None:
+        keep = self.pages(length)
+        self.pool.free_blocks(reversed(f.blocks[keep:]))
+        del f.blocks[keep:]
+        f.frontier = length
+        full = length // self.page_size
+        del f.hashes[full:]
+        f.num_cached = min(f.num_cached, full)
+
+    def _forget_rows(self, f: PagedFile, length: int) -> None:
+        gone = [i for i in f.rows if i >= length]
+        self.dropped_rows += [f.rows.pop(i) for i in gone]
+
+    # ---- lending to a request
+
+    def lend(self, f: PagedFile, computed: int, retained: list[tuple[Any, Any]]) -> list[Any]:
+        """Hand the blocks of the first `computed` tokens to a request, the tail made writable.
+
+        A tail that is shared or hashed is copied: the pair (source, copy) is appended to `retained` with one reference on each, which
+        whoever runs the copy gives back after it. The caller has made sure that `pages_to_lend` blocks are free.
+        """
+        if computed < f.frontier:
+            self._trim(f, computed)
+        if self._tail_needs_copy(f, computed):
+            tail = computed // self.page_size
+            src = f.blocks[tail]
+            dst = self.pool.get_new_blocks(1)[0]
+            dst.ref_cnt += 1
+            f.blocks[tail] = dst
+            retained.append((src, dst))
+        blocks, f.blocks = f.blocks, []
+        return blocks
+
+    def take_back(self, f: PagedFile, blocks: list[Any], computed: int, num_cached: int, hashes: list[Any]) -> None:
+        """A request gives back what it borrowed and grew: `computed` tokens have KV in `blocks`; surplus blocks are freed."""
+        f.blocks = blocks
+        f.frontier = len(blocks) * self.page_size
+        f.num_cached = 0 if num_cached >= NEVER_CACHED else num_cached
+        f.hashes = hashes
+        self._trim(f, computed)
+
+    def _tail_needs_copy(self, f: PagedFile, computed: int) -> bool:
+        if computed % self.page_size == 0:
+            return False
+        block = f.blocks[computed // self.page_size]
+        return bool(block.ref_cnt > 1 or block.block_hash is not None)
+
+    # ---- arithmetic
+
+    def pages(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.page_size)
+
+    def pages_to_lend(self, f: PagedFile, computed: int, num_tokens: int) -> int:
+        """Free blocks that a job needs to start at `computed` and hold `num_tokens` tokens (blocks given up by trimming not counted)."""
+        return self.pages(num_tokens) - self.pages(computed) + self._tail_needs_copy(f, computed)
+
+    def sole_pages(self, f: PagedFile) -> int:
+        """Blocks that would become free if the file gave up its pages."""
+        return sum(1 for b in f.blocks if b.ref_cnt == 1)
+
+    def idle_files(self) -> Iterator[PagedFile]:
+        """Files with pages and without a job."""
+        return (f for f in self.files.values() if f.job is None and f.blocks)
+
+    # ---- truth
+
+    def check(self, lent: Iterable[Sequence[Any]] = (), retained: Iterable[tuple[Any, Any]] = ()) -> None:
+        """Prove the invariants; `lent` are the block lists of all requests, `retained` the copies that have not run."""
+        refs: Counter[int] = Counter()
+        blocks: dict[int, Any] = {}
+
+        def count(bs: Iterable[Any]) -> None:
+            for b in bs:
+                if not getattr(b, "is_null", False):
+                    refs[b.block_id] += 1
+                    blocks[b.block_id] = b
+
+        for f in self.files.values():
+            count(f.blocks)
+            if f.blocks or f.job is None:
+                assert len(f.blocks) == self.pages(f.frontier), (f.ino, len(f.blocks), f.frontier)
+                assert f.frontier <= len(f.tokens), (f.ino, f.frontier, len(f.tokens))
+            assert f.runs[0][0] == 0 and all(a[0] < b[0] and a[1] < b[1] for a, b in zip(f.runs, f.runs[1:], strict=False)), f.runs
+        for bs in lent:
+            count(bs)
+        for src, dst in retained:
+            count((src, dst))
+        for i, n in refs.items():
+            assert blocks[i].ref_cnt == n, f"block {i}: {n} references of ours, ref_cnt {blocks[i].ref_cnt}"
+        assert len(refs) + self.pool.get_num_free_blocks() == self.num_pages, (
+            f"{len(refs)} blocks held + {self.pool.get_num_free_blocks()} free of {self.num_pages}: a page leaked"
+        )

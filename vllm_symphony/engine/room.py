@@ -1,0 +1,55 @@
+"""Who holds pages when they are short (engine/room.py).
+
+Exact files are a cache: their tokens stay, their pages can be given up and computed again. The rule is wound-wait (Rosenkrantz,
+Stearns, Lewis, "System level concurrency control for distributed database systems", 1978): an older job takes pages from younger
+files, a younger one waits. So the oldest always moves, nobody waits for ever, and two programs never take turns in undoing each
+other. Who gives, in this order, until the need is met:
+
+    1. idle files that nobody has used for STALE_S, least recently used first
+    2. idle files younger than the one in need, youngest first
+    3. files of younger jobs that have not begun, youngest first
+    4. only when nothing else can move: younger jobs that were parked; their requests are preempted and computed again later
+
+A job that would not fit into the whole cache ends with ENOSPC and keeps its tokens (engine/device.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from vllm_symphony.engine.job import FileJob
+from vllm_symphony.engine.page_table import PagedFile, PageTable
+
+STALE_S = 1.0
+
+
+class Room:
+    def __init__(self, table: PageTable, clock: Callable[[], float]) -> None:
+        self.table = table
+        self.clock = clock
+        self.num_evicted = 0
+
+    def reclaim(self, need: int, born: float, waiting: Iterable[FileJob], keep: PagedFile | None) -> int:
+        """Free up to `need` blocks for a job of a file born then; returns how many became free. Never touches `keep`."""
+        if need <= 0:
+            return 0
+        freed = 0
+        now = self.clock()
+        idle = [f for f in self.table.idle_files() if f is not keep]
+        stale = sorted((f for f in idle if now - f.last_used > STALE_S), key=lambda f: f.last_used)
+        young = sorted((f for f in idle if f.born > born and now - f.last_used <= STALE_S), key=lambda f: -f.born)
+        begun_later = sorted(
+            (j.file for j in waiting if not j.lent and j.file.blocks and j.file.born > born and j.file is not keep),
+            key=lambda f: -f.born,
+        )
+        for f in (*stale, *young, *begun_later):
+            if freed >= need:
+                break
+            freed += self.table.evict(f)
+            self.num_evicted += 1
+        return freed
+
+    def next_stale(self) -> float | None:
+        """Seconds until some idle file becomes stale; None if there is none with pages."""
+        ages = [self.clock() - f.last_used for f in self.table.idle_files()]
+        return max(0.0, STALE_S - max(ages)) + 0.01 if ages else None

@@ -1,0 +1,427 @@
+"""SymphonyScheduler: our `schedule()` over vLLM's (engine/scheduler.py).
+
+    mail from the kernel -> cohort wait -> order -> make room, park -> admit -> [ vLLM's schedule() ] -> close gates -> step plan
+
+vLLM sees what runs and what we admitted for this step (gate.py); its own code for allocation, aborts, pauses and statistics keeps
+working on all of it. When pages are short a running job is *parked*: taken out of `running` for the step, its blocks and progress
+kept. vLLM's own preemption happens only through us (room.py, rule 4) and is counted.
+
+Three meanings of "work": `get_request_counts` is the truth (metrics, load balancing); `get_num_unfinished_requests` means
+"schedulable now", so that the loop sleeps when nothing is; while paused it is the true count, or a drain would end too early.
+The mixin stands before either of vLLM's schedulers. Until `attach` it changes nothing.
+Source: vllm/v1/core/sched/scheduler.py, async_scheduler.py (0.32).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.kv_cache_interface import FullAttentionSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_symphony.engine.device import FileDevice
+from vllm_symphony.engine.gate import Gate
+from vllm_symphony.engine.job import CLIENT, FileJob
+from vllm_symphony.engine.room import Room
+from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
+from vllm_symphony.kernel.effect import ForwardJob
+
+WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
+WINDOW_SHARE = 0.5  # ... or when it has lasted this share of a recent step
+
+
+class SymphonyMixin:
+    """In front of vLLM's Scheduler or AsyncScheduler."""
+
+    device: FileDevice | None = None  # class-level defaults: vLLM calls us before `attach`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert not self.waiting and not self.kv_holding_waiting
+        self.waiting = Gate(self._arrived)
+        self.kv_holding_waiting = Gate(self._arrived)
+        self.parked: dict[Request, None] = {}
+        self.runnable = False
+        self.plain_arrived = False
+        self.window_s = WINDOW_S
+        self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
+        self.wake_at: float | None = None  # engine clock: look again although nothing arrived
+        self._cohort = 0
+        self._step_s = 0.0
+        self._step_began = 0.0
+        self._fired: frozenset[str] = frozenset()
+        self._dropping = False
+        self._clock_offset = time.time() - time.monotonic()
+        self.num_parked = self.num_preempted = self.num_waits = self.num_failed_room = 0
+        self.waited_s = 0.0
+        self.num_steps = self.num_empty_steps = self.num_rows = 0
+
+    def attach(self, device: FileDevice, wait_for_mail: Callable[[float], bool] | None) -> None:
+        """Begin to serve files. From now on the device's mail is taken in `has_requests`, on the engine thread."""
+        self.device = device
+        self.room = Room(device.table, device.clock)
+        self.wait_for_mail = wait_for_mail
+
+    @property
+    def files_keep_pages(self) -> bool:
+        """Pages of files can be lent only where all layers attend to all tokens; elsewhere files are computed again through
+        vLLM's prefix cache, which is right for every model."""
+        groups = self.kv_cache_config.kv_cache_groups
+        return len(groups) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
+
+    # ---- what "work" means
+
+    def _arrived(self, request: Request) -> None:
+        self.runnable = True
+        if request.client_index != CLIENT:
+            self.plain_arrived = True
+
+    def room_was_made(self) -> None:
+        """Blocks were freed or a file let go: look again, if anybody waits."""
+        if self.parked or self.waiting.held or self.kv_holding_waiting.held:
+            self.runnable = True
+
+    def has_requests(self) -> bool:
+        if self.device is not None:
+            self.device.take_mail()
+        return bool(super().has_requests())
+
+    def _num_held(self) -> int:
+        return len(self.waiting.held) + len(self.kv_holding_waiting.held)
+
+    def get_request_counts(self) -> tuple[int, int]:
+        waiting = len(self.waiting) + len(self.kv_holding_waiting) + self._num_held()
+        return len(self.running) + len(self.parked), waiting
+
+    def get_num_unfinished_requests(self) -> int:
+        if self._pause_state == PauseState.PAUSED_ALL:
+            return 0
+        running = len(self.running) + len(self.parked)
+        if self._pause_state != PauseState.UNPAUSED:
+            return running + len(self.kv_holding_waiting.held)
+        if not (self.runnable or self.running):
+            return 0
+        return running + self._num_held() - self.num_waiting_for_streaming_input
+
+    def has_finished_requests(self) -> bool:
+        if self.connector is None:
+            return bool(self.finished_req_ids)
+        return bool(super().has_finished_requests())
+
+    def set_pause_state(self, pause_state: PauseState) -> None:
+        self.runnable = True
+        super().set_pause_state(pause_state)
+
+    # ---- the step
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        self._step_began = time.perf_counter()
+        device = self.device
+        if device is not None:
+            self._cohort_wait()
+        self.plain_arrived = False
+        self.wake_at = None
+        if self._pause_state == PauseState.PAUSED_ALL:
+            return super().schedule(throttle_prefills)
+        if self.parked:
+            self.running = [*self.parked, *self.running]
+            self.parked.clear()
+        if device is not None and (device.jobs or device.table.files):
+            self._admit_by_room(device)
+        else:
+            self._admit_all()
+        output: SchedulerOutput = super().schedule(throttle_prefills)
+        self.kv_holding_waiting.close()
+        self.waiting.close()
+        scheduled = output.num_scheduled_tokens
+        self.runnable = bool(scheduled) or bool(self.deferred_waiting)
+        self.num_steps += 1
+        self.num_rows += len(scheduled)
+        self.num_empty_steps += not scheduled
+        if device is not None:
+            plan = device.plan(scheduled)
+            if plan is not None:
+                output.symphony = plan
+            if device.jobs:
+                requests = self.requests
+                output.symphony_starts = {
+                    rid: requests[rid].num_computed_tokens - n for rid, n in scheduled.items() if rid in device.jobs
+                }
+        return output
+
+    def _admit_all(self) -> None:
+        for gate in (self.kv_holding_waiting, self.waiting):
+            held = list(gate.held)
+            if self.policy == SchedulingPolicy.PRIORITY:
+                held.sort()
+            for request in held:
+                gate.admit(request)
+
+    def _admit_by_room(self, device: FileDevice) -> None:
+        while True:
+            jobs = device.jobs
+            free = device.table.pool.get_num_free_blocks()
+            held = [*self.kv_holding_waiting.held, *self.waiting.held]
+            waiting_jobs = [jobs[r.request_id] for r in held if r.request_id in jobs]
+            keep: list[Request] = []
+            for r in sorted(self.running, key=self._age):
+                need = self._need_running(r)
+                if need > free:
+                    free += self.room.reclaim(need - free, self._age(r), waiting_jobs, None)
+                if need <= free:
+                    free -= need
+                    keep.append(r)
+                else:
+                    self.parked[r] = None
+                    self.num_parked += 1
+            self.running[:] = keep
+            admitted = self._admit_waiting(device, held, waiting_jobs, free)
+            if self.running or admitted or not (self.parked or self._num_held()):
+                break
+            if not self._force_room(device):
+                break
+
+    def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
+        slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
+        admitted = forwards = 0
+        for r in sorted(held, key=self._order):
+            if admitted >= slots:
+                break
+            job = device.jobs.get(r.request_id)
+            if job is None:
+                need = device.table.pages(r.num_tokens) - self._num_blocks(r)
+            else:
+                try:
+                    if not device.grammars.ready(job):
+                        continue
+                except SymphonyError as error:
+                    device.fail(job, error)
+                    continue
+                need = device.pages_needed(job)
+            if need > free:
+                before = free
+                free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
+                if free != before and job is not None:
+                    need = device.pages_needed(job)
+                if need > free:
+                    continue  # those behind it may pass
+            gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
+            if job is not None:
+                forwards += isinstance(job.effect, ForwardJob)
+                if device.start(job) and gate is self.waiting:
+                    gate.take(r)
+                    gate = self.kv_holding_waiting
+                    gate.held[r] = None
+            gate.admit(r)
+            free -= need
+            admitted += 1
+        self._cohort = max(forwards, int(self._cohort * 0.9))
+        return admitted
+
+    def _force_room(self, device: FileDevice) -> bool:
+        """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
+        waiting = [*self.parked, *self.kv_holding_waiting.held, *self.waiting.held]
+        ready = [r for r in waiting if r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR]
+        if not ready:
+            return False
+        oldest = min(ready, key=self._age)
+        victims = sorted((r for r in self.parked if r is not oldest), key=self._age)
+        if victims:
+            victim = victims[-1]
+            del self.parked[victim]
+            self._preempt_request(victim, time.monotonic())
+            self.running = [*self.parked, *self.running]
+            self.parked.clear()
+            return True
+        if (stale_in := self.room.next_stale()) is not None:
+            self.wake_at = device.clock() + stale_in
+            return False
+        job = device.jobs.get(oldest.request_id)
+        if job is None:
+            return False  # a plain request larger than the cache: vLLM's own rules
+        self.num_failed_room += 1
+        if oldest in self.parked:
+            self.running = [*self.parked, *self.running]
+            self.parked.clear()
+        need, total = device.table.pages(oldest.num_tokens), device.table.num_pages
+        device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
+        return True
+
+    # ---- arithmetic
+
+    def _num_blocks(self, r: Request) -> int:
+        return len(self.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks.get(r.request_id, ()))
+
+    def _need_running(self, r: Request) -> int:
+        upto = r.num_tokens_with_spec + r.num_output_placeholders
+        return max(0, -(-upto // self.block_size) - self._num_blocks(r))
+
+    def _age(self, r: Request) -> float:
+        """When the file was made, or the plain request arrived, on one clock; smaller is older."""
+        device = self.device
+        if device is not None and (job := device.jobs.get(r.request_id)) is not None:
+            return job.file.born
+        return r.arrival_time - self._clock_offset
+
+    def _order(self, r: Request) -> tuple[float, float]:
+        """The process policy's key, then arrival; plain requests are programs of one call."""
+        device = self.device
+        if device is not None and (job := device.jobs.get(r.request_id)) is not None:
+            return job.effect.order[0], r.arrival_time
+        return float(r.priority), r.arrival_time
+
+    # ---- cohort wait
+
+    def _cohort_wait(self) -> None:
+        """Hold the step a little while fewer calls wait than the last cohort had, and calls keep arriving."""
+        queued = self._num_file_calls_held()
+        if not self.window_s or self.wait_for_mail is None or not 0 < queued < self._cohort or self.plain_arrived:
+            return
+        began = time.perf_counter()
+        limit = began + WINDOW_SHARE * self._step_s
+        self.num_waits += 1
+        while queued < self._cohort and not self.plain_arrived:
+            left = min(self.window_s, limit - time.perf_counter())
+            if left <= 0 or not self.wait_for_mail(left):
+                break
+            queued = self._num_file_calls_held()
+        self.waited_s += time.perf_counter() - began
+
+    def _num_file_calls_held(self) -> int:
+        return sum(1 for gate in (self.waiting, self.kv_holding_waiting) for r in gate.held if r.client_index == CLIENT)
+
+    # ---- results
+
+    def update_from_output(self, output: SchedulerOutput, result: ModelRunnerOutput) -> dict[int, EngineCoreOutputs]:
+        device = self.device
+        if device is None:
+            return super().update_from_output(output, result)
+        rows = getattr(result, "symphony", None)
+        if rows is not None:
+            device.take_results(rows, output.symphony_starts)
+            self._fired = rows.fired
+        try:
+            outputs: dict[int, EngineCoreOutputs] = super().update_from_output(output, result)
+        finally:
+            self._fired = frozenset()
+        seconds = time.perf_counter() - self._step_began
+        if output.num_scheduled_tokens:
+            self._step_s = seconds if not self._step_s else 0.7 * self._step_s + 0.3 * seconds
+            device.charge(output.num_scheduled_tokens, seconds)
+        ours = outputs.pop(CLIENT, None)
+        if ours is not None:
+            self._report(device, ours)
+            if ours.scheduler_stats is not None:
+                outputs.setdefault(0, EngineCoreOutputs()).scheduler_stats = ours.scheduler_stats
+        device.flush()
+        return outputs
+
+    def _report(self, device: FileDevice, ours: EngineCoreOutputs) -> None:
+        for o in ours.outputs:
+            job = device.jobs.get(o.request_id)
+            finished = job is None
+            if job is None:
+                job = device.finished.pop(o.request_id, None)
+                if job is None:
+                    continue
+            if not isinstance(job.effect, ForwardJob):
+                logprobs = o.new_logprobs.logprobs[: len(o.new_token_ids), 0].tolist() if o.new_logprobs is not None else []
+                device.progress(job, o.new_token_ids, logprobs, finished)
+            if finished:
+                device.report(job, job.request.status, job.request.stop_reason)
+
+    def _update_request_with_output(
+        self, request: Request, new_token_ids: list[int], is_stale: bool = False
+    ) -> tuple[list[int], bool]:
+        device = self.device
+        job = device.jobs.get(request.request_id) if device is not None else None
+        if job is None or device is None:
+            return super()._update_request_with_output(request, new_token_ids, is_stale)
+        if request.request_id in self._fired:  # `until`: the token that was sampled does not exist
+            if not is_stale:
+                request.num_output_placeholders = max(0, request.num_output_placeholders - len(new_token_ids))
+            new_token_ids.clear()
+            request.status = RequestStatus.FINISHED_STOPPED
+            request.stop_reason = "until"
+            return new_token_ids, True
+        tokens, stopped = super()._update_request_with_output(request, new_token_ids, is_stale)
+        if not isinstance(job.effect, ForwardJob):
+            stop = device.sampled(job, tokens, stopped)
+            if stop is not None:
+                request.status = RequestStatus.FINISHED_STOPPED
+                request.stop_reason = stop
+                stopped = True
+        return tokens, stopped
+
+    # ---- how requests end
+
+    def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
+        if self.parked:  # their status is RUNNING: vLLM looks for them in `running`
+            self.running = [*self.parked, *self.running]
+            self.parked.clear()
+        self.runnable = True
+        device = self.device
+        if device is not None and finished_status == RequestStatus.FINISHED_ABORTED and request_ids is None:
+            for job in device.jobs.values():
+                job.error = job.error or DeviceLost("the engine ended all requests")
+        finished: list[Request] = super().finish_requests(request_ids, finished_status)
+        return finished
+
+    def _free_request_blocks(self, request: Request) -> None:
+        self.room_was_made()
+        device = self.device
+        job = device.jobs.get(request.request_id) if device is not None else None
+        if job is None or device is None:
+            super()._free_request_blocks(request)
+        elif self._dropping:
+            super()._free_request_blocks(request)
+            device.unlend(job)
+        else:
+            device.ended(job)
+
+    def free_natively(self, request: Request) -> None:
+        super()._free_request_blocks(request)
+
+    def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
+        """vLLM's preemption gives up the request's blocks. Ours to call (room.py, rule 4); counted, also when vLLM does."""
+        self.num_preempted += 1
+        self._dropping = True
+        try:
+            super()._preempt_request(request, timestamp, drop_stale_output)
+        finally:
+            self._dropping = False
+
+    # ---- seeing
+
+    def symphony_counters(self) -> dict[str, float]:
+        return {
+            "parked": self.num_parked,
+            "preempted": self.num_preempted,
+            "evicted": self.room.num_evicted if self.device is not None else 0,
+            "out_of_room": self.num_failed_room,
+            "waits": self.num_waits,
+            "waited_s": self.waited_s,
+            "engine_steps": self.num_steps,
+            "empty_steps": self.num_empty_steps,
+            "rows": self.num_rows,
+            "running": len(self.running),
+            "parked_now": len(self.parked),
+            "held_now": self._num_held(),
+        }
+
+
+class SymphonyScheduler(SymphonyMixin, Scheduler):
+    """Where vLLM would choose its Scheduler."""
+
+
+class SymphonyAsyncScheduler(SymphonyMixin, AsyncScheduler):
+    """Where vLLM would choose its AsyncScheduler."""
