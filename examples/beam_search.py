@@ -16,7 +16,7 @@ async def main(question: str = "Name three rivers.", width: int = 4, max_tokens:
     end = (await lip.model_info()).eos_tokens
     async with lip.open(tokens=lip.render_chat(question)) as prompt:
         beams = [(0.0, prompt, await prompt.forward(top_k=width))]
-        finished = []
+        finished: list[tuple[float, str]] = []
         for _ in range(max_tokens):
             steps = [
                 (score + logprob, file, token)

@@ -8,7 +8,7 @@ In fog the horn sounds twice a minute. The boat with oil and letters comes on th
 QUESTIONS = ["When is the lamp lit?", "When does the boat come?"]
 
 
-async def main(text: str = HANDBOOK, questions: list[str] = QUESTIONS, max_tokens: int = 32) -> dict[str, str]:  # noqa: B006
+async def main(text: str = HANDBOOK, questions: list[str] = QUESTIONS, max_tokens: int = 32) -> dict[str, str]:
     """Let one process a question answer from the same computed text.
 
     Args:

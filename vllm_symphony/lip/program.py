@@ -66,7 +66,10 @@ def parse(source: str, entry: str = "main") -> Program:
     text, help_of = _split_doc(doc)
     defaults: list[ast.expr | None] = [None] * (len(a.args) - len(a.defaults)) + list(a.defaults)
     parameters = [*zip(a.args, defaults, strict=True), *zip(a.kwonlyargs, a.kw_defaults, strict=True)]
-    options = tuple(_option(arg, default, help_of.get(arg.arg, "")) for arg, default in parameters)
+    constants = {
+        target.id: n.value for n in module.body if isinstance(n, ast.Assign) for target in n.targets if isinstance(target, ast.Name)
+    }
+    options = tuple(_option(arg, default, constants, help_of.get(arg.arg, "")) for arg, default in parameters)
     return Program(entry, text.split("\n\n")[0].replace("\n", " "), text, options)
 
 
@@ -94,11 +97,12 @@ def bind_arguments(fn: Callable[..., Any], args: Mapping[str, Any]) -> dict[str,
 # ---- reading
 
 
-def _option(arg: ast.arg, default: ast.expr | None, help_text: str) -> Option:
+def _option(arg: ast.arg, default: ast.expr | None, constants: Mapping[str, ast.expr], help_text: str) -> Option:
     value: Any = None
     if default is not None:
+        known = constants.get(default.id, default) if isinstance(default, ast.Name) else default
         try:
-            value = ast.literal_eval(default)
+            value = ast.literal_eval(known)
         except ValueError:
             value = ast.unparse(default)
     kind, nullable = _type_of(arg.annotation, value)

@@ -52,7 +52,7 @@ def pack(tokens: Iterable[int], what: str = "token ids") -> bytes:
         return tokens
     try:
         return pack_tokens(tokens)
-    except (OverflowError, TypeError) as e:
+    except (OverflowError, TypeError, ValueError) as e:
         raise InvalidArgument(f"{what} must be integers from 0 to 4294967295: {e}") from None
 
 
