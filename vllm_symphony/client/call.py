@@ -59,7 +59,7 @@ def _typed(target: str, error: grpc.aio.AioRpcError) -> Exception:
         return ours
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnreachable(target, details)
+        return ServerUnreachable(target, "nobody listens there" if "connect" in details else details)
     if code is grpc.StatusCode.CANCELLED:
         return Interrupted(details or "the call was cancelled")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -29,9 +29,7 @@ class FileService(FileServiceServicer):
         cred = caller(context)
         count = request.count if request.HasField("count") else None
         read: ReadResult = await self._kernel.call("read", Read(path=request.path, offset=request.offset, count=count), cred)
-        response = pb.ReadResponse(
-            tokens=unpack_tokens(read.tokens), positions=unpack_tokens(read.positions), length=read.length
-        )
+        response = pb.ReadResponse(tokens=unpack_tokens(read.tokens), positions=unpack_tokens(read.positions), length=read.length)
         if request.text:
             response.text = (await self._kernel.call("detokenize", Detokenize(read.tokens, skip_special=False), cred)).text
         return response

@@ -17,10 +17,10 @@ from typing import Any
 
 from msgspec import Raw
 
-from vllm_symphony.abi.calls import Cancel, Hello
+from vllm_symphony.abi.calls import Cancel, Hello, NoArgs
 from vllm_symphony.abi.codec import Answer, FrameReader, call_frame, error_of, read_answer, read_part, read_result
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials
-from vllm_symphony.errors import DeviceLost, InvalidArgument, NotSupported, SymphonyError, WouldBlock
+from vllm_symphony.errors import BrokenPipe, DeviceLost, InvalidArgument, NotSupported, SymphonyError, WouldBlock
 
 MAX_UNSENT_BYTES = 64 << 20  # to a kernel that does not read; above it calls are refused
 MAX_PARTS_AHEAD = 64  # of a stream whose reader is slow
@@ -76,7 +76,7 @@ class KernelLink:
     async def stream(self, op: str, args: object, cred: Credentials) -> AsyncGenerator[Any, None]:
         """Make a call and give its parts as they come; closing the generator cancels the call.
 
-        Raises: as `call`, after the parts that came before.
+        Raises: as `call`, after the parts that came before; BrokenPipe when the kernel cut a slow reader off.
         """
         self.check()
         socket = await _connect(self.path)
@@ -85,6 +85,9 @@ class KernelLink:
             async for part in socket.parts(future):
                 yield read_part(op, part)
             await future
+        except DeviceLost:
+            await self.call("ping", NoArgs(), cred)  # raises it again when the kernel is really gone
+            raise BrokenPipe("the kernel cut the stream off: its reader was too slow") from None
         finally:
             if not future.done():
                 socket.cancel(call_id, cred)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from vllm_symphony.abi.calls import Attach, Kill, Ps, Spawn, Strace
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
-from vllm_symphony.errors import BadProgram, TimedOut
+from vllm_symphony.errors import BadProgram, BrokenPipe, TimedOut
 from vllm_symphony.proto.message import to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
@@ -32,9 +33,9 @@ class ProcessService(ProcessServiceServicer):
         ended = False
         try:
             yield pb.RunResponse(pid=pid)
-            async with aclosing(self._kernel.stream("attach", Attach(pid), cred)) as parts:
-                async for part in parts:
-                    yield pb.RunResponse(events=[to_message(e, pb.ProcessEvent()) for e in part.events])
+            async with aclosing(self._events(Attach(pid), cred)) as parts:
+                async for events in parts:
+                    yield pb.RunResponse(events=events)
             ended = True
             process = await self._process(pid, cred)
             yield pb.RunResponse(exit=process.exit, process=process)
@@ -47,16 +48,16 @@ class ProcessService(ProcessServiceServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = Attach(request.pid, max(request.from_seq, 1), request.follow)
-        async with aclosing(self._kernel.stream("attach", args, caller(context))) as parts:
-            async for part in parts:
-                yield pb.AttachResponse(events=[to_message(e, pb.ProcessEvent()) for e in part.events])
+        async with aclosing(self._events(args, caller(context))) as parts:
+            async for events in parts:
+                yield pb.AttachResponse(events=events)
 
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.WaitResponse:  # noqa: N802
         """Watch for the end and look: unlike the kernel's `wait`, which reaps, any number of clients may."""
         cred = caller(context)
         try:
             async with asyncio.timeout(request.timeout_s if request.HasField("timeout_s") else None):
-                async with aclosing(self._kernel.stream("attach", Attach(request.pid, _NO_EVENT), cred)) as parts:
+                async with aclosing(self._events(Attach(request.pid, _NO_EVENT), cred)) as parts:
                     async for _ in parts:
                         pass
         except TimeoutError:
@@ -73,6 +74,18 @@ class ProcessService(ProcessServiceServicer):
         pid = request.pid if request.HasField("pid") else None
         result = await self._kernel.call("ps", Ps(pid), caller(context))
         return to_message(result, pb.ListProcessesResponse())
+
+    async def _events(self, args: Attach, cred: Credentials) -> AsyncGenerator[list[pb.ProcessEvent], None]:
+        """The events of an attach. A reader so slow that the kernel cut it off goes on where it was, with a gap for what it missed."""
+        while True:
+            try:
+                async with aclosing(self._kernel.stream("attach", args, cred)) as parts:
+                    async for part in parts:
+                        args = replace(args, from_seq=part.events[-1].seq + 1)
+                        yield [to_message(e, pb.ProcessEvent()) for e in part.events]
+                return
+            except BrokenPipe:
+                continue
 
     async def _process(self, pid: int, cred: Credentials) -> pb.ProcessStat:
         (stat,) = (await self._kernel.call("ps", Ps(pid), cred)).processes

@@ -1,0 +1,29 @@
+"""symphony cat: print a file's text or tokens (cli/cat.py)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from vllm_symphony.client.client import Client
+
+EXAMPLE = "symphony cat /kb/handbook --tokens --count 16"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="the file's path")
+    parser.add_argument("--tokens", action="store_true", help="token ids instead of text, separated by blanks")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="begin at token N")
+    parser.add_argument("--count", type=int, metavar="N", help="at most N tokens")
+    parser.add_argument("--json", action="store_true", help="tokens, positions, length and text as a JSON object")
+
+
+async def call(client: Client, args: argparse.Namespace) -> int:
+    file = await client.cat(args.path, offset=args.offset, count=args.count, text=not args.tokens)
+    if args.json:
+        print(json.dumps({"tokens": file.tokens, "positions": file.positions, "length": file.length, "text": file.text}))
+    elif args.tokens:
+        print(*file.tokens)
+    else:
+        print(file.text)
+    return 0

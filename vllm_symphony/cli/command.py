@@ -1,0 +1,88 @@
+"""One command, from its words to its exit code (cli/command.py).
+
+A command is a module of this folder with
+
+    EXAMPLE                         shown at the end of its help
+    arguments(parser)               declares what it takes
+    async call(client, args)        talks to a server;  or  start(args): does not.  Gives the exit code
+    parse(parser, words) -> args    where the words need more than argparse (run, serve)
+
+Exit codes: 0 ok, 1 an error of the machine, 2 wrong usage, 69 no server to talk to, 130 Ctrl-C; `run` ends with its program's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from vllm_symphony.errors import SymphonyError, WouldBlock
+
+if TYPE_CHECKING:
+    from vllm_symphony.client.client import Client
+
+EXIT_ERROR, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 69, 130
+_POLL_S = 0.2
+
+
+def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
+    """Parse the words and do it; whatever goes wrong becomes one line and an exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"symphony {name}",
+        description=f"{summary.capitalize()}.",
+        epilog=f"example:\n  {command.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    try:
+        command.arguments(parser)
+        if hasattr(command, "call"):
+            _server_arguments(parser)
+        args = command.parse(parser, words) if hasattr(command, "parse") else parser.parse_args(words)
+        return _with_server(command.call, args) if hasattr(command, "call") else int(command.start(args))
+    except SystemExit as e:  # argparse said what is wrong, or printed the help
+        return int(e.code or 0)
+    except SymphonyError as e:
+        return complain(str(e))
+    except ConnectionError as e:
+        return complain(f"{e} (start one with: symphony serve)", EXIT_UNREACHABLE)
+
+
+def complain(message: str, code: int = EXIT_ERROR) -> int:
+    """One line on stderr; gives the exit code back."""
+    sys.stdout.flush()
+    print(f"symphony: {message}", file=sys.stderr)
+    return code
+
+
+def _server_arguments(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group("server")
+    server.add_argument("--socket", metavar="PATH", help="where it listens (default: $SYMPHONY_SOCKET, else the run directory's)")
+    server.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=0.0, help="wait that long for a server that is not ready yet (default: 0)"
+    )
+
+
+def _with_server(call: Callable[[Client, argparse.Namespace], Awaitable[int]], args: argparse.Namespace) -> int:
+    import asyncio
+
+    from vllm_symphony.client.client import connect
+
+    async def talk() -> int:
+        deadline = time.monotonic() + args.wait
+        while args.wait:
+            try:
+                async with connect(args.socket) as client:  # a new one: a channel that failed waits before it tries again
+                    await client.ping()
+                break
+            except (ConnectionError, WouldBlock):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_POLL_S)
+        async with connect(args.socket) as client:
+            return await call(client, args)
+
+    return asyncio.run(talk())

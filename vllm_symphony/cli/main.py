@@ -1,0 +1,75 @@
+"""`symphony`: which commands there are (cli/main.py).
+
+Only the module of the command that runs is imported, so that help and `ps` stay instant. How a command looks and how it ends is
+told in command.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from vllm_symphony.cli.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain, run
+
+COMMANDS = {
+    "Server": {
+        "serve": "start a server on a model",
+        "info": "show versions, model, memory and counters of a running server",
+        "doctor": "look for what would keep a server from working here",
+    },
+    "Programs": {
+        "run": "run a program at the server and show what it prints",
+        "ps": "list processes",
+        "logs": "show what a process printed",
+        "strace": "show the system calls of a process",
+        "kill": "end processes",
+    },
+    "Files": {
+        "ls": "list named files",
+        "stat": "show one file",
+        "cat": "print a file's text or tokens",
+        "rm": "take names away",
+    },
+    "Other": {"version": "print the version"},
+}
+SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(_overview())
+            return 0 if words else EXIT_USAGE
+        if words[0] in ("--version", "-V"):
+            words[0] = "version"
+        name = words.pop(0)
+        if name not in SUMMARIES:
+            return complain(f"no such command: {name} (symphony --help lists them)", EXIT_USAGE)
+        return run(import_module(f"vllm_symphony.cli.{name}"), name, SUMMARIES[name], words)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `symphony ps | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_ERROR
+
+
+def _overview() -> str:
+    lines = ["usage: symphony COMMAND [options]", "", "An operating system for LLM inference programs, on vLLM.", ""]
+    for group, commands in COMMANDS.items():
+        lines += [f"{group}:", *(f"  {name:<9} {summary}" for name, summary in commands.items()), ""]
+    lines += [
+        "Example:",
+        "  symphony serve &",
+        '  symphony run examples/best_of_n.py --question "What is the capital of France?"',
+        "",
+        "symphony COMMAND --help tells more of each.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""symphony serve: start a server on a model (cli/serve.py).
+
+    symphony serve                                    the embedded default model
+    symphony serve Qwen/Qwen3-0.6B --max-model-len 8192     a model and any flag of vLLM's engine
+
+Words that are not ours go on to the engine as they are. Loading shows one line for each phase where a terminal reads it, log lines
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm_symphony.cli.command import complain
+from vllm_symphony.cli.moment import duration
+from vllm_symphony.client.address import SOCKET_NAME, default_run_dir, default_socket
+
+EXAMPLE = "symphony serve Qwen/Qwen3-0.6B --max-model-len 8192"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "symphony serve [options] [MODEL] [any flag of vLLM's engine ...]"
+    parser.description = (
+        "Start a server on MODEL (a Hugging Face name or a folder; default: the embedded small one).\n"
+        "Words that are not listed here go on to vLLM's engine."
+    )
+    parser.add_argument("--socket", metavar="PATH", type=Path, help="listen there (default: symphony.sock in the run directory)")
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="sockets, lock and log (default: $SYMPHONY_RUN_DIR, else "
+                        "$XDG_RUNTIME_DIR/symphony, else ~/.symphony/run)")  # fmt: skip
+    parser.add_argument("--grace", metavar="SECONDS", type=float, default=5.0,
+                        help="when asked to stop, let calls in flight go on that long (default: 5)")  # fmt: skip
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
+                        help="show the server's and the engine's log from this level on; without it a terminal sees progress only "
+                        "and the engine's log goes to kernel.log in the run directory")  # fmt: skip
+    parser.add_argument("--device", choices=("engine", "sim"), default="engine", help=argparse.SUPPRESS)
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Ours are taken out, the rest stays in order."""
+    args, rest = parser.parse_known_args(words)
+    args.model_args = tuple(word for i, word in enumerate(rest) if not (word == "--" and i == 0))
+    return args
+
+
+def start(args: argparse.Namespace) -> int:
+    from vllm_symphony.node import Settings, serve
+
+    run_dir = (args.run_dir or default_run_dir()).expanduser().absolute()
+    chosen_dir = args.run_dir is not None
+    socket = args.socket or (run_dir / SOCKET_NAME if chosen_dir else default_socket())
+    is_terminal = sys.stderr.isatty()
+    level = args.log_level or ("warning" if is_terminal else "info")
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = Settings(
+        run_dir=run_dir,
+        socket=socket,
+        model_args=args.model_args,
+        host_flags=("--device", args.device) if args.device != "engine" else (),
+        host_log=run_dir / "kernel.log" if is_terminal and args.log_level is None else None,
+        grace_s=args.grace,
+    )
+    return serve(settings, _Terminal(socket) if is_terminal else _Log(socket))
+
+
+class _Terminal:
+    """Progress for a person: one line for each phase, with how long it took."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._began = self._phase_began = time.monotonic()
+        self._phase = ""
+
+    def phase(self, text: str) -> None:
+        self._end_phase()
+        self._phase, self._phase_began = text, time.monotonic()
+        print(f"{text} ...", end="", flush=True, file=sys.stderr)
+
+    def ready(self, info: dict[str, Any]) -> None:
+        self._end_phase()
+        model = f"{info['model']} " if isinstance(info.get("model"), str) else ""
+        print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on unix:{self._socket}", file=sys.stderr)
+        print("try: symphony run FILE   (Ctrl-C stops the server)", file=sys.stderr)
+
+    def stopping(self, grace_s: float) -> None:
+        self._end_phase()
+        print(f"\rstopping: calls in flight get {grace_s:g} s (Ctrl-C again stops at once)", file=sys.stderr)
+
+    def failed(self, message: str) -> None:
+        self._end_phase()
+        complain(message)
+
+    def _end_phase(self) -> None:
+        if self._phase:
+            print(f"\r{self._phase:<40} {duration(time.monotonic() - self._phase_began)}", file=sys.stderr)
+            self._phase = ""
+
+
+class _Log:
+    """Progress for a log."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._log = logging.getLogger("symphony")
+
+    def phase(self, text: str) -> None:
+        self._log.info("%s", text)
+
+    def ready(self, info: dict[str, Any]) -> None:
+        self._log.info("ready, listening on unix:%s", self._socket)
+
+    def stopping(self, grace_s: float) -> None:
+        self._log.info("stopping: calls in flight get %g s", grace_s)
+
+    def failed(self, message: str) -> None:
+        complain(message)

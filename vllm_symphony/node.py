@@ -1,0 +1,192 @@
+"""The node: one server, put together (node.py). The composition root; `symphony serve` is its only door.
+
+    symphony serve (this process: the edge)  --starts-->  kernel host (engine/main.py, a child)
+        gRPC on symphony.sock                               kernel.sock, status lines, SIGTERM
+
+    lock the run directory -> listen, NOT_SERVING -> start the host -> it says ready -> link -> SERVING
+    asked to stop          -> NOT_SERVING, no new calls, those in flight get a grace -> TERM the host -> 0
+    asked twice            -> kill the host, drop the calls -> 130
+    the host dies          -> NOT_SERVING, calls end with ENODEV -> 70, or what it said while it started
+
+However it ends: no socket, no process left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from vllm_symphony.client.address import check_socket_path
+from vllm_symphony.edge.host_process import HostProcess
+from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.run_dir import claim
+from vllm_symphony.edge.server import EdgeServer
+from vllm_symphony.errors import AccessDenied, SymphonyError
+
+HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
+EXIT_DEVICE_LOST = 70
+EXIT_STOPPED_AT_ONCE = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to serve, and where. `model_args` (model, vLLM flags) and `host_flags` go to the kernel host as they are."""
+
+    run_dir: Path
+    socket: Path
+    model_args: tuple[str, ...] = ()
+    host_flags: tuple[str, ...] = ()
+    host_log: Path | None = None  # None: the host prints to our stderr
+    grace_s: float = 5.0  # for calls in flight when asked to stop
+    host_grace_s: float = 15.0  # for the host after it
+
+
+class Progress(Protocol):
+    """Who is told how the server fares."""
+
+    def phase(self, text: str) -> None:
+        """The host does this now, until it is ready."""
+
+    def ready(self, info: dict[str, Any]) -> None:
+        """It serves."""
+
+    def stopping(self, grace_s: float) -> None:
+        """It was asked to stop."""
+
+    def failed(self, message: str) -> None:
+        """It cannot go on; `serve` returns soon."""
+
+
+def serve(settings: Settings, progress: Progress) -> int:
+    """Serve until asked to stop; gives the exit code.
+
+    Raises: FileExists, AccessDenied for the run directory; NameTooLong for a socket.
+    """
+    return asyncio.run(_Node(settings, progress).serve())
+
+
+class _Node:
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._socket = check_socket_path(settings.socket)
+        self._kernel_socket = check_socket_path(settings.run_dir / "kernel.sock")
+        self._asked, self._asked_twice = asyncio.Event(), asyncio.Event()
+        self._error: tuple[str, int] | None = None  # the host's last words and its exit code
+        self._kernel = KernelLink(str(self._kernel_socket))
+
+    async def serve(self) -> int:
+        with claim(self._settings.run_dir):
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, self._ask)
+            edge = EdgeServer(self._kernel, str(self._socket))
+            try:
+                await edge.start()
+            except OSError as e:
+                raise AccessDenied(f"cannot listen on {self._socket}: {e.strerror or e}", path=str(self._socket)) from None
+            try:
+                return await self._with_host(edge)
+            finally:
+                self._kernel.close()
+                await edge.stop(0)
+                self._kernel_socket.unlink(missing_ok=True)  # a killed host leaves it
+
+    def _ask(self) -> None:
+        (self._asked_twice if self._asked.is_set() else self._asked).set()
+
+    async def _with_host(self, edge: EdgeServer) -> int:
+        settings = self._settings
+        with _opened(settings.host_log) as log:
+            host = await HostProcess.start(
+                (*HOST_COMMAND, "--socket", str(self._kernel_socket), "--status-fd", "{status_fd}", *settings.host_flags, "--",
+                 *settings.model_args),
+                log,
+            )  # fmt: skip
+            try:
+                return await self._watch(host, edge)
+            finally:
+                host.kill()
+                await host.wait()
+
+    async def _watch(self, host: HostProcess, edge: EdgeServer) -> int:
+        """Until the host ends, the kernel is lost, or we are asked to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            exited = tasks.create_task(host.wait())
+            reports = tasks.create_task(self._listen(host, edge))
+            others = [tasks.create_task(event.wait()) for event in (self._asked, self._asked_twice, self._kernel.lost)]
+            asked, twice, lost = others
+            try:
+                await asyncio.wait((exited, asked, lost), return_when=asyncio.FIRST_COMPLETED)
+                if asked.done() and not exited.done():
+                    return await self._stop(tasks.create_task(self._drain(host, edge)), twice, host)
+                await edge.lost()
+                code = await host.stop(self._settings.host_grace_s)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(reports), 1.0)  # its last words
+                return self._died(code)
+            finally:
+                for task in (reports, *others):
+                    task.cancel()
+
+    async def _listen(self, host: HostProcess, edge: EdgeServer) -> None:
+        """Take the host's status lines."""
+        async for message in host.status():
+            if "phase" in message:
+                self._kernel.phase = str(message["phase"])
+                self._progress.phase(self._kernel.phase)
+            elif "error" in message:
+                self._error = (str(message["error"]), int(message.get("exit", EXIT_DEVICE_LOST)))
+            elif "ready" in message:
+                try:
+                    await self._kernel.open()
+                except SymphonyError as e:
+                    self._error = (str(e), EXIT_DEVICE_LOST)
+                    self._kernel.close()
+                    return
+                await edge.ready()
+                self._progress.ready(message["ready"] or {})
+
+    async def _drain(self, host: HostProcess, edge: EdgeServer) -> None:
+        self._progress.stopping(self._settings.grace_s)
+        await edge.stop(self._settings.grace_s)
+        await host.stop(self._settings.host_grace_s)
+
+    async def _stop(self, drain: asyncio.Task[None], twice: asyncio.Task[bool], host: HostProcess) -> int:
+        await asyncio.wait((drain, twice), return_when=asyncio.FIRST_COMPLETED)
+        if drain.done():
+            return 0
+        host.kill()
+        drain.cancel()
+        return EXIT_STOPPED_AT_ONCE
+
+    def _died(self, code: int) -> int:
+        if self._error:
+            message, code = self._error
+        else:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            message, code = f"the kernel host ended by {how}{_last_lines(self._settings.host_log)}", EXIT_DEVICE_LOST
+        self._progress.failed(message)
+        return code or EXIT_DEVICE_LOST
+
+
+@contextmanager
+def _opened(log: Path | None) -> Iterator[IO[bytes] | None]:
+    if log is None:
+        yield None
+    else:
+        with log.open("wb") as file:
+            yield file
+
+
+def _last_lines(log: Path | None, num_lines: int = 15) -> str:
+    if log is None or not log.exists():
+        return ""
+    lines = log.read_text(errors="replace").splitlines()[-num_lines:]
+    return f"; the end of {log}:\n  " + "\n  ".join(lines) if lines else ""
