@@ -3,9 +3,9 @@
     bytes --FrameReader--> frame --read_call--> Call(id, op, tid, a: raw) --read_args--> Forward(fd=3, tokens=...)
     bytes --FrameReader--> frame --read_answer--> Answer(id, ok | err | part | signal) --read_result--> ForwardResult(...)
 
-A call is decoded in two steps, so that a frame whose arguments are wrong still has an id to answer. Each step is one pass in C. The
-arguments are read twice: once for their *shape* (unknown names, at any depth, and arrays longer than `MAX_ITEMS` are refused without
-building anything) and once typed. Nesting is bounded by msgspec's own recursion guard.
+A call is decoded in two steps, so that a frame whose arguments are wrong still has an id to answer. Each step is one pass in C.
+The arguments are read twice: once for their *shape* (unknown names, at any depth, and arrays longer than `MAX_ITEMS` are refused
+without building anything) and once typed. Nesting is bounded by msgspec's own recursion guard.
 The only module of the package that imports msgspec; never pickle. The format is described at the top of abi/calls.py.
 """
 
@@ -58,7 +58,8 @@ class Program:
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What the kernel sends: exactly one of the fields after `id` is set (true). Unknown fields are ignored: a newer server may add some."""
+    """What the kernel sends: exactly one of the fields after `id` is set (true). Unknown fields are ignored: a newer server may
+    add some."""
 
     id: Id = 0
     ok: Raw = _NOTHING
@@ -255,8 +256,7 @@ def _shape_of(hint: Any, depth: int) -> Any:
         inner = [a for a in args if a is not type(None)]
         return _shape_of(inner[0], depth) if len(inner) == 1 else Raw
     if origin is tuple:
-        item = _shape_of(args[0], depth)
-        return Annotated[list[item], Meta(max_length=MAX_ITEMS)] | None
+        return Annotated[types.GenericAlias(list, (_shape_of(args[0], depth),)), Meta(max_length=MAX_ITEMS)] | None
     if origin is dict:
         return Annotated[dict[args[0], Raw], Meta(max_length=MAX_ITEMS)] | None  # type: ignore[valid-type]
     if is_dataclass(hint) and depth > 0:

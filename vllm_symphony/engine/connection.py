@@ -4,7 +4,8 @@
     socket <- one send a turn <- out <- queue(frame)
 
 Nothing here blocks, and each peer gets at most its share of a turn, so a peer that is slow, stuck or flooding delays only itself:
-above `HIGH_WATER_BYTES` of unread replies its calls are not read any more; one that lets `CUT_OFF_BYTES` pile up is cut off.
+above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up is
+cut off.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Connection:
     """Owns its socket. `pid` is set once the peer is known to the kernel."""
 
     __slots__ = (
-        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_sock", "closed", "out_bytes", "overrun",
+        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock", "closed", "out_bytes", "overrun",
         "pid", "role",
     )  # fmt: skip
 
@@ -67,11 +68,14 @@ class Connection:
         self._backlog: deque[bytes] = deque()
         self._out: deque[bytes | memoryview] = deque()
         self._dirty = False
+        self._scheduled = False
         self._interest = READABLE
         poll.watch(self._fd, self._ready)
 
     def queue(self, data: bytes) -> None:
         """Send `data` at the end of the turn. Past the cut-off it is dropped, and the connection with it."""
+        if self.closed:
+            return
         if self.out_bytes > CUT_OFF_BYTES:
             self.overrun = True
         else:
@@ -84,17 +88,14 @@ class Connection:
     def flush(self) -> None:
         """Send what the socket takes now, in one system call."""
         self._dirty = False
-        if self.closed:
+        out = self._out
+        if self.closed or not out:
             return
         if self.overrun:
             self._owner.lost(self, InvalidArgument(f"cut off: {self.out_bytes} bytes of replies were not read"))
             return
-        out = self._out
         try:
-            if len(out) == 1:
-                sent = self._sock.send(out[0])
-            else:
-                sent = self._sock.sendmsg(islice(out, _CHUNKS_PER_SEND))
+            sent = self._sock.send(out[0]) if len(out) == 1 else self._sock.sendmsg(islice(out, _CHUNKS_PER_SEND))
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -102,15 +103,17 @@ class Connection:
             return
         self._sent(sent)
         self._set_interest()
+        if self._backlog:
+            self._schedule()
 
     def work(self) -> None:
-        """Hand out one turn's share of the calls that were received."""
+        """Hand out one turn's share of the calls that were received, none while too many replies are unread."""
+        self._scheduled = False
         for _ in range(CALLS_PER_TURN):
-            if not self._backlog or self.closed:
-                return
+            if not self._backlog or self.out_bytes > HIGH_WATER_BYTES or self.closed:
+                break
             self._owner.take_call(self, self._backlog.popleft())
-        if self._backlog and not self.closed:
-            self._owner.unfinished(self)
+        self._schedule()
 
     def close(self) -> None:
         """Idempotent; unsent replies are dropped."""
@@ -130,6 +133,12 @@ class Connection:
             with contextlib.suppress(OSError):
                 self._sock.sendmsg(islice(self._out, _CHUNKS_PER_SEND))
         self.close()
+
+    def _schedule(self) -> None:
+        """Ask for another turn if there are calls that may be handed out."""
+        if self._backlog and not self._scheduled and self.out_bytes <= HIGH_WATER_BYTES:
+            self._scheduled = True
+            self._owner.unfinished(self)
 
     def _ready(self, mask: int) -> None:
         if mask & WRITABLE and self._out:

@@ -3,7 +3,7 @@
     launch, kill --queue--> SOCK_SEQPACKET --> python -m vllm_symphony.runtime.zygote
     on_started, on_exited, on_failed, on_lost <--
 
-The messages are described in abi/launch.py, the other end in runtime/zygote.py. The server is a process of its own, because a process
+The messages are described in abi/launch.py, the other end in runtime/zygote.py. The server is a process of its own, because one
 with an engine's threads and gigabytes cannot be forked safely or quickly. If it dies, its programs die with it, and the next launch
 starts another one.
 """
@@ -30,7 +30,7 @@ _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
 
 class Observer(Protocol):
-    """Who hears of programs' ends. Each program that was launched ends with exactly one `on_exited` or `on_failed`, or `on_lost`."""
+    """Who hears of programs' ends. A program that was launched ends with one `on_exited` or `on_failed`, or with `on_lost`."""
 
     def on_started(self, pid: Pid, os_pid: int) -> None: ...
     def on_exited(self, pid: Pid, code: int, cpu_s: float) -> None: ...

@@ -3,8 +3,8 @@
     pipe (64 KiB, the system's) --at most the allowance--> decoder --whole lines--> kernel.output
 
 A program that prints faster than its allowance waits in `write`: the pipe is full and nobody reads it. So a program may print a
-gigabyte and our memory does not grow. Text is cut behind a line's end where there is one; a line that is not finished is shown after
-`TAIL_HOLD_NS`, so a prompt without a newline appears too.
+gigabyte and our memory does not grow. Text is cut behind a line's end where there is one; a line that is not finished is shown
+after `TAIL_HOLD_NS`, so a prompt without a newline appears too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 class Allowance:
     """A token bucket in bytes: `rate` per second, at most a quarter of a second of it at once."""
 
-    __slots__ = ("_bytes", "_burst", "_rate", "_t_ns")
+    __slots__ = ("_burst", "_bytes", "_rate", "_t_ns")
 
     def __init__(self, rate: int, now_ns: int) -> None:
         self._rate = rate

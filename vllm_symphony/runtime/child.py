@@ -2,9 +2,9 @@
 
     fork -> own group, no foreign files, quiet limits -> first frame: the program -> load -> run -> `exit` frame -> os._exit
 
-File descriptors afterwards: 0 /dev/null, 1 and 2 pipes to the reactor, 3 the socket to the kernel. The exit code says how it ended:
-0 it returned, 1 it raised, 2 it is no program or the arguments do not fit, 130 it was cancelled; SystemExit is honoured. Confinement
-(rlimits, Landlock, seccomp) will sit between the two first steps.
+File descriptors afterwards: 0 /dev/null, 1 and 2 pipes to the reactor, 3 the socket to the kernel. The exit code says how it
+ended: 0 it returned, 1 it raised, 2 it is no program or the arguments do not fit, 130 it was cancelled; SystemExit is honoured.
+Confinement (rlimits, Landlock, seccomp) will sit between the first two steps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import inspect
 import json
 import os
@@ -23,7 +24,7 @@ import sys
 from typing import Any
 
 from vllm_symphony.abi.calls import Exit
-from vllm_symphony.abi.codec import FrameReader, Program, call_frame, read_answer
+from vllm_symphony.abi.codec import FrameReader, Program, read_answer
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.runtime import loader
 from vllm_symphony.runtime.transport import SocketTransport
@@ -46,13 +47,12 @@ def main(parent: int, link: int, stdout: int, stderr: int) -> int:
     random.seed(program.seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(program.seed & 0xFFFFFFFF)
-    end = run(program, SocketTransport(sock, reader, later))
+    transport = SocketTransport(sock, reader, later)
+    end = run(program, transport)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    with contextlib.suppress(OSError):
-        sock.setblocking(True)
-        sock.sendall(call_frame(0, "exit", end))
+    transport.send_last("exit", end)
     return end.code
 
 
@@ -63,11 +63,11 @@ def run(program: Program, transport: SocketTransport) -> Exit:
     except BadProgram as e:
         print(e.message, file=sys.stderr)
         return Exit(2, error=_last_line(e.message), reason="program")
-    except BaseException as e:
+    except BaseException as e:  # noqa: BLE001  the process boundary
         return _failure(e)
     try:
-        value = asyncio.run(_drive(entry, kwargs, transport))
-    except BaseException as e:
+        value = asyncio.run(_drive(entry, kwargs, transport, program.seed))
+    except BaseException as e:  # noqa: BLE001  the process boundary
         return _failure(e)
     try:
         return Exit(0, value=json.dumps(value, ensure_ascii=False, allow_nan=False))
@@ -77,7 +77,7 @@ def run(program: Program, transport: SocketTransport) -> Exit:
         return Exit(1, error=message, reason="exception")
 
 
-async def _drive(entry: Any, kwargs: dict[str, Any], transport: SocketTransport) -> Any:
+async def _drive(entry: Any, kwargs: dict[str, Any], transport: SocketTransport, seed: int) -> Any:
     """The program's main task. TERM cancels it, once."""
     task = asyncio.current_task()
     assert task is not None
@@ -85,7 +85,7 @@ async def _drive(entry: Any, kwargs: dict[str, Any], transport: SocketTransport)
     with contextlib.suppress(ImportError):
         from vllm_symphony.lip.transport import bind
 
-        bind(transport)
+        bind(transport, seed=seed)
     await asyncio.sleep(0)  # a TERM that came before the loop was there
     result = entry(**kwargs)
     return await result if inspect.isawaitable(result) else result
@@ -128,7 +128,10 @@ def _take_files(link: int, stdout: int, stderr: int) -> None:
     null = _dup_above(os.open(os.devnull, os.O_RDWR))
     for number, fd in enumerate((null, stdout, stderr, link)):
         os.dup2(fd, number, inheritable=number < SOCKET_FD)
-    os.closerange(SOCKET_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > SOCKET_FD:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(name))
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(0, "r"), os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace"),
         os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace"),
@@ -137,8 +140,6 @@ def _take_files(link: int, stdout: int, stderr: int) -> None:
 
 
 def _dup_above(fd: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 

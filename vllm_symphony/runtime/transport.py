@@ -11,7 +11,9 @@ lost every call in flight, and every later one, raises DeviceLost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -56,10 +58,12 @@ class SocketTransport:
         self._unsent = bytearray()
         self._lost: str | None = None
         self._on_term: Callable[[], Any] = lambda: None
+        self._thread = 0
 
     def start(self, on_term: Callable[[], Any] = lambda: None) -> None:
         """Serve the running loop. `on_term` is called at the first TERM only."""
         self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._on_term = on_term
         self._sock.setblocking(False)
         self.loop.add_reader(self._sock, self._readable)
@@ -83,15 +87,27 @@ class SocketTransport:
         return future
 
     def post(self, op: str, args: object, *, tid: int = 0) -> None:
-        """Send a call without an answer. Its order among the other calls is kept; after a loss it does nothing."""
-        if self._lost is None:
-            self._send(call_frame(0, op, args, tid))
+        """Send a call without an answer, from any thread. Its order among the caller's is kept; after a loss it does nothing."""
+        data = call_frame(0, op, args, tid)
+        if threading.get_ident() == self._thread:
+            self._send(data)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(self._send, data)
+
+    def send_last(self, op: str, args: object) -> None:
+        """Send what is still unsent and this call, waiting as long as it takes; the loop has ended."""
+        with contextlib.suppress(OSError):
+            self._sock.setblocking(True)
+            self._sock.sendall(bytes(self._unsent) + call_frame(0, op, args))
 
     def close(self) -> None:
         """Stop; calls in flight raise DeviceLost. Idempotent."""
         self._lose("the transport was closed")
 
     def _send(self, data: bytes) -> None:
+        if self._lost is not None:
+            return
         if self._unsent:
             self._unsent += data
             return
@@ -150,8 +166,11 @@ class SocketTransport:
             return
         if answer.err is not None:
             call.set_exception(error_of(answer.err))
-        else:
+            return
+        try:
             call.set_result(read_result(call.op, answer.ok))
+        except SymphonyError as e:  # a server of another minor version
+            call.set_exception(e)
 
     def _lose(self, message: str) -> None:
         if self._lost is not None:

@@ -15,8 +15,10 @@ Prior art: Android's zygote, Chrome's, Python's multiprocessing.forkserver.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -69,17 +71,21 @@ class Zygote:
         return True
 
     def _launch(self, pid: int, fds: list[int]) -> None:
+        parent, os_pid = os.getpid(), -1
         try:
             if len(fds) != FDS_PER_LAUNCH:
-                raise OSError(24, "file descriptors were lost on the way")  # EMFILE: the kernel drops what does not fit
-            parent = os.getpid()
+                raise OSError(errno.EMFILE, "file descriptors were lost on the way")  # the system drops what does not fit
             os_pid = os.fork()
-        except OSError as e:
-            self._tell(Record(Verb.FAILED, pid, e.errno or 0))
-        else:
             if os_pid == 0:
                 self._become_program(parent, fds)
-            self._watch(pid, os_pid)
+            pidfd = os.pidfd_open(os_pid)
+        except OSError as e:
+            if os_pid > 0:
+                os.kill(os_pid, signal.SIGKILL)
+                os.waitpid(os_pid, 0)
+            self._tell(Record(Verb.FAILED, pid, e.errno or 0))
+        else:
+            self._watch(pid, os_pid, pidfd)
         for fd in fds:
             os.close(fd)
 
@@ -92,7 +98,7 @@ class Zygote:
             from vllm_symphony.runtime import child
 
             code = child.main(parent, *fds)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  the process boundary
             sys.excepthook(*sys.exc_info())
         finally:
             with contextlib.suppress(BaseException):
@@ -101,10 +107,7 @@ class Zygote:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _watch(self, pid: int, os_pid: int) -> None:
-        with contextlib.suppress(OSError):
-            os.setpgid(os_pid, os_pid)  # the child does it too: whoever comes first, so that a kill reaches its group at once
-        pidfd = os.pidfd_open(os_pid)
+    def _watch(self, pid: int, os_pid: int, pidfd: int) -> None:
         self._os_pid[pid] = os_pid
         self._pid_of[pidfd] = pid
         self._poll.register(pidfd, select.EPOLLIN)
@@ -116,6 +119,7 @@ class Zygote:
         if os_pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(os_pid, signal.SIGKILL)
+            os.kill(os_pid, signal.SIGKILL)  # it may not have made its group yet
 
     def _reap(self, pidfd: int) -> None:
         pid = self._pid_of.pop(pidfd)
@@ -157,6 +161,8 @@ def main() -> None:
     control.setblocking(True)
     os.environ.pop("PYTHONPATH", None)
     sys.argv = ["program"]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one pidfd for each program
     warm_up()
     Zygote(control).serve()
 
