@@ -2,8 +2,8 @@
 
     submitted --CancelJob?--> exactly one completion --> retired: the file is free again, the call answered
 
-A job outlives its call when the process ends first; it then finishes for the file's sake alone, because the device may have done the
-work by the time the cancellation arrives, and what the device holds and what the kernel knows of a file must stay the same.
+A job outlives its call when the process ends first; it then finishes for the file's sake alone, because the device may have done
+the work by the time the cancellation arrives, and what the device holds and what the kernel knows of a file must stay the same.
 """
 
 from __future__ import annotations

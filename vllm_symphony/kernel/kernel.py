@@ -113,8 +113,8 @@ class Kernel(Machine):
             lifecycle.note(self, process, kind, text, now_ns)
             self.flush(now_ns)
 
-    def exited(self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: str | None = None) -> None:
-        """The OS process is gone, or could not be started: `code` as a shell shows it (128 + n for signal n)."""
+    def exited(self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: SymphonyError | str | None = None) -> None:
+        """The OS process is gone, or could not be started: `code` as a shell shows it (128 + n), `error` the host's word."""
         process = self.processes.get(pid)
         if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
             process.cpu_s += cpu_s

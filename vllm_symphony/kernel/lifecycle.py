@@ -15,13 +15,13 @@ from hashlib import blake2b
 
 from vllm_symphony.abi.calls import WaitResult
 from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessState, Signal
-from vllm_symphony.errors import NoChild, WouldBlock
+from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, SymphonyError, WouldBlock
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 
-DEVICE_LOST = 70
+BAD_PROGRAM, DEVICE_LOST = 2, 70
 
 
 def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> Process:
@@ -88,19 +88,24 @@ def kill(m: Machine, process: Process, now_ns: int) -> None:
         m.abandon(call, now_ns)
 
 
-def status_of(process: Process, code: int, error: str | None) -> ExitStatus:
-    """How it ended, from what it reported itself, what was done to it, and its OS exit code (128 + n for signal n)."""
+def status_of(process: Process, code: int, error: SymphonyError | str | None) -> ExitStatus:
+    """How it ended: by what was done to it, by its own report, or by its OS exit code and the host's word."""
     reported = process.reported
     if process.lost is not None:
         return ExitStatus(DEVICE_LOST, "device", error=process.lost)
+    if reported is None and isinstance(error, SymphonyError):
+        if isinstance(error, DeviceLost):
+            return ExitStatus(DEVICE_LOST, "device", error=error.message)
+        if isinstance(error, BadProgram):
+            return ExitStatus(BAD_PROGRAM, "program", error=error.message)
     if reported is None:
         if code == 0:
             reason = "exit"
         elif code > 128:
             reason = "signal"
         else:
-            reason = "program" if code == 2 else "exception"
-        reported = ExitStatus(code, reason, error=error)
+            reason = "program" if code == BAD_PROGRAM else "exception"
+        reported = ExitStatus(code, reason, error=None if error is None else str(error))
     if process.is_orphan and reported.code:
         return ExitStatus(reported.code, "orphan", reported.value, reported.error)
     return reported

@@ -2,8 +2,8 @@
 
     fd 3 --> OpenFile(inode, writable)      numbers from 3 upward, never used twice in a process
 
-POSIX gives the lowest free number; we do not: a program's tasks run at the same time, and a task that still holds a closed fd must get
-EBADF, not somebody else's file. An edge process acts for many principals, so its fds belong to the one that opened them.
+POSIX gives the lowest free number; we do not: a program's tasks run at the same time, and one that still holds a closed fd must
+get EBADF, not somebody else's file. An edge process acts for many principals, so its fds belong to the one that opened them.
 """
 
 from __future__ import annotations

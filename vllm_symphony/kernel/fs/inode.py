@@ -12,7 +12,6 @@ nobody sees tokens of a forward that may still fail. A file lives while it has a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from itertools import pairwise
 
 from vllm_symphony.abi.types import Credentials, FileStat, Ino, JobId
@@ -104,11 +103,12 @@ class Inode:
     def positions(self, offset: int, stop: int) -> list[int]:
         """Positions of tokens [offset, stop)."""
         result: list[int] = []
-        ends: Sequence[int] = [index for index, _ in self.runs[1:]] + [len(self.tokens)]
-        for (index, position), end in zip(self.runs, ends, strict=True):
+        end = len(self.tokens)
+        for index, position in reversed(self.runs):
             low, high = max(index, offset), min(end, stop)
             if low < high:
-                result.extend(range(position + low - index, position + high - index))
+                result[:0] = range(position + low - index, position + high - index)
+            end = index
         return result
 
     def num_pages(self, page_size: int) -> int:
