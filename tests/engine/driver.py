@@ -177,7 +177,7 @@ class Driver:
         def look() -> None:
             d, s = self.host.device, self.host.scheduler
             d.check()
-            assert not d.table.files and not d.by_id and not d.jobs and not d.finished, (d.table.files, d.by_id)
+            assert not d.table.files and not d.by_id and not d.jobs and not d.finished, (d.table.files, d.by_id, d.jobs, d.finished)
             assert not s.requests and not s.running and not s.parked
             assert d.table.pool.get_num_free_blocks() == d.table.num_pages
             d.drop_rows_now()

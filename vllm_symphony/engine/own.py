@@ -23,6 +23,7 @@ from vllm_symphony.errors import DeviceLost, NotSupported
 from vllm_symphony.kernel.effect import Completion, DeviceEffect, JobFailed, TextJob
 
 MAX_TOP_K = 1024
+GOODBYE_S = 0.02
 
 
 def prepare_environment() -> None:
@@ -184,6 +185,8 @@ class OwnHost:
                 if not self.scheduler.has_requests():
                     self._sleep()
                     continue
+                if not self.scheduler.has_unfinished_requests() and self._mail.wait(GOODBYE_S):
+                    continue  # only goodbyes to requests that ended: they ride on the next step, or go alone a little later
                 outputs, executed = self.core.step_fn()
                 self.core.post_step(executed)
                 if outputs:
@@ -229,6 +232,7 @@ class OwnHost:
     def _run_thread_calls(self) -> None:
         while self._thread_calls:
             fn, done, box = self._thread_calls.pop(0)
+            self.device.take_mail()
             try:
                 box += ["value", fn()]
             except Exception as error:  # handed to the thread that asked
