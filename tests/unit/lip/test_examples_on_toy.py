@@ -35,7 +35,7 @@ def test_every_example_runs_with_its_defaults_and_leaves_no_file(name):
     result, toy = play(name, **needed)
 
     assert result
-    assert not toy.fds
+    assert not toy.left_open
     assert not toy.machine.names
 
 

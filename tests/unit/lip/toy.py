@@ -149,6 +149,7 @@ class ToyTransport:
         self.hold: set[str] = set()
         self.release = asyncio.Event()
         self.cancelled: list[str] = []
+        self.left_open: set[int] = set()  # when the program ended
 
     def ops(self) -> list[str]:
         return [op for op, _, _ in self.log]
@@ -462,6 +463,7 @@ async def run(toy: ToyTransport, main: Callable[..., Any], args: dict[str, Any] 
         result = main(**(args or {}))
         return await result if inspect.isawaitable(result) else result
     finally:
+        toy.left_open = set(toy.fds)
         toy.fds.clear()
 
 
