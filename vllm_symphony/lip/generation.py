@@ -10,6 +10,7 @@ Every token that was returned is in the file. Like a coroutine, a `Generation` r
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,8 @@ class Generation:
             self._reply.cancel()
 
     def __del__(self) -> None:
+        if self._reply is None:
+            warnings.warn(f"generate on {self._file!r} was never awaited: nothing ran", RuntimeWarning, source=self, stacklevel=2)
         self.cancel()  # a loop that was left by `break`: nobody can see the rest
 
     def _start(self, *, stream: bool) -> asyncio.Future[Any]:

@@ -11,7 +11,7 @@ from vllm_symphony.abi.types import Grammar, Predicate, pack_tokens
 def test_comparisons_make_predicates():
     assert (lip.entropy > 2).data == Predicate("entropy", 2.0)
     assert (lip.top1 < 0.4).data == Predicate("top1", 0.4, below=True)
-    assert (0.1 > lip.margin).data == Predicate("margin", 0.1, below=True)
+    assert (lip.margin < 0.1).data == Predicate("margin", 0.1, below=True)
     assert (lip.mass([1, 2]) > 0.5).data == Predicate("mass", 0.5, tokens=pack_tokens([1, 2]))
     assert lip.best_in([7]).data == Predicate("top1_in", tokens=pack_tokens([7]))
     assert lip.after(8).data == Predicate("after", 8.0)

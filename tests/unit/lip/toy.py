@@ -20,11 +20,30 @@ from typing import Any
 from vllm_symphony.abi import calls as c
 from vllm_symphony.abi.draw import uniform
 from vllm_symphony.abi.types import (
-    Distribution, ExitStatus, FileStat, ModelInfo, OpenFlags, Predicate, ProcessStat, Sampler, Usage, pack_floats, pack_tokens,
-    unpack_floats, unpack_tokens,
+    Distribution,
+    ExitStatus,
+    FileStat,
+    ModelInfo,
+    OpenFlags,
+    Predicate,
+    ProcessStat,
+    Sampler,
+    Usage,
+    pack_floats,
+    pack_tokens,
+    unpack_floats,
+    unpack_tokens,
 )  # fmt: skip
 from vllm_symphony.errors import (
-    BadFile, FileBusy, FileExists, InvalidArgument, NoSuchFile, NoSuchProcess, NotSupported, StaleFile, SymphonyError,
+    BadFile,
+    FileBusy,
+    FileExists,
+    InvalidArgument,
+    NoSuchFile,
+    NoSuchProcess,
+    NotSupported,
+    StaleFile,
+    SymphonyError,
 )  # fmt: skip
 from vllm_symphony.lip import transport
 
@@ -156,9 +175,7 @@ class ToyTransport:
 
     # ---- the Transport protocol
 
-    def call(
-        self, op: str, args: object, *, tid: int, on_part: Callable[[object], None] | None = None
-    ) -> asyncio.Future[Any]:
+    def call(self, op: str, args: object, *, tid: int, on_part: Callable[[object], None] | None = None) -> asyncio.Future[Any]:
         assert type(args) is c.CALLS[op].args, f"{op} takes {c.CALLS[op].args}, not {args}"
         self.log.append((op, tid, args))
         task = asyncio.get_running_loop().create_task(self._answer(op, args, on_part))
@@ -399,7 +416,7 @@ class ToyTransport:
             if not task.cancelled():
                 raise
             status = ExitStatus(130, "cancelled")
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001  a program may crash only itself
             status = ExitStatus(1, "exception", error=f"{type(e).__name__}: {e}")
         del self.machine.processes[a.pid]
         return c.WaitResult(a.pid, status, self.process(a.pid))
