@@ -253,14 +253,14 @@ def _shape(cls: type, depth: int) -> type:
 def _shape_of(hint: Any, depth: int) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        inner = [a for a in args if a is not type(None)]
-        return _shape_of(inner[0], depth) if len(inner) == 1 else Raw
+        shape = _shape_of(args[0], depth) if len(args) == 2 and args[1] is type(None) else Raw
+        return shape if shape is Raw else shape | None
     if origin is tuple:
-        return Annotated[types.GenericAlias(list, (_shape_of(args[0], depth),)), Meta(max_length=MAX_ITEMS)] | None
+        return Annotated[types.GenericAlias(list, (_shape_of(args[0], depth),)), Meta(max_length=MAX_ITEMS)]
     if origin is dict:
-        return Annotated[dict[args[0], Raw], Meta(max_length=MAX_ITEMS)] | None  # type: ignore[valid-type]
+        return Annotated[dict[args[0], Raw], Meta(max_length=MAX_ITEMS)]  # type: ignore[valid-type]
     if is_dataclass(hint) and depth > 0:
-        return _shape(hint, depth) | None  # type: ignore[arg-type]
+        return _shape(hint, depth)  # type: ignore[arg-type]
     return Raw
 
 

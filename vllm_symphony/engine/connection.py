@@ -4,8 +4,8 @@
     socket <- one send a turn <- out <- queue(frame)
 
 Nothing here blocks, and each peer gets at most its share of a turn, so a peer that is slow, stuck or flooding delays only itself:
-above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up is
-cut off.
+above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up
+is cut off.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Connection:
     """Owns its socket. `pid` is set once the peer is known to the kernel."""
 
     __slots__ = (
-        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock", "closed", "out_bytes", "overrun",
-        "pid", "role",
+        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
+        "closed", "out_bytes", "overrun", "pid", "role",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:

@@ -237,7 +237,7 @@ class Reactor:
                 if carry is not None:
                     carry(effect)
                 else:
-                    self._for_device.append(effect)
+                    self._for_device.append(effect)  # type: ignore[arg-type]
         self._carrying = False
 
     def _reply(self, effect: Reply) -> None:

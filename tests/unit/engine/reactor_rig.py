@@ -12,7 +12,8 @@ from typing import Any
 from vllm_symphony.abi.calls import Done, ForwardResult, Hello, PidResult, ReadResult
 from vllm_symphony.abi.codec import FrameReader, call_frame, error_of, read_answer, read_part, read_result
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Distribution, ModelInfo
-from vllm_symphony.kernel.effect import ForwardDone, ForwardJob, Launch, Reply, ReplyError, Signalled
+from vllm_symphony.errors import Interrupted
+from vllm_symphony.kernel.effect import CancelJob, ForwardDone, ForwardJob, JobFailed, Launch, Reply, ReplyError, Signalled
 
 WAIT_S = 20.0
 MODEL = ModelInfo("scripted", 512, 1024, 16, 64, 20, (0,))
@@ -20,12 +21,14 @@ ROW = Distribution(0, b"\0" * 80, b"\0" * 80, 0.0, 0.0)
 
 
 class EchoDevice:
-    """Answers each forward from a thread of its own."""
+    """Answers each forward from a thread of its own; while `hold` is set it answers nothing but a cancel."""
 
     model = MODEL
 
     def __init__(self, row: Distribution = ROW) -> None:
         self.row = row
+        self.hold = False
+        self._held: set[int] = set()
         self.batches: list[list[Any]] = []
         self.on_death: Callable[[BaseException], None] = lambda e: None
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -51,7 +54,15 @@ class EchoDevice:
     def _main(self, on_completions: Any) -> None:
         while (batch := self._inbox.get()) is not None:
             self.batches.append(batch)
-            done = [ForwardDone(e.job, (self.row,)) for e in batch if isinstance(e, ForwardJob)]
+            done: list[Any] = []
+            for e in batch:
+                if isinstance(e, ForwardJob) and self.hold:
+                    self._held.add(e.job)
+                elif isinstance(e, ForwardJob):
+                    done.append(ForwardDone(e.job, (self.row,) * len(e.outputs)))
+                elif isinstance(e, CancelJob) and e.job in self._held:
+                    self._held.remove(e.job)
+                    done.append(JobFailed(e.job, Interrupted("cancelled")))
             if done:
                 on_completions(done)
 

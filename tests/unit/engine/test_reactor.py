@@ -161,7 +161,7 @@ def test_garbage_ends_only_its_own_connection(reactor, kernel, client, path, gar
         pass
 
     gone(kernel, bad.pid)
-    answers = [a for a in iter(bad.answer, None)]
+    answers = list(iter(bad.answer, None))
     assert all(a.id == 0 and a.err.reason == "EINVAL" for a in answers)
     assert client.ask("getpid", NoArgs()).pid == client.pid
     bad.close()
@@ -302,9 +302,7 @@ def test_an_error_of_the_kernel_ends_the_reactor_cleanly(kernel, device, path):
     heard: list[BaseException] = []
     died = threading.Event()
     kernel.tick = lambda now_ns: 1 // 0
-    reactor = Reactor(
-        kernel, device, socket_path=path, principal="ann", on_death=lambda e: (heard.append(e), died.set())
-    )
+    reactor = Reactor(kernel, device, socket_path=path, principal="ann", on_death=lambda e: (heard.append(e), died.set()))
     reactor.start()
     c = Client(path)
     kernel.deadline_ns = 0

@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import psutil
 import pytest
 
 from tests.unit.engine.reactor_rig import WAIT_S, EchoDevice, Footprint, ScriptedKernel
@@ -55,7 +56,7 @@ def test_a_program_prints_emits_computes_and_returns(rig, run):
     assert kernel.text(pid, "stdout") == "hello\n" and kernel.text(pid, "stderr") == "oops\n"
     assert kernel.exit_call(pid).value == "[5, 1]"
     mine = [x for x in kernel.diary if x[1] == pid]
-    assert [x[0] for x in mine][0] == "started" and mine[-1][0] == "exited"
+    assert mine[0][0] == "started" and mine[-1][0] == "exited"
     printed = next(i for i, x in enumerate(mine) if x[0] == "output")
     assert printed < next(i for i, x in enumerate(mine) if x[0] == "call" and x[2] == "emit")  # in the program's order
     assert mine[-1][3] > 0  # CPU seconds
@@ -180,7 +181,7 @@ def test_a_loop_that_never_ends_is_killed_with_its_group(rig, run):
     assert code(kernel, pid) == 137
     for os_pid in os_pids:
         deadline = time.monotonic() + WAIT_S
-        while os.path.exists(f"/proc/{os_pid}") and open(f"/proc/{os_pid}/stat").read().split()[2] != "Z":
+        while psutil.pid_exists(os_pid) and psutil.Process(os_pid).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             os.sched_yield()
 
