@@ -44,7 +44,7 @@ class EventRing:
         if seq < first:
             part.append(ProcessEvent(first - 1, self._events[0].t_ns, "gap", str(first - seq), self._pid))
             seq = first
-        room = max_bytes
+        room = max_bytes - sum(len(event.text) for event in part)
         for index in range(seq - first, len(self._events)):
             event = self._events[index]
             room -= len(event.text)

@@ -163,15 +163,15 @@ def test_a_foreign_fd_is_ebadf(w: World) -> None:
     program = w.program()
 
     with pytest.raises(errors.BadFile):
-        w("read", pid=program, fd=fd)
+        w("read", by=program, fd=fd)
 
 
 def test_an_edge_keeps_the_fds_of_principals_apart(w: World) -> None:
     edge = w.kernel.connect(ADMIN, "edge", 0)
-    call = w.start("open", pid=edge, cred=OTHER, tokens=[1])
+    call = w.start("open", by=edge, cred=OTHER, tokens=[1])
     fd = w.result(call, edge).fd
 
-    mine = w.start("read", pid=edge, cred=ME, fd=fd)
+    mine = w.start("read", by=edge, cred=ME, fd=fd)
 
     with pytest.raises(errors.BadFile):
         w.result(mine, edge)
@@ -182,8 +182,8 @@ def test_modes_keep_other_principals_out(w: World) -> None:
     w("open", path="/private", tokens=[1], flags=CREAT)
     w("open", path="/shown", tokens=[1], flags=CREAT, mode=0o604)
 
-    assert w("open", pid=other, path="/shown").length == 1
-    assert [f.path for f in w("list", pid=other).files] == ["/shown"]
+    assert w("open", by=other, path="/shown").length == 1
+    assert [f.path for f in w("list", by=other).files] == ["/shown"]
     for op, args in (
         ("open", {"path": "/private"}),
         ("open", {"path": "/shown", "flags": RDWR}),
@@ -191,18 +191,18 @@ def test_modes_keep_other_principals_out(w: World) -> None:
         ("stat", {"path": "/private"}),
     ):
         with pytest.raises(errors.AccessDenied):
-            w(op, pid=other, **args)
+            w(op, by=other, **args)
     for op, args in (("unlink", {"path": "/shown"}), ("rename", {"old": "/shown", "new": "/x"})):
         with pytest.raises(errors.NotOwner):
-            w(op, pid=other, **args)
+            w(op, by=other, **args)
 
 
 def test_admin_passes_every_mode(w: World) -> None:
     admin = w.kernel.connect(ADMIN, "client", 0)
     w("open", path="/private", tokens=[1], flags=CREAT, mode=0)
 
-    assert w("open", pid=admin, path="/private", flags=RDWR).length == 1
-    w("unlink", pid=admin, path="/private")
+    assert w("open", by=admin, path="/private", flags=RDWR).length == 1
+    w("unlink", by=admin, path="/private")
 
 
 def test_fork_shares_what_the_source_holds(w: World) -> None:
@@ -335,5 +335,3 @@ def test_control_calls_wait_for_no_step(w: World) -> None:
     for op, args in (("append", {"tokens": [1]}), ("truncate", {"length": 0})):
         with pytest.raises(errors.FileBusy):
             w(op, fd=fd, **args)
-
-

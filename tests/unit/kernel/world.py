@@ -1,15 +1,15 @@
 """A kernel with a scripted device and a fake clock, for its tests.
 
 The device keeps tokens of its own, made from effects alone: `World.check` compares them with the kernel's files, so a test that ends
-with it has shown that the effects say what the kernel believes. Jobs wait until the test answers them (`step`, `fail`), or until it
-lets cancelled ones end (`reap`).
+with it has shown that the effects say what the kernel believes. Jobs wait until the test answers them (`step`, `fail`), or until
+it lets cancelled ones end (`reap`).
 """
 
 from collections import deque
 from typing import Any
 
 from vllm_symphony.abi.calls import CALLS
-from vllm_symphony.abi.types import Credentials, Distribution, ModelInfo, Pid, pack_tokens
+from vllm_symphony.abi.types import Credentials, Distribution, ModelInfo, Pid, pack_tokens, unpack_tokens
 from vllm_symphony.errors import Interrupted, SymphonyError
 from vllm_symphony.kernel import effect as e
 from vllm_symphony.kernel.kernel import Kernel
@@ -40,18 +40,24 @@ class World:
 
     # ---- calls
 
-    def start(self, op: str, *, pid: int | None = None, tid: int = 0, cred: Credentials | None = None, **args: Any) -> int:
-        """Make a call; its id. Lists become packed tokens where the ABI wants bytes."""
+    def start(self, op: str, *, by: int | None = None, tid: int = 0, cred: Credentials | None = None, **args: Any) -> int:
+        """Make a call of process `by` (default: the client); its id. Lists become packed tokens where the ABI wants bytes."""
         self.num_calls += 1
         packed = {key: pack_tokens(value) if isinstance(value, list | range) else value for key, value in args.items()}
-        pid = Pid(self.pid if pid is None else pid)
-        self.kernel.call(pid, self.num_calls, tid, op, CALLS[op].args(**packed), self.now_ns, cred)
+        self.kernel.call(Pid(self.pid if by is None else by), self.num_calls, tid, op, CALLS[op].args(**packed), self.now_ns, cred)
         self.drain()
         return self.num_calls
 
-    def __call__(self, op: str, *, pid: int | None = None, **args: Any) -> Any:
+    def call_with(self, op: str, args: object) -> Any:
+        """The same with the arguments' dataclass, for those that have a `tid` of their own."""
+        self.num_calls += 1
+        self.kernel.call(self.pid, self.num_calls, 0, op, args, self.now_ns)
+        self.drain()
+        return self.result(self.num_calls)
+
+    def __call__(self, op: str, *, by: int | None = None, **args: Any) -> Any:
         """Make a call that answers at once: its result, or its error raised."""
-        return self.result(self.start(op, pid=pid, **args), pid)
+        return self.result(self.start(op, by=by, **args), by)
 
     def result(self, call_id: int, pid: int | None = None) -> Any:
         reply = self.replies[self.pid if pid is None else pid, call_id]
@@ -67,19 +73,17 @@ class World:
 
     # ---- shorthands
 
-    def file(self, tokens: list[int] | range = range(5), *, pid: int | None = None) -> int:
+    def file(self, tokens: list[int] | range = range(5), *, by: int | None = None) -> int:
         """An anonymous file with these tokens: its fd."""
-        fd: int = self("open", pid=pid, tokens=tokens).fd
+        fd: int = self("open", by=by, tokens=tokens).fd
         return fd
 
-    def tokens(self, fd: int, pid: int | None = None) -> list[int]:
-        from vllm_symphony.abi.types import unpack_tokens
-
-        return unpack_tokens(self("read", pid=pid, fd=fd).tokens)
+    def tokens(self, fd: int, by: int | None = None) -> list[int]:
+        return unpack_tokens(self("read", by=by, fd=fd).tokens)
 
     def program(self, *, parent: int | None = None, **args: Any) -> int:
         """A running program: a child of `parent` (default: the client)."""
-        pid: int = self("spawn", pid=parent, **{"source": "async def main(): ...", **args}).pid
+        pid: int = self("spawn", by=parent, **{"source": "async def main(): ...", **args}).pid
         self.kernel.started(Pid(pid), 1000 + pid, self.now_ns)
         self.drain()
         return pid

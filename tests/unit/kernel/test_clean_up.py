@@ -1,0 +1,118 @@
+"""A process that ends in any state of any call leaves nothing."""
+
+import pytest
+
+from tests.unit.kernel.world import ME, World
+from vllm_symphony.abi.calls import CALLS, Forward
+from vllm_symphony.abi.types import OpenFlags, Pid, pack_tokens
+
+ENDS = ("killed", "exits", "vanishes before it reports", "loses the device", "vanishes and its device work succeeds")
+TOKENS = pack_tokens([1])
+
+
+def arguments(op: str, fd: int, pid: int, child: int) -> dict:
+    """Good arguments for each call; the ones that wait, do."""
+    return {
+        "hello": {"abi_major": 1, "abi_minor": 0},
+        "cancel": {"target": 1},
+        "open": {"tokens": TOKENS},
+        "truncate": {"fd": fd, "length": 1},
+        "append": {"fd": fd, "tokens": TOKENS},
+        "read": {"fd": fd},
+        "link": {"fd": fd, "path": "/new"},
+        "unlink": {"path": "/old"},
+        "rename": {"old": "/old", "new": "/new"},
+        "stat": {"fd": fd},
+        "forward": {"fd": fd, "tokens": TOKENS, "timeout_s": 50.0},
+        "forward_many": {"items": (Forward(fd, TOKENS, timeout_s=50.0), Forward(fd, TOKENS))},
+        "sample": {"fd": fd, "timeout_s": 50.0},
+        "logits": {"fd": fd},
+        "generate": {"fd": fd, "stream": True, "timeout_s": 50.0},
+        "tokenize": {"text": "a"},
+        "detokenize": {"tokens": TOKENS},
+        "render_chat": {"messages": "[]"},
+        "parse_tools": {"text": "a"},
+        "wait": {"pid": child, "timeout_s": 50.0},
+        "kill": {"pid": child},
+        "sleep": {"seconds": 50.0},
+        "emit": {"value": "1"},
+        "exit": {"code": 0},
+        "thread_end": {},
+        "thread_start": {},
+        "attach": {"pid": child},
+        "strace": {"pid": child, "follow": True},
+        **{name: {"fd": fd} for name in ("close", "dup", "fork")},
+    }.get(op, {})
+
+
+def started(w: World, op: str, kind: str) -> int:
+    """A process of that kind in the middle of `op`."""
+    pid = w.program() if kind == "program" else w.kernel.connect(ME, kind, 0)
+    child = w("spawn", by=pid, source="x").pid
+    w.kernel.started(Pid(child), 1, 0)
+    w("open", by=pid, path="/old", flags=int(OpenFlags.CREAT))
+    fd = w.file([1, 2], by=pid)
+    if op in ("thread_start", "thread_end"):
+        w.kernel.call(Pid(pid), 500, 0, op, CALLS[op].args(1), w.now_ns)
+        w.drain()
+    else:
+        w.start(op, by=pid, **arguments(op, fd, pid, child))
+    return pid
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("op", CALLS)
+def test_a_program_that_ends_in_a_call_leaves_nothing(op: str, how: str) -> None:
+    w = World()
+    w("open", path="/old", flags=int(OpenFlags.CREAT))
+    pid = started(w, op, "program")
+    w.check()
+
+    if how == "killed":
+        w("kill", pid=pid, signal="KILL")
+        w.check()
+        w.exited(pid, 137)
+    elif how == "exits":
+        w.start("exit", by=pid, code=0)
+        w.check()
+        w.exited(pid, 0)
+    elif how == "loses the device":
+        w.kernel.device_lost("gone", w.now_ns)
+        w.jobs.clear()
+        w.drain()
+        w.check()
+        w.exited(pid, 1)
+    else:
+        w.exited(pid, 139)
+    w.check()
+
+    end_all(w, succeed=how.endswith("succeeds"))
+    w.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["client", "edge"])
+@pytest.mark.parametrize("op", CALLS)
+def test_a_connection_that_vanishes_in_a_call_leaves_nothing(op: str, kind: str) -> None:
+    w = World()
+    w("open", path="/old", flags=int(OpenFlags.CREAT))
+    pid = started(w, op, kind)
+
+    w.disconnect(pid)
+    w.check()
+
+    end_all(w, succeed=False)
+    w.assert_empty()
+
+
+def end_all(w: World, succeed: bool) -> None:
+    """The device ends its work, the orphans end, the client goes."""
+    while succeed and w.jobs:
+        w.step()
+    w.reap()
+    w.check()
+    for process in list(w.kernel.processes.values()):
+        if process.kind == "program" and not process.has_ended:
+            w.exited(process.pid, 137)
+    w.disconnect()
+    w.reap()
+    w.jobs.clear()  # text of a dead process: the tokenizer's answer comes to nobody
