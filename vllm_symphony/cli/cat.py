@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from vllm_symphony.cli.command import natural
 from vllm_symphony.client.client import Client
 
 EXAMPLE = "symphony cat /kb/handbook --tokens --count 16"
@@ -13,8 +14,8 @@ EXAMPLE = "symphony cat /kb/handbook --tokens --count 16"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="the file's path")
     parser.add_argument("--tokens", action="store_true", help="token ids instead of text, separated by blanks")
-    parser.add_argument("--offset", type=int, default=0, metavar="N", help="begin at token N")
-    parser.add_argument("--count", type=int, metavar="N", help="at most N tokens")
+    parser.add_argument("--offset", type=natural, default=0, metavar="N", help="begin at token N")
+    parser.add_argument("--count", type=natural, metavar="N", help="at most N tokens")
     parser.add_argument("--json", action="store_true", help="tokens, positions, length and text as a JSON object")
 
 

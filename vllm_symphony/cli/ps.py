@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vllm_symphony.abi.types import ProcessStat
+from vllm_symphony.cli.command import natural
 from vllm_symphony.cli.moment import age, duration
 from vllm_symphony.cli.table import show
 from vllm_symphony.client.client import Client
@@ -27,7 +28,7 @@ COLUMNS = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", nargs="?", type=int, help="only this process")
+    parser.add_argument("pid", nargs="?", type=natural, help="only this process")
     parser.add_argument("-a", "--all", action="store_true", help="also those that ended")
     parser.add_argument("--json", action="store_true", help="a JSON array")
 

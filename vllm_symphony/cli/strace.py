@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from vllm_symphony.abi.types import CallRecord
 from vllm_symphony.cli import table
+from vllm_symphony.cli.command import natural
 from vllm_symphony.cli.moment import clock
 from vllm_symphony.client.client import Client
 
@@ -18,7 +19,7 @@ EXAMPLE = "symphony strace -f 12"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", nargs="?", type=int, help="only this process (default: all)")
+    parser.add_argument("pid", nargs="?", type=natural, help="only this process (default: all)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new calls; with a pid until it ends")
     parser.add_argument("--json", action="store_true", help="each call as a JSON line")
 

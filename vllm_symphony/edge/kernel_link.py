@@ -170,7 +170,7 @@ class _Socket(asyncio.Protocol):
         self.on_lost()
 
     def _answer(self, answer: Answer) -> None:
-        if answer.part is not None:
+        if answer.part:  # an absent Raw may come as an empty one
             self._parts.append(answer.part)
             self._wake.set()
             if len(self._parts) == MAX_PARTS_AHEAD:
@@ -181,7 +181,7 @@ class _Socket(asyncio.Protocol):
             return
         if answer.err is not None:
             future.set_exception(error_of(answer.err))
-        elif answer.ok is not None:
+        elif answer.ok:
             future.set_result(answer.ok)
 
     def _fail(self, error: SymphonyError) -> None:

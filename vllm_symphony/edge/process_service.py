@@ -8,7 +8,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from vllm_symphony.abi.calls import Attach, Kill, Ps, Spawn, Strace
+from vllm_symphony.abi.calls import Attach as AttachCall
+from vllm_symphony.abi.calls import Kill, Ps, Spawn, Strace
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
@@ -33,7 +34,7 @@ class ProcessService(ProcessServiceServicer):
         ended = False
         try:
             yield pb.RunResponse(pid=pid)
-            async with aclosing(self._events(Attach(pid), cred)) as parts:
+            async with aclosing(self._events(AttachCall(pid), cred)) as parts:
                 async for events in parts:
                     yield pb.RunResponse(events=events)
             ended = True
@@ -47,7 +48,7 @@ class ProcessService(ProcessServiceServicer):
         return pb.SpawnResponse(pid=(await self._kernel.call("spawn", _spawn(request.program), caller(context))).pid)
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
-        args = Attach(request.pid, max(request.from_seq, 1), request.follow)
+        args = AttachCall(request.pid, max(request.from_seq, 1), request.follow)
         async with aclosing(self._events(args, caller(context))) as parts:
             async for events in parts:
                 yield pb.AttachResponse(events=events)
@@ -57,7 +58,7 @@ class ProcessService(ProcessServiceServicer):
         cred = caller(context)
         try:
             async with asyncio.timeout(request.timeout_s if request.HasField("timeout_s") else None):
-                async with aclosing(self._events(Attach(request.pid, _NO_EVENT), cred)) as parts:
+                async with aclosing(self._events(AttachCall(request.pid, _NO_EVENT), cred)) as parts:
                     async for _ in parts:
                         pass
         except TimeoutError:
@@ -75,8 +76,8 @@ class ProcessService(ProcessServiceServicer):
         result = await self._kernel.call("ps", Ps(pid), caller(context))
         return to_message(result, pb.ListProcessesResponse())
 
-    async def _events(self, args: Attach, cred: Credentials) -> AsyncGenerator[list[pb.ProcessEvent], None]:
-        """The events of an attach. A reader so slow that the kernel cut it off goes on where it was, with a gap for what it missed."""
+    async def _events(self, args: AttachCall, cred: Credentials) -> AsyncGenerator[list[pb.ProcessEvent], None]:
+        """The events of an attach. A reader so slow that the kernel cut it off goes on where it was; a gap tells what it missed."""
         while True:
             try:
                 async with aclosing(self._kernel.stream("attach", args, cred)) as parts:

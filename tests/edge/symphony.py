@@ -1,0 +1,11 @@
+"""`symphony` as a user runs it, with the fake host behind `serve`."""
+
+import sys
+from pathlib import Path
+
+from vllm_symphony import node
+from vllm_symphony.cli.main import main
+
+if __name__ == "__main__":
+    node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+    sys.exit(main())
