@@ -16,6 +16,8 @@ import torch
 
 from vllm_symphony.abi.types import Predicate, unpack_tokens
 
+TIES = 12
+
 
 def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """rows [n, vocab] float32 -> (entropy [n] in nats, logsumexp [n]). Masked (-inf) entries count as probability 0."""
@@ -28,6 +30,27 @@ def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     if not bool(torch.isfinite(dot).all()):
         dot = torch.linalg.vecdot(e, rows.clamp_min(torch.finfo(rows.dtype).min))
     return lse - dot / s, lse
+
+
+def best(rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best of each row [n, vocab] in rank order, ties by lower id: greedy's token first, and the order that draws rely on.
+
+    `topk` leaves the order of ties open, and rows of a bfloat16 model are full of them. A few more than k are taken and sorted; only
+    where ties run past those, which is rare, the whole row is ranked.
+    """
+    vocab = rows.shape[-1]
+    if not k:
+        return rows[:, :0], torch.zeros((rows.shape[0], 0), dtype=torch.long, device=rows.device)
+    wide = min(k + TIES, vocab)
+    values, ids = rows.topk(wide, -1)
+    by_id = ids.argsort(-1)
+    order = values.gather(-1, by_id).argsort(-1, descending=True, stable=True)
+    ids = ids.gather(-1, by_id).gather(-1, order)[:, :k]
+    if wide < vocab:
+        cut = (values[:, k - 1] == values[:, -1]).nonzero().flatten()
+        if len(cut):
+            ids[cut] = rows[cut].argsort(-1, descending=True, stable=True)[:, :k]
+    return rows.gather(-1, ids), ids
 
 
 def distributions(
@@ -53,10 +76,7 @@ def distributions(
         at = torch.tensor(warm, device=rows.device)
         t = torch.tensor([temperatures[i] for i in warm], device=rows.device).unsqueeze(-1)
         lse_t[at] = torch.logsumexp(rows[at] / t, -1)
-    if top_k:
-        values, ids = rows.topk(top_k, -1)
-    else:
-        values, ids = rows[:, :0], torch.zeros((n, 0), dtype=torch.long, device=rows.device)
+    values, ids = best(rows, top_k)
     head = torch.stack((lse, lse_t, entropy), -1)
     return torch.cat((head, values - lse.unsqueeze(-1)), -1), ids
 
@@ -102,7 +122,7 @@ class PredicateRows:
     @property
     def top(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self._top is None:
-            self._top = self.rows.topk(2, -1)
+            self._top = best(self.rows, 2)
         return self._top
 
     @property

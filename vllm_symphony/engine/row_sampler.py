@@ -38,9 +38,9 @@ def sample_row(
     if sampler.temperature < GREEDY_BELOW:
         drawn = [int(logits.argmax())] * n
     else:
-        probs = (logits / sampler.temperature).softmax(-1)
-        order = torch.sort(probs, descending=True, stable=True)
-        ranked, ids = order.values, order.indices
+        # logits are ranked, not probabilities: float32 softmax makes different logits tie
+        order = torch.sort(logits, descending=True, stable=True)
+        ids, ranked = order.indices, (order.values.double() / sampler.temperature).softmax(-1)
         if sampler.min_p > 0:
             ranked = torch.where(ranked >= sampler.min_p * ranked[0], ranked, 0.0)
         if 0 < sampler.top_k < len(ranked):
@@ -49,7 +49,7 @@ def sample_row(
             ranked = ranked / ranked.sum()
             before = ranked.cumsum(-1) - ranked
             ranked = torch.where(before < sampler.top_p, ranked, 0.0)
-        cumulative = ranked.double().cumsum(-1)
+        cumulative = ranked.cumsum(-1)
         total = float(cumulative[-1])
         u = torch.tensor([uniform(seed, position, first_draw + i) * total for i in range(n)], dtype=torch.float64)
         at = torch.searchsorted(cumulative.cpu(), u, right=True).clamp_max(int((ranked > 0).sum()) - 1)
