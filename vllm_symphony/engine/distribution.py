@@ -44,12 +44,12 @@ def best(rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     wide = min(k + TIES, vocab)
     values, ids = rows.topk(wide, -1)
     by_id = ids.argsort(-1)
-    order = values.gather(-1, by_id).argsort(-1, descending=True, stable=True)
+    order = values.gather(-1, by_id).argsort(dim=-1, descending=True, stable=True)
     ids = ids.gather(-1, by_id).gather(-1, order)[:, :k]
     if wide < vocab:
         cut = (values[:, k - 1] == values[:, -1]).nonzero().flatten()
         if len(cut):
-            ids[cut] = rows[cut].argsort(-1, descending=True, stable=True)[:, :k]
+            ids[cut] = rows[cut].argsort(dim=-1, descending=True, stable=True)[:, :k]
     return rows.gather(-1, ids), ids
 
 

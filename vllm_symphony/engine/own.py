@@ -51,6 +51,8 @@ def engine_config(engine_args: Any) -> Any:
         raise NotSupported("one kernel serves one engine: use --data-parallel-size 1")
     if config.model_config.runner_type != "generate":
         raise NotSupported(f"the model is a {config.model_config.runner_type} model; programs need one that generates")
+    # small models fill a JSON grammar's optional blanks for ever; compact JSON is as valid
+    config.structured_outputs_config.disable_any_whitespace = True
     name = "SymphonyAsyncScheduler" if config.scheduler_config.async_scheduling else "SymphonyScheduler"
     config.scheduler_config.scheduler_cls = f"vllm_symphony.engine.scheduler.{name}"
     return config
