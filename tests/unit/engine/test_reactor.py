@@ -234,7 +234,7 @@ def test_who_lets_sixteen_megabytes_pile_up_is_cut_off(reactor, kernel, path):
     stuck = Client(path)
     pid = stuck.pid
     reply = b"x" * (1 << 20)
-    conn = reactor.run_in_reactor(lambda k: reactor._connections[pid])
+    conn = reactor.run_in_reactor(lambda k: reactor._peers._connections[pid])
 
     for _ in range(40):
         reactor.run_in_reactor(lambda k: conn.queue(reply))

@@ -18,7 +18,7 @@ def failure(source):
     try:
         result = entry(**kwargs)
         asyncio.run(result)
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001  whatever the program raises
         return loader.traceback_of(e)
     raise AssertionError("it did not fail")
 
