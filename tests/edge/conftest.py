@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -71,6 +72,13 @@ def fresh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 def server(fresh_server) -> Server:
     """One server for the tests that leave it as it was."""
     return fresh_server()
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """gRPC's poller of a finished event loop closes its sockets when it is collected; errors that a test kept delay that."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

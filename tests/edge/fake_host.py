@@ -1,7 +1,7 @@
 """A kernel host for tests: the real kernel and reactor over a device that computes nothing.
 
-Speaks the contract of edge/host_process.py. The model is called `fake`, a token is a Unicode code point, and the next token is always
-the last one plus one. The model argument chooses how it behaves:
+Speaks the contract of edge/host_process.py. The model is called `fake`, a token is a Unicode code point, and the next token is
+always the last one plus one. The model argument chooses how it behaves:
 
     fake        loads and serves                 refuse      says that it cannot, exit 2
     dumb        dies without a word, exit 3      slow        loads for ten seconds

@@ -4,7 +4,6 @@ import os
 import signal
 import stat
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ def test_stopping_ends_a_program_that_still_runs_after_the_grace(fresh_server, p
     assert run.stdout.readline() == "spinning\n"
 
     assert server.stop() == 0
-    out, err = run.communicate(timeout=20)
+    _, err = run.communicate(timeout=20)
 
     assert run.returncode != 0
     assert "Traceback" not in err
@@ -155,14 +154,3 @@ def test_too_long_a_socket_path_is_refused_with_the_limit(fresh_server, tmp_path
 
     assert done.returncode == 1
     assert "ENAMETOOLONG" in done.stderr and "107" in done.stderr
-
-
-def test_the_command_stays_quick(fresh_server, tmp_path):
-    server = fresh_server("refuse", ready=False)
-    server.process.wait(30)
-
-    began = time.process_time(), os.times()
-    assert server.run("--help").returncode == 0
-    used = os.times()
-
-    assert used.children_user + used.children_system - began[1].children_user - began[1].children_system < 0.25
