@@ -48,6 +48,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._unsent: deque[tuple[Record, Sequence[int]]] = deque()
+        self._num_alive = 0  # programs launched and not known to have ended
 
     def start(self) -> None:
         """Start the server process; does not wait until it is warm. Does nothing if it runs. Raises OSError."""
@@ -80,6 +81,7 @@ class ForkServer:
         except OSError:
             _close(fds)
             raise
+        self._num_alive += 1
         self._send(Record(Verb.LAUNCH, pid), fds)
 
     def kill(self, pid: Pid) -> None:
@@ -93,6 +95,9 @@ class ForkServer:
         self._drop_control()
         if process is None:
             return
+        if not self._num_alive:
+            process.kill()  # nothing to lose, and it may be busy warming up
+        self._num_alive = 0
         try:
             process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -144,7 +149,9 @@ class ForkServer:
         pid = Pid(record.pid)
         if record.verb is Verb.STARTED:
             self._observer.on_started(pid, record.value)
-        elif record.verb is Verb.EXITED:
+            return
+        self._num_alive -= 1
+        if record.verb is Verb.EXITED:
             self._observer.on_exited(pid, record.value, record.cpu_s)
         else:
             self._observer.on_failed(pid, OSError(record.value, os.strerror(record.value)))

@@ -1,6 +1,7 @@
 """The reactor's socket side, with a scripted kernel: peers that are slow, gone, hostile, or many."""
 
 import os
+import resource
 import select
 import socket
 import stat
@@ -216,17 +217,16 @@ def test_a_slow_reader_waits_alone_and_gets_everything(reactor, kernel, client, 
     slow.close()
 
 
-def test_above_the_high_water_mark_no_more_calls_are_read(reactor, kernel, path):
-    kernel.big = b"x" * (300 << 10)
+def test_above_the_high_water_mark_calls_wait_and_none_is_lost(reactor, kernel, client, path):
+    kernel.big = b"x" * (64 << 10)
     slow = Client(path)
-    slow.sock.setblocking(False)
-    frame, sent = call_frame(9, "read", Read(fd=1)), 0
-    reads = lambda: sum(x[0] == "call" and x[2] == "read" for x in kernel.diary)  # noqa: E731
-    while select.select([], [slow.sock], [], 0.2)[1] and sent < 100_000:
-        slow.sock.send(frame)
-        sent += 1
+    slow.sock.sendall(b"".join(call_frame(i, "read", Read(fd=1)) for i in range(10, 410)))
+    kernel.wait_for(lambda d: any(x[:3] == ("call", slow.pid, "read") for x in d))
+    for _ in range(20):
+        client.ask("getpid", NoArgs())
 
-    assert reads() < 100 < sent  # the rest waits in the socket
+    assert sum(x[:3] == ("call", slow.pid, "read") for x in kernel.diary) < 100  # 1 MiB of replies, and what the socket holds
+    assert [slow.answer().id for _ in range(400)] == list(range(10, 410))
     slow.close()
 
 
@@ -275,6 +275,22 @@ def test_device_effects_of_a_turn_travel_together_in_order(reactor, device, clie
     assert [client.answer().id for _ in ids] == ids
     jobs = [e.job for batch in device.batches for e in batch]
     assert jobs == sorted(jobs) and len(jobs) == 20
+
+
+def test_out_of_files_new_peers_wait_and_are_served_later(reactor, client, path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = socket.socket(socket.AF_UNIX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    try:
+        waiting.connect(path)
+        assert client.ask("getpid", NoArgs()).pid == client.pid
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    waiting.settimeout(WAIT_S)
+    waiting.sendall(call_frame(1, "hello", Hello(1, 0)))
+    assert waiting.recv(100)
+    waiting.close()
 
 
 def test_timers_tick_the_kernel(reactor, kernel):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 
 import psutil
@@ -243,6 +244,20 @@ def test_a_program_that_breaks_the_protocol_is_ended(rig, run):
     assert code(kernel, pid) == 137
     with pytest.raises(AssertionError):
         reactor.run_in_reactor(lambda k: _raise(AssertionError("only the asker hears of it")))
+
+
+def test_out_of_files_launches_fail_politely_and_the_machine_goes_on(rig, run):
+    kernel, reactor = rig
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, hard))
+    try:
+        pids = reactor.run_in_reactor(lambda k: [k.launch("def main(): return 1") for _ in range(30)])
+        ends = [kernel.wait_exit(pid) for pid in pids]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert {(e[2], e[4]) for e in ends} == {(0, None), (137, "cannot start a process: [Errno 24] Too many open files")}
+    assert code(kernel, run("def main(): pass")) == 0
 
 
 def _raise(error):
