@@ -19,7 +19,7 @@ from vllm.v1.request import RequestStatus
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
 from vllm_symphony.engine.grammar import Grammars
-from vllm_symphony.engine.job import FORWARD_PARAMS, FileJob, generate_params, make_detokenizer, make_request
+from vllm_symphony.engine.job import FORWARD_PARAMS, JOB_PREFIX, FileJob, generate_params, make_detokenizer, make_request
 from vllm_symphony.engine.page_table import NEVER_CACHED, PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
@@ -62,6 +62,7 @@ class FileDevice:
         self.keeps_pages = scheduler.files_keep_pages
         self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
         self.mail: deque[DeviceEffect] = deque()
+        self.rung = False  # the host has been told of mail that is not taken yet
         self.jobs: dict[str, FileJob] = {}  # by request id
         self.finished: dict[str, FileJob] = {}  # ended in this step, not yet reported
         self.by_id: dict[JobId, FileJob | SampleJob | RowJob] = {}
@@ -80,6 +81,7 @@ class FileDevice:
 
     def take_mail(self) -> bool:
         """Apply what the kernel has sent; True if there was any."""
+        self.rung = False  # before the mailbox is emptied: what comes later rings again
         if not self.mail:
             return False
         while self.mail:
@@ -199,7 +201,7 @@ class FileDevice:
 
     def _rid(self, job: JobId) -> str:
         self._serial += 1
-        return f"lip-{job}-{self._serial}"
+        return f"{JOB_PREFIX}{job}-{self._serial}"
 
     def _job_of(self, f: PagedFile) -> FileJob | None:
         job = self.by_id.get(f.job) if f.job is not None else None

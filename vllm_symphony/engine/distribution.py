@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from vllm_symphony.abi.types import Predicate, unpack_tokens
@@ -35,14 +36,17 @@ def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def best(rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best of each row [n, vocab] in rank order, ties by lower id: greedy's token first, and the order that draws rely on.
 
-    `topk` leaves the order of ties open, and rows of a bfloat16 model are full of them. A few more than k are taken and sorted; only
-    where ties run past those, which is rare, the whole row is ranked.
+    `topk` leaves the order of ties open, and rows of a bfloat16 model are full of them. A few more than k are taken and, where there
+    are ties, sorted; only where ties run past those, which is rare, the whole row is ranked.
     """
     vocab = rows.shape[-1]
     if not k:
         return rows[:, :0], torch.zeros((rows.shape[0], 0), dtype=torch.long, device=rows.device)
     wide = min(k + TIES, vocab)
     values, ids = rows.topk(wide, -1)
+    near = values[:, : k + 1]
+    if bool((near[:, :-1] != near[:, 1:]).all()):
+        return values[:, :k], ids[:, :k]
     by_id = ids.argsort(-1)
     order = values.gather(-1, by_id).argsort(dim=-1, descending=True, stable=True)
     ids = ids.gather(-1, by_id).gather(-1, order)[:, :k]
@@ -55,30 +59,28 @@ def best(rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def distributions(
     rows: torch.Tensor, top_k: int, temperatures: Sequence[float], wants_entropy: Sequence[bool]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[np.ndarray, np.ndarray]:
     """rows [n, vocab] -> numbers [n, 3 + top_k] float32 (logsumexp, at temperature, entropy, log-probabilities), ids [n, top_k]."""
     n = rows.shape[0]
     rows = rows.float()
-    entropy = torch.full((n,), math.nan, device=rows.device)
-    if any(wants_entropy):
-        if all(wants_entropy):
-            entropy, lse = entropy_and_logsumexp(rows)
-        else:
-            lse = torch.logsumexp(rows, -1)
-            some = torch.tensor([i for i, w in enumerate(wants_entropy) if w], device=rows.device)
-            entropy[some] = entropy_and_logsumexp(rows[some])[0]
+    numbers = np.empty((n, 3 + top_k), np.float32)
+    numbers[:, 2] = np.nan
+    if all(wants_entropy):
+        entropy, lse = entropy_and_logsumexp(rows)
+        numbers[:, 2] = entropy.cpu().numpy()
     else:
         lse = torch.logsumexp(rows, -1)
-    lse_t = lse
+        if any(wants_entropy):
+            some = [i for i, w in enumerate(wants_entropy) if w]
+            numbers[some, 2] = entropy_and_logsumexp(rows[some])[0].cpu().numpy()
+    numbers[:, 0] = numbers[:, 1] = lse.cpu().numpy()
     warm = [i for i, t in enumerate(temperatures) if t != 1.0]
     if warm:
-        lse_t = lse.clone()
-        at = torch.tensor(warm, device=rows.device)
         t = torch.tensor([temperatures[i] for i in warm], device=rows.device).unsqueeze(-1)
-        lse_t[at] = torch.logsumexp(rows[at] / t, -1)
+        numbers[warm, 1] = torch.logsumexp((rows if len(warm) == n else rows[warm]) / t, -1).cpu().numpy()
     values, ids = best(rows, top_k)
-    head = torch.stack((lse, lse_t, entropy), -1)
-    return torch.cat((head, values - lse.unsqueeze(-1)), -1), ids
+    numbers[:, 3:] = values.cpu().numpy() - numbers[:, :1]
+    return numbers, ids.cpu().numpy().astype(np.uint32)
 
 
 class PredicateRows:

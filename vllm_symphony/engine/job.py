@@ -28,6 +28,7 @@ from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, GenerateJob, StepSpan
 
 CLIENT = -1  # client_index of our requests: their outputs never mix with those of vLLM's front ends
+JOB_PREFIX = "lip-"  # of our request ids
 
 FORWARD_PARAMS = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, ignore_eos=True)
 

@@ -31,7 +31,6 @@ def prepare_environment() -> None:
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else the CPU platform forces worker processes
         "VLLM_USE_V2_MODEL_RUNNER": "0",  # the runner that our mixin is proven on
-        "VLLM_PLUGINS": "",
         "VLLM_NO_USAGE_STATS": "1",
     }
     for name, value in defaults.items():
@@ -187,8 +186,6 @@ class OwnHost:
                 if not self.scheduler.has_requests():
                     self._sleep()
                     continue
-                if not self.scheduler.has_unfinished_requests() and self._mail.wait(GOODBYE_S):
-                    continue  # only goodbyes to requests that ended: they ride on the next step, or go alone a little later
                 outputs, executed = self.core.step_fn()
                 self.core.post_step(executed)
                 if outputs:
@@ -203,7 +200,12 @@ class OwnHost:
             raise
 
     def _sleep(self) -> None:
+        if self._mail.wait(GOODBYE_S):
+            return
         self.device.drop_rows_now()
+        if self.scheduler.finished_req_ids:
+            self.scheduler.say_goodbye = True  # nothing else came: a step of its own
+            return
         wake_at = self.scheduler.wake_at
         if wake_at is None:
             self._mail.wait()

@@ -111,7 +111,7 @@ class Peers:
         if connection is not None and effect.call_id:
             try:
                 connection.queue(reply_frame(effect.call_id, effect.result))
-            except SymphonyError as e:  # larger than a frame
+            except SymphonyError as e:  # larger than a frame, for one
                 connection.queue(error_frame(effect.call_id, e))
 
     def reply_error(self, effect: ReplyError) -> None:
@@ -122,7 +122,10 @@ class Peers:
     def part(self, effect: Part) -> None:
         connection = self._connections.get(effect.pid)
         if connection is not None and effect.call_id:
-            connection.queue(part_frame(effect.call_id, effect.part))
+            try:
+                connection.queue(part_frame(effect.call_id, effect.part))
+            except SymphonyError as e:
+                connection.queue(error_frame(effect.call_id, e))
 
     def signal(self, pid: Pid, signal: str) -> None:
         """Push a signal frame."""

@@ -25,11 +25,13 @@ from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.fork_server import ForkServer
 from vllm_symphony.engine.output import Allowance, OutputPipe
 from vllm_symphony.engine.poll import Alarm, Poll
+from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import Launch
 
 DRAIN_NS = 200_000_000
 ORPHAN_NS = 1_000_000_000
 KILLED = 137
+BAD_PROGRAM = 2
 
 
 class Host(Protocol):
@@ -70,6 +72,11 @@ class Programs:
     def launch(self, effect: Launch) -> None:
         """Start a program. If the system has no room for it, it ends at once, with the reason."""
         pid = effect.pid
+        try:
+            frame = program_frame(Program(effect.source, effect.entry, effect.args, effect.name, effect.seed))
+        except SymphonyError as e:  # a source of 16 MiB
+            self._host.program_exited(pid, BAD_PROGRAM, 0.0, e.message)
+            return
         ours, theirs = [], []
         try:
             left, right = socket.socketpair()
@@ -93,7 +100,7 @@ class Programs:
         allowance = Allowance(self._output_bytes_per_s, time.monotonic_ns())
         for fd, kind in zip(ours[1:], ("stdout", "stderr"), strict=True):
             program.pipes.append(OutputPipe(fd, self._poll, allowance, self._on_text(pid, kind), self._on_end(program)))
-        program.connection.queue(program_frame(Program(effect.source, effect.entry, effect.args, effect.name, effect.seed)))
+        program.connection.queue(frame)
 
     def kill(self, pid: Pid) -> None:
         self._fork_server.kill(pid)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 
@@ -137,7 +136,7 @@ class SymphonyRunnerMixin:
                     kept[row_id] = rows[j].clone()  # the sampler works in place
         top_k = max(p.top_k for p in plans)
         numbers, ids = distributions(rows, top_k, [p.temperature for p in plans], [p.entropy for p in plans])
-        return StepResult(where, numbers.cpu().numpy(), ids.to(torch.int32).cpu().numpy().view(np.uint32), frozenset(fired))
+        return StepResult(where, numbers, ids, frozenset(fired))
 
     def _watch(self, logits: torch.Tensor, watched: list[tuple[int, str, RowPlan]]) -> set[str]:
         if not watched:

@@ -30,7 +30,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
-from vllm_symphony.engine.job import CLIENT, FileJob
+from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
 from vllm_symphony.engine.room import Room
 from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob
@@ -52,6 +52,7 @@ class SymphonyMixin:
         self.parked: dict[Request, None] = {}
         self.runnable = False
         self.plain_arrived = False
+        self.say_goodbye = False  # the next step may be one in which workers only forget requests
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
@@ -113,6 +114,9 @@ class SymphonyMixin:
         return running + self._num_held() - self.num_waiting_for_streaming_input
 
     def has_finished_requests(self) -> bool:
+        """Requests that the workers must still forget. Those of file jobs ride on the next step: one of their own would delay it."""
+        if self.connector is None and not self.say_goodbye:
+            return any(not rid.startswith(JOB_PREFIX) for rid in self.finished_req_ids)
         if self.connector is None:
             return bool(self.finished_req_ids)
         return bool(super().has_finished_requests())
@@ -128,7 +132,7 @@ class SymphonyMixin:
         device = self.device
         if device is not None:
             self._cohort_wait()
-        self.plain_arrived = False
+        self.plain_arrived = self.say_goodbye = False
         self.wake_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
             return super().schedule(throttle_prefills)
