@@ -23,9 +23,10 @@ from msgspec import Meta, Raw
 
 from vllm_symphony.abi.calls import CALLS, MAX_FRAME_BYTES, CallError
 from vllm_symphony.abi.types import Credentials
-from vllm_symphony.errors import InvalidArgument, NoSuchCall, SymphonyError, from_reason
+from vllm_symphony.errors import DataCorrupt, InvalidArgument, NoSuchCall, SymphonyError, from_reason
 
 MAX_ITEMS = 1 << 16  # of one array or map inside a call; bulk is packed bytes and does not count
+MAX_ERROR_CHARS = 4096
 MAX_ID = 2**53 - 1  # what every language's integers hold
 _LENGTH = struct.Struct("<I")
 _EMPTY_MAP = Raw(b"\x80")
@@ -158,15 +159,17 @@ def read_args(call: Call) -> Any:
 
 
 def reply_frame(call_id: int, result: object) -> bytes:
-    """Raises InvalidArgument when the result does not fit into one frame."""
-    return frame(_encode({"id": call_id, "ok": result}))
+    """Raises InvalidArgument when the result does not fit into one frame, DataCorrupt when it cannot be written at all."""
+    return _written({"id": call_id, "ok": result})
 
 
 def part_frame(call_id: int, part: object) -> bytes:
-    return frame(_encode({"id": call_id, "part": part}))
+    """Raises as `reply_frame`."""
+    return _written({"id": call_id, "part": part})
 
 
 def error_frame(call_id: int, error: SymphonyError) -> bytes:
+    """Never raises: an error must reach its caller, so long or odd text in it is cut and escaped."""
     return frame(_encode({"id": call_id, "err": call_error(error)}))
 
 
@@ -175,12 +178,26 @@ def signal_frame(signal: str) -> bytes:
 
 
 def program_frame(program: Program) -> bytes:
-    return frame(_encode({"program": program}))
+    """Raises as `reply_frame`."""
+    return _written({"program": program})
 
 
 def call_error(error: SymphonyError) -> CallError:
     """An error as it travels."""
-    return CallError(error.reason, error.message, dict(error.values), error.retry_after_s)
+    values = {k: _short(v) if isinstance(v, str) else v for k, v in error.values.items()}
+    return CallError(error.reason, _short(error.message), values, error.retry_after_s)
+
+
+def _written(message: dict[str, object]) -> bytes:
+    try:
+        return frame(_encode(message))
+    except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeError) as e:
+        raise DataCorrupt(f"the answer cannot be written: {_reason(e)}") from None
+
+
+def _short(text: str) -> str:
+    """Text of an error: it may quote what a caller sent, which may be megabytes or no Unicode."""
+    return text[:MAX_ERROR_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
 # ---- the caller's side

@@ -194,6 +194,22 @@ def test_errors_keep_class_message_values_and_retry(cls):
     assert (got.message, dict(got.values), got.retry_after_s) == (sent.message, dict(sent.values), 0.5)
 
 
+def test_an_error_always_fits_whatever_it_quotes():
+    sent = errors.InvalidArgument("not " + "\ud800x" * (16 << 20), name="\udfff" * (1 << 20))
+
+    data = codec.error_frame(1, sent)
+
+    assert len(data) < 1 << 16
+    assert codec.error_of(codec.read_answer(unframed(data)).err).message.startswith("not \\ud800x")
+
+
+def test_a_result_that_cannot_be_written_is_a_typed_error():
+    with pytest.raises(errors.InvalidArgument, match="the limit is"):
+        codec.reply_frame(1, ReadResult(bytes(MAX_FRAME_BYTES), b"", 0))
+    with pytest.raises(errors.DataCorrupt):
+        codec.reply_frame(1, CALLS["detokenize"].result("\ud800"))
+
+
 def test_unknown_fields_of_an_answer_are_ignored_so_a_newer_server_may_add_some():
     body = pack({"id": 1, "ok": {"tokens": b"", "text": "x", "logprobs": b"", "new": 1}, "hint": "later"})
 

@@ -246,6 +246,13 @@ def test_a_program_that_breaks_the_protocol_is_ended(rig, run):
         reactor.run_in_reactor(lambda k: _raise(AssertionError("only the asker hears of it")))
 
 
+def test_a_source_larger_than_a_frame_is_refused_and_one_just_below_runs(rig, run):
+    kernel, _ = rig
+
+    assert "the limit is 16777216" in kernel.wait_exit(run("#" * (16 << 20)))[4]
+    assert code(kernel, run("def main(): pass\n" + "#" * (15 << 20))) == 0
+
+
 def test_out_of_files_launches_fail_politely_and_the_machine_goes_on(rig, run):
     kernel, reactor = rig
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
