@@ -31,6 +31,7 @@ from vllm_symphony.errors import AccessDenied, SymphonyError
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
 EXIT_DEVICE_LOST = 70
+EXIT_USAGE = 2  # of the host: vLLM refused its flags, and has said why
 EXIT_STOPPED_AT_ONCE = 130
 
 
@@ -167,11 +168,15 @@ class _Node:
         return EXIT_STOPPED_AT_ONCE
 
     def _died(self, code: int) -> int:
+        log = self._settings.host_log
         if self._error:
             message, code = self._error
+            message += f" (the host's log: {log})" if log else ""
         else:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            message, code = f"the kernel host ended by {how}{_last_lines(self._settings.host_log)}", EXIT_DEVICE_LOST
+            message, code = f"the kernel host ended by {how}", EXIT_DEVICE_LOST
+        if log and (code == EXIT_USAGE or not self._error):
+            message += _last_lines(log)
         self._progress.failed(message)
         return code or EXIT_DEVICE_LOST
 
@@ -185,8 +190,6 @@ def _opened(log: Path | None) -> Iterator[IO[bytes] | None]:
             yield file
 
 
-def _last_lines(log: Path | None, num_lines: int = 15) -> str:
-    if log is None or not log.exists():
-        return ""
-    lines = log.read_text(errors="replace").splitlines()[-num_lines:]
+def _last_lines(log: Path, num_lines: int = 15) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-num_lines:] if log.exists() else []
     return f"; the end of {log}:\n  " + "\n  ".join(lines) if lines else ""

@@ -105,10 +105,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket")
     parser.add_argument("--status-fd", type=int)
-    parser.add_argument("rest", nargs="*")
-    args, _ = parser.parse_known_args()
+    parser.add_argument("--log-level")
+    ours, theirs = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
+    args = parser.parse_args(ours)
     status = os.fdopen(args.status_fd, "w", buffering=1)
-    behaviour = args.rest[0] if args.rest else "fake"
+    behaviour = theirs[0] if theirs else "fake"
 
     def say(**message: Any) -> None:
         print(json.dumps(message), file=status)

@@ -60,7 +60,7 @@ def start(args: argparse.Namespace) -> int:
         run_dir=run_dir,
         socket=socket,
         model_args=args.model_args,
-        host_flags=("--device", args.device) if args.device != "engine" else (),
+        host_flags=("--log-level", level, *(("--device", args.device) if args.device != "engine" else ())),
         host_log=run_dir / "kernel.log" if is_terminal and args.log_level is None else None,
         grace_s=args.grace,
     )
