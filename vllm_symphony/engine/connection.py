@@ -49,7 +49,7 @@ class Connection:
     """Owns its socket. `pid` is set once the peer is known to the kernel."""
 
     __slots__ = (
-        "_backlog", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
+        "_backlog", "_deaf", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
         "closed", "out_bytes", "overrun", "pid", "role",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Connection:
         self._reader = FrameReader()
         self._backlog: deque[bytes] = deque()
         self._out: deque[bytes | memoryview] = deque()
+        self._deaf = False
         self._dirty = False
         self._scheduled = False
         self._interest = READABLE
@@ -74,7 +75,7 @@ class Connection:
 
     def queue(self, data: bytes) -> None:
         """Send `data` at the end of the turn. Past the cut-off it is dropped, and the connection with it."""
-        if self.closed:
+        if self.closed or self._deaf:
             return
         if self.out_bytes > CUT_OFF_BYTES:
             self.overrun = True
@@ -99,7 +100,7 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._owner.lost(self, None)
+            self._stop_sending()
             return
         self._sent(sent)
         self._set_interest()
@@ -144,10 +145,18 @@ class Connection:
         if mask & WRITABLE and self._out:
             self.flush()
         if mask & ~WRITABLE and not self.closed:
-            if not self._interest & READABLE:  # held back, and now hung up: nobody will read the replies
-                self._owner.lost(self, None)
+            if not self._interest & READABLE:  # held back, and now hung up
+                self._stop_sending()
             elif not self._backlog:
                 self._receive()
+
+    def _stop_sending(self) -> None:
+        """The peer reads no more; what it said before (a program's `exit`) still counts. The end of file comes after that."""
+        self._deaf = True
+        self._out.clear()
+        self.out_bytes = 0
+        self._set_interest()
+        self._schedule()
 
     def _receive(self) -> None:
         try:

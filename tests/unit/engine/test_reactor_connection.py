@@ -1,0 +1,90 @@
+"""One connection by itself: what it hands out, in which order, at the edges."""
+
+import socket
+
+import pytest
+
+from vllm_symphony.abi.codec import frame
+from vllm_symphony.engine.connection import CALLS_PER_TURN, HIGH_WATER_BYTES, Connection
+from vllm_symphony.engine.poll import Poll
+
+
+class Owner:
+    def __init__(self):
+        self.calls, self.waiting, self.ends, self.touched = [], [], [], 0
+
+    def take_call(self, connection, body):
+        self.calls.append(body)
+
+    def unfinished(self, connection):
+        self.waiting.append(connection)
+
+    def dirty(self, connection):
+        self.touched += 1
+
+    def lost(self, connection, error):
+        self.ends.append(error)
+        connection.close()
+
+
+@pytest.fixture
+def pair():
+    poll, owner = Poll(), Owner()
+    ours, peer = socket.socketpair()
+    connection = Connection(ours, poll, owner)
+    yield connection, owner, poll, peer
+    connection.close()
+    peer.close()
+    assert poll.num_watched() == 0
+    poll.close()
+
+
+def test_what_the_peer_said_before_it_closed_is_heard_though_a_reply_to_it_fails(pair):
+    connection, owner, poll, peer = pair
+    peer.sendall(frame(b"last words"))
+    peer.close()
+
+    connection.queue(b"too late")
+    connection.flush()
+    assert owner.ends == []
+    poll.turn(0)
+    poll.turn(0)
+
+    assert owner.calls == [b"last words"] and owner.ends == [None]
+
+
+def test_it_is_heard_too_when_its_replies_had_piled_up(pair):
+    connection, owner, poll, peer = pair
+    connection.queue(bytes(2 * HIGH_WATER_BYTES))
+    connection.flush()
+    peer.sendall(frame(b"last words"))
+    poll.turn(0)
+    assert owner.calls == []  # held back
+    peer.close()
+
+    for _ in range(3):
+        poll.turn(0)
+
+    assert owner.calls == [b"last words"] and owner.ends == [None]
+
+
+def test_a_turn_hands_out_a_share_and_asks_for_another(pair):
+    connection, owner, poll, peer = pair
+    peer.sendall(frame(b"x") * (CALLS_PER_TURN + 5))
+
+    poll.turn(0)
+    assert (len(owner.calls), owner.waiting) == (CALLS_PER_TURN, [connection])
+    owner.waiting.pop().work()
+    assert (len(owner.calls), owner.waiting) == (CALLS_PER_TURN + 5, [])
+
+
+def test_replies_of_a_turn_are_announced_once_and_sent_in_order(pair):
+    connection, owner, _, peer = pair
+
+    for i in range(200):
+        connection.queue(b"%03d" % i)
+    while connection.out_bytes:
+        connection.flush()
+
+    assert peer.recv(1000) == b"".join(b"%03d" % i for i in range(200))
+    assert owner.touched == 1
