@@ -27,10 +27,11 @@ from vllm_symphony.edge.host_process import HostProcess
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.run_dir import claim
 from vllm_symphony.edge.server import EdgeServer
-from vllm_symphony.errors import AccessDenied, SymphonyError
+from vllm_symphony.errors import SymphonyError
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
 EXIT_DEVICE_LOST = 70
+LAST_WORDS_S = 0.5  # for calls that end with ENODEV to say so
 EXIT_USAGE = 2  # of the host: vLLM refused its flags, and has said why
 EXIT_STOPPED_AT_ONCE = 130
 
@@ -67,7 +68,7 @@ class Progress(Protocol):
 def serve(settings: Settings, progress: Progress) -> int:
     """Serve until asked to stop; gives the exit code.
 
-    Raises: FileExists, AccessDenied for the run directory; NameTooLong for a socket.
+    Raises: FileExists, AccessDenied, NameTooLong: the run directory or the socket cannot be used.
     """
     return asyncio.run(_Node(settings, progress).serve())
 
@@ -88,15 +89,12 @@ class _Node:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
             edge = EdgeServer(self._kernel, str(self._socket))
-            try:
-                await edge.start()
-            except OSError as e:
-                raise AccessDenied(f"cannot listen on {self._socket}: {e.strerror or e}", path=str(self._socket)) from None
+            await edge.start()
             try:
                 return await self._with_host(edge)
             finally:
                 self._kernel.close()
-                await edge.stop(0)
+                await edge.stop(LAST_WORDS_S)
                 self._kernel_socket.unlink(missing_ok=True)  # a killed host leaves it
 
     def _ask(self) -> None:

@@ -136,6 +136,18 @@ def test_a_run_whose_client_vanishes_gets_term(server, program):
     assert eventually(lambda: json.loads(server.run("ps", "--json").stdout) == [])
 
 
+def test_output_into_a_closed_pipe_ends_the_program_quietly(server, program):
+    process = server.start("run", program("async def main():\n    while True:\n        print('x' * 1000)\n"))
+    process.stdout.readline()
+
+    process.stdout.close()
+    process.wait(20)
+
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert eventually(lambda: json.loads(server.run("ps", "--json").stdout) == [])
+
+
 def test_ps_kill_and_logs_of_a_running_program(server, program):
     run = server.start("run", program(SPIN, "spinner.py"))
     assert run.stdout.readline() == "spinning\n"

@@ -146,6 +146,16 @@ def test_flags_of_the_engine_go_to_the_host_in_order(fresh_server):
     server.stop()
 
 
+def test_a_socket_in_a_directory_that_does_not_exist_is_refused(fresh_server):
+    server = fresh_server("refuse", ready=False)
+    server.process.wait(30)
+
+    done = server.run("serve", "--socket", "/nowhere/s.sock")
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("symphony: EACCES: cannot listen on /nowhere/s.sock: the directory does not exist\n")
+
+
 def test_too_long_a_socket_path_is_refused_with_the_limit(fresh_server, tmp_path):
     server = fresh_server("refuse", ready=False)
     server.process.wait(30)

@@ -47,6 +47,8 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
         return int(e.code or 0)
     except SymphonyError as e:
         return complain(str(e))
+    except BrokenPipeError:  # of our own output, no server's
+        raise
     except ConnectionError as e:
         return complain(f"{e} (start one with: symphony serve)", EXIT_UNREACHABLE)
 

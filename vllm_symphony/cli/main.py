@@ -39,6 +39,7 @@ SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in g
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Gives the exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core prints what we say better
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help", "help"):

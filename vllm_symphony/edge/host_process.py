@@ -76,8 +76,9 @@ class HostProcess:
 
     async def stop(self, grace_s: float) -> int:
         """Ask it to end, and make it end after `grace_s`; its exit code."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):  # not Process.terminate: it may reap, and then asyncio's watcher has no exit code
+                os.kill(self.pid, signal.SIGTERM)
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 return await self.wait()

@@ -24,6 +24,7 @@ from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.edge.system_service import SystemService
+from vllm_symphony.errors import AccessDenied
 from vllm_symphony.proto.v1 import (
     file_pb2,
     file_pb2_grpc,
@@ -70,16 +71,17 @@ class EdgeServer:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> None:
-        """Listen. Replaces a socket that a dead server left; the caller holds the run directory's lock. Raises OSError."""
+        """Listen, replacing a socket that a dead server left; the caller holds the run directory's lock. Raises AccessDenied."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        _remove(self._path)
         before = os.umask(0o177)
         try:
-            if not self._server.add_insecure_port(f"unix:{self._path}"):
-                raise OSError(f"cannot listen on {self._path}")
+            _remove(self._path)
+            self._server.add_insecure_port(f"unix:{self._path}")
             await self._server.start()
-        except RuntimeError as e:
-            raise OSError(f"cannot listen on {self._path}: {e}") from None
+        except (OSError, RuntimeError):
+            folder = os.path.dirname(self._path)
+            why = "may not be written" if os.access(folder, os.F_OK) else "does not exist"
+            raise AccessDenied(f"cannot listen on {self._path}: the directory {why}", path=self._path) from None
         finally:
             os.umask(before)
 

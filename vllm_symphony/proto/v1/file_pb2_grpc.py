@@ -83,9 +83,9 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Read(self, request, context):
-        """Read gives tokens of a file with their positions.
+        """Read gives tokens of a file with their positions; a range past the end gives what is there.
 
-        Errors: ENOENT if no file has the name, EINVAL if `offset` is past the file's end.
+        Errors: ENOENT if no file has the name, EINVAL if the tokens do not fit into one answer (16 MiB).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

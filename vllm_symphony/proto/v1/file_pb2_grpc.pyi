@@ -45,9 +45,9 @@ class FileServiceStub:
     Errors: ENOENT if no file has the name.
     """
     Read: _grpc.UnaryUnaryMultiCallable[_file_pb2.ReadRequest, _file_pb2.ReadResponse]
-    """Read gives tokens of a file with their positions.
+    """Read gives tokens of a file with their positions; a range past the end gives what is there.
 
-    Errors: ENOENT if no file has the name, EINVAL if `offset` is past the file's end.
+    Errors: ENOENT if no file has the name, EINVAL if the tokens do not fit into one answer (16 MiB).
     """
     Unlink: _grpc.UnaryUnaryMultiCallable[_file_pb2.UnlinkRequest, _file_pb2.UnlinkResponse]
     """Unlink takes a name away. The file lives on while a process has it open or another name leads to it.
@@ -73,9 +73,9 @@ class FileServiceAsyncStub(FileServiceStub):
     Errors: ENOENT if no file has the name.
     """
     Read: _aio.UnaryUnaryMultiCallable[_file_pb2.ReadRequest, _file_pb2.ReadResponse]  # type: ignore[assignment]
-    """Read gives tokens of a file with their positions.
+    """Read gives tokens of a file with their positions; a range past the end gives what is there.
 
-    Errors: ENOENT if no file has the name, EINVAL if `offset` is past the file's end.
+    Errors: ENOENT if no file has the name, EINVAL if the tokens do not fit into one answer (16 MiB).
     """
     Unlink: _aio.UnaryUnaryMultiCallable[_file_pb2.UnlinkRequest, _file_pb2.UnlinkResponse]  # type: ignore[assignment]
     """Unlink takes a name away. The file lives on while a process has it open or another name leads to it.
@@ -116,9 +116,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_pb2.ReadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.ReadResponse, _abc.Awaitable[_file_pb2.ReadResponse]]:
-        """Read gives tokens of a file with their positions.
+        """Read gives tokens of a file with their positions; a range past the end gives what is there.
 
-        Errors: ENOENT if no file has the name, EINVAL if `offset` is past the file's end.
+        Errors: ENOENT if no file has the name, EINVAL if the tokens do not fit into one answer (16 MiB).
         """
 
     @_abc_1.abstractmethod

@@ -79,11 +79,11 @@ class ProcessServiceServicer:
     def Run(self, request, context):
         """Run starts a program and streams what it prints until it ended: first its pid, then events in order, last the result.
 
-        The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that
-        raises is no error of this RPC: its result says how it ended. Start it by Spawn where it shall outlive the caller.
+        The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that does
+        not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
+        where it shall outlive the caller.
 
-        Errors: ENOEXEC if the program does not parse, has no such entry or its arguments do not fit; EDQUOT if the caller may not run
-        more programs.
+        Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +92,7 @@ class ProcessServiceServicer:
     def Spawn(self, request, context):
         """Spawn starts a program that outlives the call and the connection, and answers with its pid.
 
-        Errors: ENOEXEC, EDQUOT as for Run.
+        Errors: as for Run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ class ProcessServiceServicer:
     def Kill(self, request, context):
         """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
 
-        Errors: ESRCH if no such process is known, EPERM if it is another principal's, EINVAL for an unknown signal.
+        Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,16 +41,16 @@ class ProcessServiceStub:
     Run: _grpc.UnaryStreamMultiCallable[_process_pb2.RunRequest, _process_pb2.RunResponse]
     """Run starts a program and streams what it prints until it ended: first its pid, then events in order, last the result.
 
-    The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that
-    raises is no error of this RPC: its result says how it ended. Start it by Spawn where it shall outlive the caller.
+    The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that does
+    not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
+    where it shall outlive the caller.
 
-    Errors: ENOEXEC if the program does not parse, has no such entry or its arguments do not fit; EDQUOT if the caller may not run
-    more programs.
+    Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
     """
     Spawn: _grpc.UnaryUnaryMultiCallable[_process_pb2.SpawnRequest, _process_pb2.SpawnResponse]
     """Spawn starts a program that outlives the call and the connection, and answers with its pid.
 
-    Errors: ENOEXEC, EDQUOT as for Run.
+    Errors: as for Run.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_process_pb2.AttachRequest, _process_pb2.AttachResponse]
     """Attach streams the events of a process, from any kept one on. Cancelling it does nothing to the process.
@@ -67,7 +67,7 @@ class ProcessServiceStub:
     Kill: _grpc.UnaryUnaryMultiCallable[_process_pb2.KillRequest, _process_pb2.KillResponse]
     """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
 
-    Errors: ESRCH if no such process is known, EPERM if it is another principal's, EINVAL for an unknown signal.
+    Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
     """
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_process_pb2.ListProcessesRequest, _process_pb2.ListProcessesResponse]
     """ListProcesses shows the processes that the caller may see, by pid.
@@ -88,16 +88,16 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     Run: _aio.UnaryStreamMultiCallable[_process_pb2.RunRequest, _process_pb2.RunResponse]  # type: ignore[assignment]
     """Run starts a program and streams what it prints until it ended: first its pid, then events in order, last the result.
 
-    The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that
-    raises is no error of this RPC: its result says how it ended. Start it by Spawn where it shall outlive the caller.
+    The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that does
+    not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
+    where it shall outlive the caller.
 
-    Errors: ENOEXEC if the program does not parse, has no such entry or its arguments do not fit; EDQUOT if the caller may not run
-    more programs.
+    Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
     """
     Spawn: _aio.UnaryUnaryMultiCallable[_process_pb2.SpawnRequest, _process_pb2.SpawnResponse]  # type: ignore[assignment]
     """Spawn starts a program that outlives the call and the connection, and answers with its pid.
 
-    Errors: ENOEXEC, EDQUOT as for Run.
+    Errors: as for Run.
     """
     Attach: _aio.UnaryStreamMultiCallable[_process_pb2.AttachRequest, _process_pb2.AttachResponse]  # type: ignore[assignment]
     """Attach streams the events of a process, from any kept one on. Cancelling it does nothing to the process.
@@ -114,7 +114,7 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     Kill: _aio.UnaryUnaryMultiCallable[_process_pb2.KillRequest, _process_pb2.KillResponse]  # type: ignore[assignment]
     """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
 
-    Errors: ESRCH if no such process is known, EPERM if it is another principal's, EINVAL for an unknown signal.
+    Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
     """
     ListProcesses: _aio.UnaryUnaryMultiCallable[_process_pb2.ListProcessesRequest, _process_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """ListProcesses shows the processes that the caller may see, by pid.
@@ -138,11 +138,11 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_process_pb2.RunResponse], _abc.AsyncIterator[_process_pb2.RunResponse]]:
         """Run starts a program and streams what it prints until it ended: first its pid, then events in order, last the result.
 
-        The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that
-        raises is no error of this RPC: its result says how it ended. Start it by Spawn where it shall outlive the caller.
+        The program is the caller's: when the caller cancels the RPC, or its deadline passes, the program gets TERM. A program that does
+        not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
+        where it shall outlive the caller.
 
-        Errors: ENOEXEC if the program does not parse, has no such entry or its arguments do not fit; EDQUOT if the caller may not run
-        more programs.
+        Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
         """
 
     @_abc_1.abstractmethod
@@ -153,7 +153,7 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_process_pb2.SpawnResponse, _abc.Awaitable[_process_pb2.SpawnResponse]]:
         """Spawn starts a program that outlives the call and the connection, and answers with its pid.
 
-        Errors: ENOEXEC, EDQUOT as for Run.
+        Errors: as for Run.
         """
 
     @_abc_1.abstractmethod
@@ -188,7 +188,7 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_process_pb2.KillResponse, _abc.Awaitable[_process_pb2.KillResponse]]:
         """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
 
-        Errors: ESRCH if no such process is known, EPERM if it is another principal's, EINVAL for an unknown signal.
+        Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
         """
 
     @_abc_1.abstractmethod
