@@ -1,8 +1,8 @@
 """A kernel with a scripted device and a fake clock, for its tests.
 
-The device keeps tokens of its own, made from effects alone: `World.check` compares them with the kernel's files, so a test that ends
-with it has shown that the effects say what the kernel believes. Jobs wait until the test answers them (`step`, `fail`), or until
-it lets cancelled ones end (`reap`).
+The device keeps tokens of its own, made from effects alone: `World.check` compares them with the kernel's files, so a test that
+ends with it has shown that the effects say what the kernel believes. Jobs wait until the test answers them (`step`, `fail`), or
+until it lets cancelled ones end (`reap`).
 """
 
 from collections import deque
