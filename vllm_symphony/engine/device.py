@@ -19,8 +19,10 @@ from vllm.v1.request import RequestStatus
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
 from vllm_symphony.engine.grammar import Grammars
-from vllm_symphony.engine.job import FORWARD_PARAMS, JOB_PREFIX, FileJob, generate_params, make_detokenizer, make_request
-from vllm_symphony.engine.page_table import NEVER_CACHED, PagedFile, PageTable
+from vllm_symphony.engine.job import (
+    FORWARD_LASTING, FORWARD_ONCE, JOB_PREFIX, FileJob, generate_params, give_tokens, make_detokenizer, make_request,
+)  # fmt: skip
+from vllm_symphony.engine.page_table import NEVER_CACHED, Lent, PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
@@ -31,6 +33,7 @@ from vllm_symphony.kernel.effect import (
 if TYPE_CHECKING:
     from vllm_symphony.engine.scheduler import SymphonyMixin
 
+MAX_RESTING = 256
 ROW_BUDGET_BYTES = 256 << 20  # kept rows are a cache; beyond this the oldest are computed again when asked for
 
 
@@ -64,8 +67,10 @@ class FileDevice:
         self.mail: deque[DeviceEffect] = deque()
         self.rung = False  # the host has been told of mail that is not taken yet
         self.jobs: dict[str, FileJob] = {}  # by request id
+        self.resting: dict[str, FileJob] = {}  # done forwards whose request keeps the pages, by request id, oldest first
         self.finished: dict[str, FileJob] = {}  # ended in this step, not yet reported
         self.by_id: dict[JobId, FileJob | SampleJob | RowJob] = {}
+        self._recomputing: dict[JobId, JobId] = {}  # sample or row -> the forward that computes its row again
         self.out: list[Completion] = []
         self.step = 0
         self.clock = time.monotonic
@@ -82,6 +87,9 @@ class FileDevice:
     def take_mail(self) -> bool:
         """Apply what the kernel has sent; True if there was any."""
         self.rung = False  # before the mailbox is emptied: what comes later rings again
+        if self.grammars.news:
+            self.grammars.news = False
+            self.scheduler.room_was_made()
         if not self.mail:
             return False
         while self.mail:
@@ -117,25 +125,31 @@ class FileDevice:
         self._fork_file(self.table.files[e.src], e.dst, e.length)
 
     def _fork_file(self, src: PagedFile, dst: Ino, length: int) -> PagedFile:
+        self.retire(src)
         job = self._job_of(src)
         if job is not None and job.lent:
             r = job.request
-            computed = r.num_computed_tokens - r.num_in_flight_tokens
-            f = self.table.fork(src, dst, length, self.clock(), self._lent_blocks(job), max(0, computed))
+            computed = max(0, r.num_computed_tokens - r.num_in_flight_tokens)
+            f = self.table.fork(src, dst, length, self.clock(), Lent(self._lent_blocks(job), computed, r.block_hashes))
         else:
             f = self.table.fork(src, dst, length, self.clock())
         self._row_refs.update(f.rows.values())
         return f
 
     def _append(self, e: AppendTokens) -> None:
-        self.table.files[e.ino].extend(e.tokens, e.start)
+        f = self.table.files[e.ino]
+        self.retire(f)
+        f.extend(e.tokens, e.start)
 
     def _truncate(self, e: TruncateFile) -> None:
-        self.table.truncate(self.table.files[e.ino], e.length)
+        f = self.table.files[e.ino]
+        self.retire(f)
+        self.table.truncate(f, e.length)
         self._released()
 
     def _drop(self, e: DropFile) -> None:
         f = self.table.files[e.ino]
+        self.retire(f)
         if f.job is not None:
             job = self._job_of(f)
             assert job is not None
@@ -155,6 +169,11 @@ class FileDevice:
     def submit_forward(self, e: ForwardJob, on_done: Callable[[FileJob], None] | None = None) -> None:
         f = self.table.files[e.ino]
         base = len(f.tokens)
+        if f.resting is not None:
+            if e.tokens and self.table.pages(base + len(e.tokens)) <= self.table.num_pages:
+                self._go_on(f, e)
+                return
+            self.retire(f)
         if e.tokens:
             f.extend(e.tokens, e.start)
         wanted = tuple(base + o for o in e.outputs)
@@ -164,12 +183,64 @@ class FileDevice:
         except OutOfPages:
             f.cut(base)
             raise
-        request = make_request(self._rid(e.job), f, FORWARD_PARAMS, self.hasher, lookup=all(i == len(f.tokens) - 1 for i in wanted))
+        params = FORWARD_LASTING if self.scheduler.requests_may_rest and on_done is None else FORWARD_ONCE
+        request = make_request(self._rid(e.job), f, params, self.hasher, lookup=all(i == len(f.tokens) - 1 for i in wanted))
         job = FileJob(e, f, base, lowest, request, wanted, frozenset(base + o for o in e.keep), on_done=on_done)
         self._enqueue(job)
 
+    # ---- rest: the next forward on the file goes on with the same request, without a new one being made
+
+    def _go_on(self, f: PagedFile, e: ForwardJob) -> None:
+        old: FileJob = f.resting
+        base = len(f.tokens)
+        f.extend(e.tokens, e.start)
+        give_tokens(old.request, e.tokens, self.table.page_size)
+        wanted = tuple(base + o for o in e.outputs)
+        job = FileJob(e, f, base, base, old.request, wanted, frozenset(base + o for o in e.keep), lent=True, given=tuple(e.tokens))
+        f.resting = None
+        f.job = e.job
+        rid = old.request.request_id
+        del self.resting[rid]
+        self.jobs[rid] = job
+        self.by_id[e.job] = job
+        self.scheduler.wake(old.request)
+
+    def rest(self, job: FileJob) -> None:
+        """A forward is done; its request keeps the pages until something else needs the file, or the pages."""
+        f, rid = job.file, job.request.request_id
+        del self.jobs[rid]
+        self.by_id.pop(job.id, None)
+        f.job = None
+        f.resting = job
+        f.last_used = self.clock()
+        self.resting[rid] = job
+        if len(self.resting) > MAX_RESTING:
+            self.retire(next(iter(self.resting.values())).file)
+
+    def retire(self, f: PagedFile) -> None:
+        """End a request at rest: the pages come back to the file."""
+        if f.resting is not None:
+            self.scheduler.finish_requests(f.resting.request.request_id, RequestStatus.FINISHED_ABORTED)
+            assert f.resting is None
+
+    def retire_all(self) -> None:
+        for job in list(self.resting.values()):
+            self.retire(job.file)
+
+    def _retired(self, job: FileJob) -> None:
+        request, f = job.request, job.file
+        rid = request.request_id
+        del self.resting[rid]
+        f.resting = None
+        manager = self.managers[0]
+        blocks, num_cached = manager.req_to_blocks.get(rid, []), manager.num_cached_block.get(rid, 0)
+        for m in self.managers:
+            m.pop_blocks_for_free(rid)
+        self.table.take_back(f, blocks, request.num_computed_tokens, num_cached, request.block_hashes.copy())
+
     def _generate(self, e: GenerateJob) -> None:
         f = self.table.files[e.ino]
+        self.retire(f)
         base = len(f.tokens)
         self._fits(base + 1)
         params = generate_params(e, self.end_tokens)
@@ -211,9 +282,10 @@ class FileDevice:
         job = self.by_id.get(e.job)
         if isinstance(job, FileJob):
             self._abort(job, Interrupted("cancelled"))
-        elif job is not None:  # waits for its row to be computed again; the answer is not wanted any more
-            del self.by_id[e.job]
-            self.out.append(JobFailed(e.job, Interrupted("cancelled")))
+        elif job is not None:  # waits for its row to be computed again
+            temp = self.by_id[self._recomputing[e.job]]
+            assert isinstance(temp, FileJob)
+            self._abort(temp, Interrupted("cancelled"))
 
     def _abort(self, job: FileJob, error: SymphonyError) -> None:
         """End a job now. vLLM's clean-up calls `ended`, which reports it."""
@@ -232,35 +304,34 @@ class FileDevice:
     def _row(self, e: RowJob) -> None:
         self._with_row(e, self._row_now)
 
-    def _with_row(self, e: Any, then: Callable[[Any, int, StepSpan], None]) -> None:
+    def _with_row(self, e: Any, then: Callable[[Any, PagedFile, int, StepSpan], None]) -> None:
         f = self.table.files[e.ino]
         row_id = f.rows.get(e.position)
         if row_id is not None and row_id in self._rows:
-            then(e, row_id, StepSpan())
+            then(e, f, row_id, StepSpan())
             return
-        # compute it again, on a fork that ends there
+        # compute it again, on a fork that ends there: the file itself may be truncated or closed meanwhile
+        self._fits(e.position + 1)
         self._temp_ino -= 1
         temp = self._fork_file(f, Ino(self._temp_ino), e.position + 1)
-        self.by_id[e.job] = e
 
         def done(job: FileJob) -> None:
-            wanted = self.by_id.pop(e.job, None) is not None
-            row = temp.rows.get(e.position)
-            if wanted and job.error is not None:
-                self.out.append(JobFailed(e.job, job.error, job.span))
-            elif wanted and row is not None:
-                try:
-                    then(e, row, job.span)
-                except SymphonyError as error:
-                    self.out.append(JobFailed(e.job, error, job.span))
+            del self.by_id[e.job], self._recomputing[e.job]
+            try:
+                if job.error is not None:
+                    raise job.error
+                then(e, temp, temp.rows[e.position], job.span)
+            except SymphonyError as error:
+                self.out.append(JobFailed(e.job, error, job.span))
             self.table.drop(temp)
             self._released()
 
         again = ForwardJob(JobId(self._temp_ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.order)
         self.submit_forward(again, done)
+        self.by_id[e.job] = e
+        self._recomputing[e.job] = again.job
 
-    def _sample_now(self, e: SampleJob, row_id: int, span: StepSpan) -> None:
-        f = self.table.files[e.ino]
+    def _sample_now(self, e: SampleJob, f: PagedFile, row_id: int, span: StepSpan) -> None:
         tokens = f.tokens[: e.position + 1]
         bitmask = None
         if e.grammar is not None:
@@ -274,7 +345,7 @@ class FileDevice:
             raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
         self.out.append(SampleDone(e.job, answer[0], answer[1], span))
 
-    def _row_now(self, e: RowJob, row_id: int, span: StepSpan) -> None:
+    def _row_now(self, e: RowJob, f: PagedFile, row_id: int, span: StepSpan) -> None:
         data = next((a for a in self.rpc("symphony_row", args=(row_id,)) if a is not None), None)
         if data is None:
             raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
@@ -341,10 +412,22 @@ class FileDevice:
                 m.num_cached_block[rid] = NEVER_CACHED
         return False
 
+    def unstart(self, job: FileJob) -> None:
+        """vLLM did not take the job into the step that it was admitted to: the file gets its pages back, others may need them."""
+        rid, r, manager = job.request.request_id, job.request, self.managers[0]
+        blocks, num_cached = manager.req_to_blocks.get(rid, []), manager.num_cached_block.get(rid, 0)
+        for m in self.managers:
+            m.pop_blocks_for_free(rid)
+        if self.keeps_pages:
+            self.table.take_back(job.file, blocks, r.num_computed_tokens, num_cached, r.block_hashes.copy())
+        r.num_computed_tokens = 0
+        job.lent = False
+
     def unlend(self, job: FileJob) -> None:
         """vLLM took the request's blocks away (preemption): the job starts over, with what it has sampled."""
         job.lent = False
         job.lowest = 0
+        self._forget_planned(job)
         job.file.frontier = job.file.num_cached = 0
         job.file.hashes = []
 
@@ -371,11 +454,15 @@ class FileDevice:
                 plan.rows[rid] = row
         return plan if plan else None
 
-    def take_results(self, result: StepResult, starts: dict[str, int]) -> None:
+    def take_results(self, plan: StepPlan, result: StepResult, starts: dict[str, int]) -> None:
         """Distributions of a step, before vLLM's bookkeeping. `starts`: first index that each request computed in it."""
         for j, (rid, offset) in enumerate(result.where):
             job = self.jobs.get(rid)
-            if job is None:
+            if job is None:  # it ended while the step ran
+                row = plan.rows[rid]
+                self._drop_rows += [row_id for at, row_id in row.keep if at == offset]
+                if rid in result.fired:
+                    self._drop_rows.append(row.until_row)
                 continue
             index = starts[rid] + offset
             d: Distribution = job.take_row(index, result, j)
@@ -408,10 +495,16 @@ class FileDevice:
         if tokens or text:
             self.out.append(GenerateTokens(job.id, list(tokens), logprobs, text))
 
+    def job_of_request(self, rid: str) -> FileJob | None:
+        return self.jobs.get(rid) or self.resting.get(rid)
+
     def ended(self, job: FileJob) -> None:
         """vLLM lets go of the request: take the pages back and, unless tokens are still to come (`report`), say how it ended."""
         request, f = job.request, job.file
         rid = request.request_id
+        if rid in self.resting:
+            self._retired(job)
+            return
         del self.jobs[rid]
         self.by_id.pop(job.id, None)
         computed = request.num_computed_tokens - request.num_output_placeholders
@@ -440,12 +533,32 @@ class FileDevice:
         self.table.truncate(job.file, length)
         self._sweep_rows()
 
+    def _forget_planned(self, job: FileJob) -> None:
+        """Rows that steps of the job kept and no file will know."""
+        self._drop_rows += job.row_ids.values()
+        job.row_ids.clear()
+
     def _report_failure(self, job: FileJob) -> None:
         assert job.error is not None
+        self._forget_planned(job)
         if job.on_done is not None:
             job.on_done(job)
         else:
             self.out.append(JobFailed(job.id, job.error, job.span))
+
+    def report_at_rest(self, job: FileJob) -> None:
+        """A forward on a lasting request has its rows; the request rests."""
+        self.rest(job)
+        self._report_forward(job)
+
+    def _report_forward(self, job: FileJob) -> None:
+        for index, row_id in job.row_ids.items():
+            self._keep_row(job.file, index, row_id)
+        self._sweep_rows()
+        if job.on_done is not None:
+            job.on_done(job)
+            return
+        self.out.append(ForwardDone(job.id, tuple(job.rows[i] for i in job.wanted), job.span))
 
     def report(self, job: FileJob, status: RequestStatus, stop_reason: int | str | None) -> None:
         """The request ended by itself, its last tokens are in the file."""
@@ -458,13 +571,7 @@ class FileDevice:
                 self._undo(job)
                 self._report_failure(job)
                 return
-            for index, row_id in job.row_ids.items():
-                self._keep_row(f, index, row_id)
-            self._sweep_rows()
-            if job.on_done is not None:
-                job.on_done(job)
-                return
-            self.out.append(ForwardDone(job.id, tuple(job.rows[i] for i in job.wanted), job.span))
+            self._report_forward(job)
             return
         if status == RequestStatus.FINISHED_ERROR:
             job.error = InvalidArgument("the grammar refused what was sampled, or did not compile")
@@ -493,10 +600,11 @@ class FileDevice:
         """The engine is gone: every job fails, every file forgets its pages."""
         self.dead = message
         error = DeviceLost(message)
-        for job in list(self.by_id):
-            self.out.append(JobFailed(job, error))
+        self.out += [JobFailed(job, error) for job in self.by_id if job > 0]  # the others are ours, for rows
         self.by_id.clear()
+        self._recomputing.clear()
         self.jobs.clear()
+        self.resting.clear()
         while self.mail:
             e = self.mail.popleft()
             if (job_id := getattr(e, "job", None)) is not None and not isinstance(e, CancelJob):
@@ -511,6 +619,7 @@ class FileDevice:
             assert job.request.request_id in self.scheduler.requests
         for f in self.table.files.values():
             assert f.job is None or f.job in self.by_id, (f.ino, f.job)
+            assert f.resting is None or self.resting[f.resting.request.request_id] is f.resting and f.job is None, f.ino
 
     def counters(self) -> dict[str, float]:
         pool = self.table.pool

@@ -31,6 +31,7 @@ class Grammars:
         self.vllm_config = vllm_config
         self.tokenizer = tokenizer
         self.wake = wake
+        self.news = False  # a compilation ended; set by its thread, taken by the engine's
         self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()  # matchers for `sample`, reset before each use
 
     def validate(self, params: SamplingParams) -> None:
@@ -49,7 +50,11 @@ class Grammars:
         self.manager.grammar_init(request)
         grammar = request.structured_output_request._grammar  # type: ignore[union-attr]
         if isinstance(grammar, Future):
-            grammar.add_done_callback(lambda _: self.wake())
+            grammar.add_done_callback(self._compiled_one)
+
+    def _compiled_one(self, _: Any) -> None:
+        self.news = True
+        self.wake()
 
     def ready(self, job: FileJob) -> bool:
         """Whether the job may be scheduled: its grammar is compiled and has seen the file's tokens since its start.

@@ -30,7 +30,11 @@ from vllm_symphony.kernel.effect import ForwardJob, GenerateJob, StepSpan
 CLIENT = -1  # client_index of our requests: their outputs never mix with those of vLLM's front ends
 JOB_PREFIX = "lip-"  # of our request ids
 
-FORWARD_PARAMS = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, ignore_eos=True)
+STEPS_IN_FLIGHT = 8  # more than any executor's queue; older steps' rows are known not to have fired
+
+# One token that nobody looks at. A lasting request stays after it, at rest, and goes on with the tokens of the next forward.
+FORWARD_ONCE = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, ignore_eos=True)
+FORWARD_LASTING = SamplingParams(max_tokens=1 << 30, temperature=0.0, detokenize=False, ignore_eos=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +55,7 @@ class FileJob:
     on_done: Callable[[FileJob], None] | None = None  # instead of a completion (rows that are computed again)
     detokenizer: IncrementalDetokenizer | None = None
     grammar_fed: bool = False
+    given: tuple[int, ...] = ()  # tokens that the runner must still be told of (a forward on a request that was at rest)
     fired: Distribution | None = None
     first_step: int = 0
     last_step: int = 0
@@ -78,14 +83,15 @@ class FileJob:
         if isinstance(e, ForwardJob):
             end = computed + num_new
             outputs = tuple(i - computed for i in self.wanted if computed <= i < end)
-            if not outputs and not deltas:
+            given, self.given = self.given, ()
+            if not outputs and not deltas and not given:
                 return None
             keep = []
             for offset in outputs:
                 if (i := computed + offset) in self.keep:
                     self.row_ids[i] = new_row_id()
                     keep.append((offset, self.row_ids[i]))
-            return RowPlan(outputs, e.top_k, e.temperature, e.entropy, tuple(keep), deltas)
+            return RowPlan(outputs, e.top_k, e.temperature, e.entropy, tuple(keep), deltas, given=given)
         if self.plain and not deltas:
             return None
         row = RowPlan(deltas=deltas)
@@ -96,9 +102,11 @@ class FileJob:
                 row.num_generated = last + 1 - self.base
                 row.top_k, row.entropy = 20, True
                 self.row_ids[last] = row.until_row
+                if len(self.row_ids) > STEPS_IN_FLIGHT:
+                    del self.row_ids[next(iter(self.row_ids))]
             if e.sampler.seed is not None:
                 row.draw_seed = key64(e.sampler.seed, last)
-            if e.penalty_from != self.base:
+            if e.penalty_from != self.base and (e.sampler.presence_penalty or e.sampler.frequency_penalty):
                 row.penalty_from, row.penalty_row = e.penalty_from, True
         return row
 
@@ -154,7 +162,7 @@ def generate_params(e: GenerateJob, end_tokens: Sequence[int]) -> SamplingParams
     """vLLM's sampling parameters of a generate. A seed is a constant here: the runner keys the generator in each step."""
     s = e.sampler
     stop_tokens = set(e.stop_tokens)
-    if not e.ignore_eos:
+    if not e.ignore_eos or e.grammar is not None:  # a grammar allows them only where it is complete, and nothing else there
         stop_tokens.update(end_tokens)
     params = SamplingParams(
         max_tokens=e.max_tokens,
@@ -188,6 +196,16 @@ def structured_outputs(g: Grammar) -> StructuredOutputsParams:
 
         return StructuredOutputsParams(choice=json.loads(g.text))
     return StructuredOutputsParams(grammar=g.text)
+
+
+def give_tokens(request: Request, tokens: Sequence[int], page_size: int) -> None:
+    """Put `tokens` in place of the request's last sampled one, which has no KV yet."""
+    request._all_token_ids[-1:] = tokens
+    request._output_token_ids[-1:] = tokens
+    if request._block_hasher is not None:
+        if len(request.block_hashes) * page_size > request.num_tokens - len(tokens):
+            del request.block_hashes[-1:]  # counted the token that is gone
+        request.update_block_hashes()
 
 
 def make_request(

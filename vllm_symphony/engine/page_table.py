@@ -44,6 +44,15 @@ class Pool(Protocol):
     def get_num_free_blocks(self) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A file's pages while a request has them: its blocks, how many tokens surely have KV in them, its block hashes."""
+
+    blocks: Sequence[Any]
+    computed: int
+    hashes: Sequence[Any]
+
+
 @dataclass(slots=True, eq=False)
 class PagedFile:
     """A file as the engine sees it: tokens, positions, and where their KV is."""
@@ -58,12 +67,14 @@ class PagedFile:
     num_cached: int = 0  # leading blocks that are in the prefix cache
     hashes: list[Any] = field(default_factory=list)  # vLLM's block hashes of the full blocks
     job: JobId | None = None
+    resting: Any = None  # the job whose request holds the blocks although it is done (engine/device.py)
     last_used: float = 0.0
     rows: dict[int, int] = field(default_factory=dict)  # index of a token -> id of its kept row
+    private: bool = False  # has or had positions with gaps: never found or published by hash, as long as it has pages
 
     @property
-    def private(self) -> bool:
-        """Positions with gaps: the KV is no function of the tokens alone, so it is never found or published by hash."""
+    def has_gaps(self) -> bool:
+        """The KV is no function of the tokens alone."""
         return len(self.runs) > 1 or self.runs[0] != (0, 0)
 
     @property
@@ -77,6 +88,7 @@ class PagedFile:
             if self.runs[-1][0] == len(self.tokens):
                 self.runs.pop()
             self.runs.append((len(self.tokens), delta))
+            self.private = self.has_gaps or (self.private and bool(self.blocks))
         self.tokens.extend(tokens)
 
     def cut(self, length: int) -> None:
@@ -104,24 +116,27 @@ class PageTable:
         f = self.files[ino] = PagedFile(ino, tokens, domain, born=now, last_used=now)
         return f
 
-    def fork(self, src: PagedFile, dst: Ino, length: int, now: float, lent: Sequence[Any] | None = None, computed: int = 0) -> PagedFile:
+    def fork(self, src: PagedFile, dst: Ino, length: int, now: float, lent: Lent | None = None) -> PagedFile:
         """`dst` shares the computed part of `src`'s first `length` tokens; O(num_pages), no device work.
 
-        While a job runs on `src`, `lent` are the blocks of its request and `computed` how many tokens surely have KV in them: then
-        only full pages are shared, since the job goes on writing into the tail.
+        While a job runs on `src` (`lent`) only full pages are shared, since the job goes on writing into the tail.
         """
         f = self.create(dst, src.tokens[:length], src.domain, now)
         f.runs = [r for r in src.runs if r[0] < length] or [src.runs[0]]
         if lent is None:
             f.frontier = min(length, src.frontier)
+            full = f.frontier // self.page_size
             f.blocks = src.blocks[: self.pages(f.frontier)]
+            f.hashes = src.hashes[:full]
+            f.num_cached = min(src.num_cached, full)
         else:
-            full = min(length, computed) // self.page_size
+            full = min(length, lent.computed) // self.page_size
             f.frontier = full * self.page_size
-            f.blocks = list(lent[:full])
+            f.blocks = list(lent.blocks[:full])
+            f.hashes = list(lent.hashes[:full])
+            f.num_cached = 0 if src.private else sum(b.block_hash is not None for b in f.blocks)
+        f.private = src.private and bool(f.blocks or f.has_gaps)
         self.pool.touch(f.blocks)
-        f.num_cached = min(src.num_cached, f.frontier // self.page_size)
-        f.hashes = src.hashes[: f.frontier // self.page_size]
         f.rows = {i: row for i, row in src.rows.items() if i < length}
         return f
 
@@ -158,6 +173,8 @@ class PageTable:
         full = length // self.page_size
         del f.hashes[full:]
         f.num_cached = min(f.num_cached, full)
+        if not f.blocks:
+            f.private = f.has_gaps
 
     def _forget_rows(self, f: PagedFile, length: int) -> None:
         gone = [i for i in f.rows if i >= length]
@@ -203,8 +220,10 @@ class PageTable:
         return -(-num_tokens // self.page_size)
 
     def pages_to_lend(self, f: PagedFile, computed: int, num_tokens: int) -> int:
-        """Free blocks that a job needs to start at `computed` and hold `num_tokens` tokens (blocks given up by trimming not counted)."""
-        return self.pages(num_tokens) - self.pages(computed) + self._tail_needs_copy(f, computed)
+        """Free blocks that a job needs to start at `computed` and hold `num_tokens` tokens, beside those that trimming gives up."""
+        kept = self.pages(computed)
+        trimmed = sum(1 for b in f.blocks[kept:] if b.ref_cnt == 1)
+        return max(0, self.pages(num_tokens) - kept + self._tail_needs_copy(f, computed) - trimmed)
 
     def sole_pages(self, f: PagedFile) -> int:
         """Blocks that would become free if the file gave up its pages."""
@@ -229,9 +248,10 @@ class PageTable:
 
         for f in self.files.values():
             count(f.blocks)
-            if f.blocks or f.job is None:
+            if f.blocks or (f.job is None and f.resting is None):
                 assert len(f.blocks) == self.pages(f.frontier), (f.ino, len(f.blocks), f.frontier)
                 assert f.frontier <= len(f.tokens), (f.ino, f.frontier, len(f.tokens))
+            assert f.private or not f.has_gaps
             assert f.runs[0][0] == 0 and all(a[0] < b[0] and a[1] < b[1] for a, b in zip(f.runs, f.runs[1:], strict=False)), f.runs
         for bs in lent:
             count(bs)

@@ -37,6 +37,7 @@ class RowPlan:
     draw_seed: int | None = None
     penalty_from: int | None = None  # index in the file from where presence and frequency count
     penalty_row: bool = False  # `penalty_from` differs from what vLLM would count
+    given: tuple[int, ...] = ()  # tokens in place of the last sampled one, which nobody looked at
 
 
 @dataclass(slots=True)

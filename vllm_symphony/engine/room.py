@@ -24,15 +24,17 @@ STALE_S = 1.0
 
 
 class Room:
-    def __init__(self, table: PageTable, clock: Callable[[], float]) -> None:
+    def __init__(self, table: PageTable, clock: Callable[[], float], retire_all: Callable[[], None]) -> None:
         self.table = table
         self.clock = clock
+        self.retire_all = retire_all
         self.num_evicted = 0
 
     def reclaim(self, need: int, born: float, waiting: Iterable[FileJob], keep: PagedFile | None) -> int:
         """Free up to `need` blocks for a job of a file born then; returns how many became free. Never touches `keep`."""
         if need <= 0:
             return 0
+        self.retire_all()  # requests at rest hold pages of idle files
         freed = 0
         now = self.clock()
         idle = [f for f in self.table.idle_files() if f is not keep]

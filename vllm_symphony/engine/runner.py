@@ -65,6 +65,26 @@ class SymphonyRunnerMixin:
             first += n
         return out
 
+    def _update_states(self, scheduler_output: Any) -> Any:
+        plan: StepPlan | None = getattr(scheduler_output, "symphony", None)
+        if plan is not None:
+            for rid, row in plan.rows.items():
+                if row.given:
+                    self._give(rid, row.given)
+        return super()._update_states(scheduler_output)  # type: ignore[misc]
+
+    def _give(self, rid: str, tokens: tuple[int, ...]) -> None:
+        """Tokens of a program in place of the one that vLLM sampled last for this request."""
+        self.requests[rid].output_token_ids[-1:] = tokens
+        batch = self.input_batch
+        i = batch.req_id_to_index.get(rid)
+        if i is not None:
+            first = batch.num_tokens_no_spec[i] - 1
+            end = first + len(tokens)
+            batch.token_ids_cpu[i, first:end] = tokens
+            batch.is_token_ids[i, first:end] = True
+            batch.num_tokens_no_spec[i] = end
+
     def sample_tokens(self, grammar_output: Any) -> Any:
         state = self.execute_model_state  # None on steps without tokens and on all but the last pipeline rank
         plan: StepPlan | None = getattr(state.scheduler_output, "symphony", None) if state is not None else None
@@ -72,12 +92,14 @@ class SymphonyRunnerMixin:
             return super().sample_tokens(grammar_output)  # type: ignore[misc]
         with torch.inference_mode():
             result = self._carry_out(state, plan)
-        restore = self._key_samplers(plan)
+        batch = self.input_batch
+        histories, generators = self._key_samplers(plan)
         try:
             out = super().sample_tokens(grammar_output)  # type: ignore[misc]
         finally:
-            if restore is not None:
-                self.input_batch.sampling_metadata.output_token_ids = restore
+            if histories is not None:
+                batch.sampling_metadata.output_token_ids = histories
+            batch.generators.update(generators)
         if result is None:
             return out
         if isinstance(out, AsyncModelRunnerOutput):
@@ -122,7 +144,7 @@ class SymphonyRunnerMixin:
                 plans.append(p)
         if not where:
             return None
-        rows = logits if last == list(range(len(logits))) else logits[torch.tensor(last, device=logits.device)]
+        rows = logits if last == list(range(len(logits))) else logits[torch.tensor(last, dtype=torch.long, device=logits.device)]
         if hidden:
             more = self.model.compute_logits(state.hidden_states[torch.tensor(hidden, device=logits.device)])
             index = [j if is_last else len(last) + j for is_last, j in order]
@@ -152,31 +174,38 @@ class SymphonyRunnerMixin:
 
     # ---- sampler state belongs to the position
 
-    def _key_samplers(self, plan: StepPlan) -> list[list[int]] | None:
+    def _key_samplers(self, plan: StepPlan) -> tuple[list[list[int]] | None, dict[int, Any]]:
         """Key the generators of seeded file jobs to this position, and let penalties count from where the file says.
 
-        Returns vLLM's own output lists when they were replaced for this step.
+        Returns what was taken out of vLLM's batch for this step: its own output lists, if they were replaced, and the generators of
+        requests whose token of this step is thrown away (inside a prefill vLLM would wind them back, which a CPU generator cannot).
         """
         batch = self.input_batch
+        if any(p.penalty_row for p in plan.rows.values()):
+            batch.update_async_output_token_ids()  # asynchronous scheduling: fill in what was sampled since
         histories: list[tuple[int, list[int]]] = []
+        generators: dict[int, Any] = {}
         for rid, p in plan.rows.items():
             i = batch.req_id_to_index.get(rid)
             if i is None:
                 continue
-            if p.draw_seed is not None and i in batch.generators:
-                batch.generators[i].manual_seed(p.draw_seed)
+            if i in batch.generators:
+                if p.draw_seed is not None:
+                    batch.generators[i].manual_seed(p.draw_seed)
+                else:
+                    generators[i] = batch.generators.pop(i)
             if p.penalty_row:
                 state = self.requests[rid]
                 histories.append((i, state.prompt_token_ids[p.penalty_from :] + state.output_token_ids))
         if not histories:
-            return None
+            return None, generators
         metadata = batch.sampling_metadata
         own: list[list[int]] = metadata.output_token_ids
         replaced = list(own)
         for i, history in histories:
             replaced[i] = history
         metadata.output_token_ids = replaced
-        return own
+        return own, generators
 
     # ---- asked for between steps, by collective_rpc
 

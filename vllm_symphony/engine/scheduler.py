@@ -50,6 +50,8 @@ class SymphonyMixin:
         self.waiting = Gate(self._arrived)
         self.kv_holding_waiting = Gate(self._arrived)
         self.parked: dict[Request, None] = {}
+        self.returning: dict[Request, None] = {}  # were at rest, go on in the next step
+        self.requests_may_rest = False
         self.runnable = False
         self.plain_arrived = False
         self.say_goodbye = False  # the next step may be one in which workers only forget requests
@@ -69,7 +71,9 @@ class SymphonyMixin:
     def attach(self, device: FileDevice, wait_for_mail: Callable[[float], bool] | None) -> None:
         """Begin to serve files. From now on the device's mail is taken in `has_requests`, on the engine thread."""
         self.device = device
-        self.room = Room(device.table, device.clock)
+        self.room = Room(device.table, device.clock, device.retire_all)
+        # asynchronous scheduling feeds sampled tokens to the next step on the device, where ours cannot replace them
+        self.requests_may_rest = self.files_keep_pages and not self.scheduler_config.async_scheduling
         self.wait_for_mail = wait_for_mail
 
     @property
@@ -88,7 +92,7 @@ class SymphonyMixin:
 
     def room_was_made(self) -> None:
         """Blocks were freed or a file let go: look again, if anybody waits."""
-        if self.parked or self.waiting.held or self.kv_holding_waiting.held:
+        if self.parked or self.returning or self.waiting.held or self.kv_holding_waiting.held:
             self.runnable = True
 
     def has_requests(self) -> bool:
@@ -101,12 +105,12 @@ class SymphonyMixin:
 
     def get_request_counts(self) -> tuple[int, int]:
         waiting = len(self.waiting) + len(self.kv_holding_waiting) + self._num_held()
-        return len(self.running) + len(self.parked), waiting
+        return len(self.running) + len(self.parked) + len(self.returning), waiting
 
     def get_num_unfinished_requests(self) -> int:
         if self._pause_state == PauseState.PAUSED_ALL:
             return 0
-        running = len(self.running) + len(self.parked)
+        running = len(self.running) + len(self.parked) + len(self.returning)
         if self._pause_state != PauseState.UNPAUSED:
             return running + len(self.kv_holding_waiting.held)
         if not (self.runnable or self.running):
@@ -136,14 +140,14 @@ class SymphonyMixin:
         self.wake_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
             return super().schedule(throttle_prefills)
-        if self.parked:
-            self.running = [*self.parked, *self.running]
-            self.parked.clear()
+        self._unpark()
         if device is not None and (device.jobs or device.table.files):
             self._admit_by_room(device)
         else:
             self._admit_all()
         output: SchedulerOutput = super().schedule(throttle_prefills)
+        if device is not None:
+            self._unstart(device)
         self.kv_holding_waiting.close()
         self.waiting.close()
         scheduled = output.num_scheduled_tokens
@@ -161,6 +165,18 @@ class SymphonyMixin:
                     rid: requests[rid].num_computed_tokens - n for rid, n in scheduled.items() if rid in device.jobs
                 }
         return output
+
+    def _unpark(self) -> None:
+        """Give parked and returning requests back to vLLM's list of running ones: their status is RUNNING."""
+        if self.parked or self.returning:
+            self.running = [*self.parked, *self.returning, *self.running]
+            self.parked.clear()
+            self.returning.clear()
+
+    def wake(self, request: Request) -> None:
+        """A request at rest got tokens: it runs in the next step."""
+        self.returning[request] = None
+        self.runnable = True
 
     def _admit_all(self) -> None:
         for gate in (self.kv_holding_waiting, self.waiting):
@@ -181,7 +197,7 @@ class SymphonyMixin:
                 need = self._need_running(r)
                 if need > free:
                     free += self.room.reclaim(need - free, self._age(r), waiting_jobs, None)
-                if need <= free:
+                if need <= free and len(keep) < self.max_num_active_reqs:
                     free -= need
                     keep.append(r)
                 else:
@@ -228,8 +244,21 @@ class SymphonyMixin:
             gate.admit(r)
             free -= need
             admitted += 1
+        forwards += sum(1 for r in self.running if (j := device.jobs.get(r.request_id)) and isinstance(j.effect, ForwardJob))
         self._cohort = max(forwards, int(self._cohort * 0.9))
         return admitted
+
+    def _unstart(self, device: FileDevice) -> None:
+        """Jobs that vLLM did not take after all (no token left in the step's budget) wait with their pages in their files."""
+        for gate in (self.kv_holding_waiting, self.waiting):
+            for r in list(gate.open):
+                job = device.jobs.get(r.request_id)
+                if job is None or not job.lent:
+                    continue
+                device.unstart(job)
+                if gate is self.kv_holding_waiting:
+                    gate.open.remove(r)
+                    self.waiting.open.append(r)
 
     def _force_room(self, device: FileDevice) -> bool:
         """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
@@ -243,8 +272,7 @@ class SymphonyMixin:
             victim = victims[-1]
             del self.parked[victim]
             self._preempt_request(victim, time.monotonic())
-            self.running = [*self.parked, *self.running]
-            self.parked.clear()
+            self._unpark()
             return True
         if (stale_in := self.room.next_stale()) is not None:
             self.wake_at = device.clock() + stale_in
@@ -253,9 +281,7 @@ class SymphonyMixin:
         if job is None:
             return False  # a plain request larger than the cache: vLLM's own rules
         self.num_failed_room += 1
-        if oldest in self.parked:
-            self.running = [*self.parked, *self.running]
-            self.parked.clear()
+        self._unpark()
         need, total = device.table.pages(oldest.num_tokens), device.table.num_pages
         device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
         return True
@@ -301,7 +327,8 @@ class SymphonyMixin:
         self.waited_s += time.perf_counter() - began
 
     def _num_file_calls_held(self) -> int:
-        return sum(1 for gate in (self.waiting, self.kv_holding_waiting) for r in gate.held if r.client_index == CLIENT)
+        held = sum(1 for gate in (self.waiting, self.kv_holding_waiting) for r in gate.held if r.client_index == CLIENT)
+        return held + len(self.returning)
 
     # ---- results
 
@@ -311,7 +338,7 @@ class SymphonyMixin:
             return super().update_from_output(output, result)
         rows = getattr(result, "symphony", None)
         if rows is not None:
-            device.take_results(rows, output.symphony_starts)
+            device.take_results(output.symphony, rows, output.symphony_starts)
             self._fired = rows.fired
         try:
             outputs: dict[int, EngineCoreOutputs] = super().update_from_output(output, result)
@@ -330,6 +357,7 @@ class SymphonyMixin:
         return outputs
 
     def _report(self, device: FileDevice, ours: EngineCoreOutputs) -> None:
+        resting: set[Request] = set()
         for o in ours.outputs:
             job = device.jobs.get(o.request_id)
             finished = job is None
@@ -337,11 +365,17 @@ class SymphonyMixin:
                 job = device.finished.pop(o.request_id, None)
                 if job is None:
                     continue
-            if not isinstance(job.effect, ForwardJob):
+            if isinstance(job.effect, ForwardJob):
+                if not finished:
+                    resting.add(job.request)
+                    device.report_at_rest(job)
+            else:
                 logprobs = o.new_logprobs.logprobs[: len(o.new_token_ids), 0].tolist() if o.new_logprobs is not None else []
                 device.progress(job, o.new_token_ids, logprobs, finished)
             if finished:
                 device.report(job, job.request.status, job.request.stop_reason)
+        if resting:
+            self.running = [r for r in self.running if r not in resting]
 
     def _update_request_with_output(
         self, request: Request, new_token_ids: list[int], is_stale: bool = False
@@ -351,8 +385,9 @@ class SymphonyMixin:
         if job is None or device is None:
             return super()._update_request_with_output(request, new_token_ids, is_stale)
         if request.request_id in self._fired:  # `until`: the token that was sampled does not exist
-            if not is_stale:
-                request.num_output_placeholders = max(0, request.num_output_placeholders - len(new_token_ids))
+            if not is_stale and request.num_output_placeholders:  # asynchronous scheduling: publish as vLLM does after a token
+                request.num_output_placeholders -= len(new_token_ids)
+                self.kv_cache_manager.cache_blocks(request, request.num_computed_tokens - request.num_output_placeholders)
             new_token_ids.clear()
             request.status = RequestStatus.FINISHED_STOPPED
             request.stop_reason = "until"
@@ -369,9 +404,7 @@ class SymphonyMixin:
     # ---- how requests end
 
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
-        if self.parked:  # their status is RUNNING: vLLM looks for them in `running`
-            self.running = [*self.parked, *self.running]
-            self.parked.clear()
+        self._unpark()  # vLLM looks for them in `running`
         self.runnable = True
         device = self.device
         if device is not None and finished_status == RequestStatus.FINISHED_ABORTED and request_ids is None:
@@ -383,7 +416,7 @@ class SymphonyMixin:
     def _free_request_blocks(self, request: Request) -> None:
         self.room_was_made()
         device = self.device
-        job = device.jobs.get(request.request_id) if device is not None else None
+        job = device.job_of_request(request.request_id) if device is not None else None
         if job is None or device is None:
             super()._free_request_blocks(request)
         elif self._dropping:
