@@ -79,7 +79,7 @@ class FakeDevice:
         if isinstance(effect, TextJob):
             return [TextDone(effect.job, _text(effect))]
         if isinstance(effect, ForwardJob):
-            rows = tuple(_row(effect.start + i, effect.tokens[i]) for i in effect.outputs)
+            rows = tuple(_row(effect.start + i, effect.tokens[i] if i >= 0 else 0) for i in effect.outputs)
             return [ForwardDone(effect.job, rows, span)]
         if isinstance(effect, GenerateJob):
             tokens = [ord("a") + i % 26 for i in range(effect.max_tokens)]

@@ -1,12 +1,14 @@
-"""The Python client: `connect()`, and what it gives. Needs grpcio and protobuf, nothing of the server.
+"""The Python client: `connect()`, and what it gives.
 
-from vllm_symphony.client import connect
+    from vllm_symphony.client import connect
 
-async with connect() as symphony:
-    run = symphony.run("best_of_n.py", question="What is the capital of France?")
-    async for event in run:
-        print(event.kind, event.text)
-    print((await run.result()).value)
+    async with connect() as symphony:
+        run = symphony.run("best_of_n.py", question="What is the capital of France?")
+        async for event in run:
+            print(event.kind, event.text)
+        print((await run.result()).value)
+
+Needs grpcio and protobuf, nothing of the server.
 """
 
 from vllm_symphony.client.address import default_run_dir, default_socket
