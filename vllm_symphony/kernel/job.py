@@ -62,8 +62,11 @@ class Job(Pending):
     def limit(self, m: Machine, timeout_s: float | None, now_ns: int) -> None:
         """End it with ETIMEDOUT after so many seconds."""
         if timeout_s is not None:
-            error = TimedOut(f"not done in {timeout_s:g} s", timeout_s=timeout_s)
-            self.timer = m.timers.at(now_ns + int(timeout_s * 1e9), lambda at_ns: self.interrupt(m, error, at_ns))
+
+            def expire(at_ns: int) -> None:
+                self.interrupt(m, TimedOut(f"not done in {timeout_s:g} s", timeout_s=timeout_s), at_ns)
+
+            self.timer = m.timers.at(now_ns + int(timeout_s * 1e9), expire)
 
     def retire(self, m: Machine, span: StepSpan) -> None:
         """The device is done with it: free the file for the next writer and charge the process."""
