@@ -35,6 +35,11 @@ def test_generate_leaves_its_tokens_in_the_file(w: World) -> None:
     assert w("stat", fd=fd).file.frontier == 3
 
 
+def test_generate_asks_for_text_only_when_wanted(w: World) -> None:
+    assert run(w, w.file([1]), 5).text
+    assert not run(w, w.file([1]), 5, text=False).text
+
+
 def test_generate_streams_its_parts(w: World) -> None:
     fd = w.file([1, 2])
     call = w.start("generate", fd=fd, stream=True)

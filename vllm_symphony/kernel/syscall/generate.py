@@ -146,6 +146,7 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
             logprobs=a.logprobs,
             start=inode.next_position,
             order=m.policy.key(call.process.pid, work.id),
+            text=a.text,
         )
     )
     work.limit(m, a.timeout_s, call.start_ns)
