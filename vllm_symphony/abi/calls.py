@@ -16,7 +16,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllm_symphony.abi.types import (
-    CallRecord, Credentials, Distribution, ExitStatus, FileStat, Grammar, ModelInfo, Predicate, ProcessEvent, ProcessStat, Sampler,
+    CallRecord,
+    Credentials,
+    Distribution,
+    ExitStatus,
+    FileStat,
+    Grammar,
+    ModelInfo,
+    Predicate,
+    ProcessEvent,
+    ProcessStat,
+    Sampler,
 )  # fmt: skip
 
 MAX_FRAME_BYTES = 16 << 20  # one call's bulk; a larger frame is EINVAL and ends the connection

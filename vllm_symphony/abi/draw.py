@@ -1,7 +1,7 @@
 """Keyed randomness (abi/draw.py): a draw is a function of (seed, position, draw), never of who asked or in which step.
 
-The program's library and the kernel compute the same uniform, so a token that is drawn at the program from the mass that it knows is
-the token that the server would have drawn. Counter-based in the manner of Salmon et al., "Parallel random numbers: as easy as
+The program's library and the kernel compute the same uniform, so a token drawn at the program from the mass that it knows is the
+token that the server would have drawn. Counter-based in the manner of Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3" (SC '11); a hash stands in for the cipher.
 """
 

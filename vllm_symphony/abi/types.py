@@ -206,8 +206,8 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
     """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 time limit, 130 cancelled, 137 killed,
-    128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`, `orphan`, `device`, `program`.
-    `value` is what `main` returned, as JSON text; `error` the last line of the traceback."""
+    128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`, `orphan`, `device` or
+    `program`. `value` is what `main` returned, as JSON text; `error` the last line of the traceback."""
 
     code: int
     reason: str

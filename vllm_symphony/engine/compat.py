@@ -1,7 +1,7 @@
 """The gate to vLLM's version, and the one list of what we touch inside it (engine/compat.py).
 
-`SEAMS` names every member of vLLM that is no documented interface. A test resolves each of them and compares the vLLM version, so that
-another version fails loudly here and not as a wrong token later.
+`SEAMS` names every member of vLLM that is no documented interface. A test resolves each of them and compares the vLLM version, so
+that another version fails loudly here and not as a wrong token later.
 """
 
 from __future__ import annotations

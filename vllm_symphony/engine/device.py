@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vllm.v1.request import RequestStatus
 
@@ -20,14 +20,38 @@ from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
 from vllm_symphony.engine.grammar import Grammars
 from vllm_symphony.engine.job import (
-    FORWARD_LASTING, FORWARD_ONCE, JOB_PREFIX, FileJob, generate_params, give_tokens, make_detokenizer, make_request,
+    FORWARD_LASTING,
+    FORWARD_ONCE,
+    JOB_PREFIX,
+    FileJob,
+    generate_params,
+    give_tokens,
+    make_detokenizer,
+    make_request,
 )  # fmt: skip
 from vllm_symphony.engine.page_table import NEVER_CACHED, Lent, PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
-    AppendTokens, CancelJob, Completion, CreateFile, DeviceEffect, DropFile, ForkFile, ForwardDone, ForwardJob, GenerateDone,
-    GenerateJob, GenerateTokens, JobFailed, RowDone, RowJob, SampleDone, SampleJob, StepSpan, TruncateFile,
+    AppendTokens,
+    CancelJob,
+    Completion,
+    CreateFile,
+    DeviceEffect,
+    DropFile,
+    ForkFile,
+    ForwardDone,
+    ForwardJob,
+    GenerateDone,
+    GenerateJob,
+    GenerateTokens,
+    JobFailed,
+    RowDone,
+    RowJob,
+    SampleDone,
+    SampleJob,
+    StepSpan,
+    TruncateFile,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -483,7 +507,7 @@ class FileDevice:
         """Tokens that vLLM appended to a generate's request; returns a stop string that they complete."""
         if job.detokenizer is None or not tokens:
             return None
-        is_end = ended and tokens[-1] in job.request.sampling_params.stop_token_ids  # type: ignore[union-attr,operator]
+        is_end = ended and tokens[-1] in job.request.sampling_params.stop_token_ids
         return job.detokenizer.update(list(tokens), is_end)
 
     def progress(self, job: FileJob, tokens: list[int], logprobs: list[float], finished: bool) -> None:
@@ -619,7 +643,7 @@ class FileDevice:
             assert job.request.request_id in self.scheduler.requests
         for f in self.table.files.values():
             assert f.job is None or f.job in self.by_id, (f.ino, f.job)
-            assert f.resting is None or self.resting[f.resting.request.request_id] is f.resting and f.job is None, f.ino
+            assert f.resting is None or (self.resting[f.resting.request.request_id] is f.resting and f.job is None), f.ino
 
     def counters(self) -> dict[str, float]:
         pool = self.table.pool
@@ -633,7 +657,7 @@ class FileDevice:
             "rows_kept": len(self._rows),
         }
 
-    _APPLY: dict[type, Callable[[FileDevice, Any], None]] = {
+    _APPLY: ClassVar[dict[type, Callable[[FileDevice, Any], None]]] = {
         CreateFile: _create,
         ForkFile: _fork,
         AppendTokens: _append,

@@ -9,7 +9,6 @@ Entropy is computed only for the rows that ask for it: on large vocabularies it 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,8 +35,8 @@ def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 def best(rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best of each row [n, vocab] in rank order, ties by lower id: greedy's token first, and the order that draws rely on.
 
-    `topk` leaves the order of ties open, and rows of a bfloat16 model are full of them. A few more than k are taken and, where there
-    are ties, sorted; only where ties run past those, which is rare, the whole row is ranked.
+    `topk` leaves the order of ties open, and rows of a bfloat16 model are full of them. A few more than k are taken and, where
+    there are ties, sorted; only where ties run past those, which is rare, the whole row is ranked.
     """
     vocab = rows.shape[-1]
     if not k:

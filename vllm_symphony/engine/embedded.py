@@ -46,7 +46,9 @@ def attach(core: Any, socket_path: str) -> dict[str, Any]:
 
     compat.check_version()
     if not isinstance(core.scheduler, SymphonyMixin):
-        raise NotSupported(f"the engine runs {type(core.scheduler).__name__}: launch it with --scheduler-cls and --worker-cls of symphony")
+        raise NotSupported(
+            f"the engine runs {type(core.scheduler).__name__}: launch it with --scheduler-cls and --worker-cls of symphony"
+        )
     host = EmbeddedHost(core)
     kernel = Kernel(host.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=host.counters)
     reactor = Reactor(kernel, host, socket_path=socket_path, principal=getpass.getuser())
@@ -90,9 +92,7 @@ class EmbeddedHost:
         self.model = describe_model(config, core.scheduler, table.page_size, table.num_pages, end_tokens)
         self.text = TextService(tokenizer, self.model.vocab_size, lambda batch: self._deliver(batch))
 
-    def start(
-        self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]
-    ) -> None:
+    def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         """vLLM's loop is running already; its death takes this process, and with it the kernel."""
         self._deliver = on_completions
 

@@ -48,7 +48,7 @@ class Grammars:
     def begin(self, request: Request) -> None:
         """Start compiling a request's grammar."""
         self.manager.grammar_init(request)
-        grammar = request.structured_output_request._grammar  # type: ignore[union-attr]
+        grammar = request.structured_output_request._grammar
         if isinstance(grammar, Future):
             grammar.add_done_callback(self._compiled_one)
 
@@ -97,7 +97,7 @@ class Grammars:
             self.validate(params)
             request = Request("sample", [0], params, None)
             self.manager.grammar_init(request)
-            grammar: Any = request.structured_output_request._grammar  # type: ignore[union-attr]
+            grammar: Any = request.structured_output_request._grammar
             try:
                 self._compiled[key] = grammar.result() if isinstance(grammar, Future) else grammar
             except Exception as error:  # whatever the backend's compiler throws is the program's grammar

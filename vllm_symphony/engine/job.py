@@ -9,7 +9,6 @@ Source: vllm/v1/request.py, vllm/v1/engine/detokenizer.py (0.32).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -208,9 +207,7 @@ def give_tokens(request: Request, tokens: Sequence[int], page_size: int) -> None
         request.update_block_hashes()
 
 
-def make_request(
-    rid: str, file: PagedFile, params: SamplingParams, hasher: Any, *, lookup: bool
-) -> Request:
+def make_request(rid: str, file: PagedFile, params: SamplingParams, hasher: Any, *, lookup: bool) -> Request:
     """A request over all the file's tokens. Private files neither publish hashes nor find any; `lookup=False` finds none."""
     request = Request(rid, file.tokens.copy(), params, None, client_index=CLIENT, arrival_time=time.time())
     if file.private or hasher is None:
@@ -222,6 +219,3 @@ def make_request(
     request.update_block_hashes()
     request.skip_reading_prefix_cache = not lookup
     return request
-
-
-

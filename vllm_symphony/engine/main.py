@@ -163,7 +163,7 @@ def make_device(kind: str, words: Sequence[str], status: Status) -> Device:
         given.served_model_name = given.served_model_name or ["SmolLM2-135M-Instruct"]
     given.model = named
     engine_args = EngineArgs.from_cli_args(given)
-    engine_args.tool_call_parser = given.tool_call_parser  # type: ignore[attr-defined]
+    engine_args.tool_call_parser = given.tool_call_parser
     if on_cpu:
         cpu_defaults(engine_args)
     return OwnHost(engine_args, progress=status.phase)

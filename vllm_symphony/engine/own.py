@@ -5,8 +5,8 @@
     engine thread:   take mail -> has_requests? -> step -> completions --> kernel's thread
                           ^--- sleeps on an event when nothing is schedulable
 
-No ZMQ, no second process: for tests, notebooks and `symphony serve` without vLLM's HTTP server. The engine core is vLLM's own class,
-unchanged; scheduler and worker are ours by name. Plain requests may run beside files (`add_plain`), which the tests use.
+No ZMQ, no second process: for tests, notebooks and `symphony serve` without vLLM's HTTP server. The engine core is vLLM's own
+class, unchanged; scheduler and worker are ours by name. Plain requests may run beside files (`add_plain`), which the tests use.
 Source: vllm/v1/engine/core.py `EngineCore` (0.32).
 """
 
@@ -138,9 +138,7 @@ class OwnHost:
 
     # ---- Device
 
-    def start(
-        self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]
-    ) -> None:
+    def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         self._deliver, self._on_death = on_completions, on_death
         self._thread = threading.Thread(target=self._run, name="symphony-engine", daemon=True)
         self._thread.start()
@@ -165,7 +163,7 @@ class OwnHost:
         self.text.stop()
         if self.core is not None:
             self.core.shutdown()
-            self.core = None  # type: ignore[assignment]
+            self.core = None
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.scheduler.symphony_counters()}
@@ -222,7 +220,7 @@ class OwnHost:
 
     def call_in_engine(self, fn: Callable[[], Any]) -> Any:
         """Run `fn` on the engine thread between steps and return what it gives (or raise what it raised)."""
-        done, box = threading.Event(), []
+        done, box = threading.Event(), list[Any]()
         self._thread_calls.append((fn, done, box))
         self._mail.set()
         while not done.wait(1.0):
@@ -239,7 +237,7 @@ class OwnHost:
             self.device.take_mail()
             try:
                 box += ["value", fn()]
-            except Exception as error:  # handed to the thread that asked
+            except Exception as error:  # noqa: BLE001  handed to the thread that asked
                 box += ["error", error]
             done.set()
 

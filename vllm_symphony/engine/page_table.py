@@ -185,8 +185,8 @@ class PageTable:
     def lend(self, f: PagedFile, computed: int, retained: list[tuple[Any, Any]]) -> list[Any]:
         """Hand the blocks of the first `computed` tokens to a request, the tail made writable.
 
-        A tail that is shared or hashed is copied: the pair (source, copy) is appended to `retained` with one reference on each, which
-        whoever runs the copy gives back after it. The caller has made sure that `pages_to_lend` blocks are free.
+        A tail that is shared or hashed is copied: the pair (source, copy) is appended to `retained` with one reference on each,
+        which whoever runs the copy gives back after it. The caller has made sure that `pages_to_lend` blocks are free.
         """
         if computed < f.frontier:
             self._trim(f, computed)

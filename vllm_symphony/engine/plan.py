@@ -1,7 +1,7 @@
 """Step plan: all device work of a step beside vLLM's own (engine/plan.py).
 
-Travels on `SchedulerOutput.symphony` to every worker; its answer, `StepResult`, comes back on `ModelRunnerOutput.symphony`. Both are
-plain dataclasses and survive the pickle of vLLM's multi-process executor.
+Travels on `SchedulerOutput.symphony` to every worker; its answer, `StepResult`, comes back on `ModelRunnerOutput.symphony`. Both
+are plain dataclasses and survive the pickle of vLLM's multi-process executor.
 Source: vllm/v1/core/sched/output.py, vllm/v1/outputs.py (0.32): dataclasses without slots.
 """
 

@@ -7,8 +7,8 @@
                     -> the answer rides on the ModelRunnerOutput
 
 Mixed into whatever V1 runner class the platform chose (the CPU runner is its subclass), by `worker.py`. Row i of the logits is the
-last token of request i, so it is refused with speculative decoding. Under asynchronous scheduling the answer is attached when vLLM's
-own output has arrived; that path is proven on the CPU runner only.
+last token of request i, so it is refused with speculative decoding. Under asynchronous scheduling the answer is attached when
+vLLM's own output has arrived; that path is proven on the CPU runner only.
 Rejected: a logits processor (sees masked rows, last positions only), `prompt_logprobs` (rows for the whole file).
 Source: vllm/v1/worker/gpu_model_runner.py `sample_tokens`, `_prepare_inputs`, ExecuteModelState (0.32).
 """

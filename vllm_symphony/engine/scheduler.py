@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.interface import PauseState
@@ -39,9 +39,15 @@ WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long 
 WINDOW_SHARE = 0.5  # ... or when it has lasted this share of a recent step
 
 
-class SymphonyMixin:
+_Base: Any = Scheduler if TYPE_CHECKING else object
+
+
+class SymphonyMixin(_Base):
     """In front of vLLM's Scheduler or AsyncScheduler."""
 
+    waiting: Any
+    kv_holding_waiting: Any
+    running: list[Request]
     device: FileDevice | None = None  # class-level defaults: vLLM calls us before `attach`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -118,7 +124,7 @@ class SymphonyMixin:
         return running + self._num_held() - self.num_waiting_for_streaming_input
 
     def has_finished_requests(self) -> bool:
-        """Requests that the workers must still forget. Those of file jobs ride on the next step: one of their own would delay it."""
+        """Requests that the workers must still forget. Those of file jobs ride on the next step: one of their own would delay."""
         if self.connector is None and not self.say_goodbye:
             return any(not rid.startswith(JOB_PREFIX) for rid in self.finished_req_ids)
         if self.connector is None:

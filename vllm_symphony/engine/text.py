@@ -18,7 +18,9 @@ from vllm_symphony.kernel.effect import Completion, JobFailed, TextDone, TextJob
 
 
 class TextService:
-    def __init__(self, tokenizer: Any, vocab_size: int, deliver: Callable[[list[Completion]], None], tool_parser: str | None = None):
+    def __init__(
+        self, tokenizer: Any, vocab_size: int, deliver: Callable[[list[Completion]], None], tool_parser: str | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.tool_parser = tool_parser
@@ -41,7 +43,7 @@ class TextService:
             done: Completion = TextDone(job.job, getattr(self, "_" + job.op)(job.args))
         except SymphonyError as error:
             done = JobFailed(job.job, error)
-        except Exception as error:  # templates and tokenizers raise what they like; the argument was the program's
+        except Exception as error:  # noqa: BLE001  templates and tokenizers raise what they like; the argument was the program's
             done = JobFailed(job.job, InvalidArgument(f"{job.op}: {type(error).__name__}: {str(error)[:300]}"))
         self._deliver([done])
 

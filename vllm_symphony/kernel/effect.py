@@ -281,9 +281,7 @@ class Device(Protocol):
 
     model: ModelInfo
 
-    def start(
-        self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]
-    ) -> None:
+    def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         """Begin to compute. Both callbacks come from the device's own thread, completions at most once a step."""
 
     def submit(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
