@@ -10,8 +10,20 @@ from typing import Any
 
 from vllm_symphony.abi.types import Distribution, Grammar, Ino, JobId, Predicate, Sampler, unpack_floats, unpack_tokens
 from vllm_symphony.kernel.effect import (
-    AppendTokens, CancelJob, CreateFile, DropFile, ForkFile, ForwardDone, ForwardJob, GenerateDone, GenerateJob, GenerateTokens,
-    JobFailed, RowJob, SampleJob, TruncateFile,
+    AppendTokens,
+    CancelJob,
+    CreateFile,
+    DropFile,
+    ForkFile,
+    ForwardDone,
+    ForwardJob,
+    GenerateDone,
+    GenerateJob,
+    GenerateTokens,
+    JobFailed,
+    RowJob,
+    SampleJob,
+    TruncateFile,
 )  # fmt: skip
 
 TIMEOUT_S = 120
@@ -110,9 +122,9 @@ class Driver:
         return done.distributions
 
     def start_generate(
-        self, ino: Ino, max_tokens: int, *, sampler: Sampler = Sampler(), penalty_from: int | None = None, stop: tuple[str, ...] = (),
-        stop_tokens: tuple[int, ...] = (), ignore_eos: bool = True, grammar: Grammar | None = None, until: Predicate | None = None,
-        logprobs: bool = False, start: int | None = None, text: bool = True,
+        self, ino: Ino, max_tokens: int, *, sampler: Sampler = Sampler(), penalty_from: int | None = None,
+        stop: tuple[str, ...] = (), stop_tokens: tuple[int, ...] = (), ignore_eos: bool = True,
+        grammar: Grammar | None = None, until: Predicate | None = None, logprobs: bool = False, start: int | None = None, text: bool = True,
     ) -> tuple[JobId, queue.Queue[Any]]:  # fmt: skip
         job, q = self.job()
         n = self.lengths[ino]
@@ -162,6 +174,11 @@ class Driver:
         if isinstance(done, JobFailed):
             raise done.error
         return unpack_floats(done.logits)
+
+    def call_evict(self, *inos: Ino) -> None:
+        """Take the pages of idle files; their tokens stay."""
+        table = self.host.device.table
+        self.host.call_in_engine(lambda: [table.evict(table.files[i]) for i in inos])
 
     # ---- truth
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vllm.v1.request import RequestStatus
@@ -194,7 +195,8 @@ class FileDevice:
         f = self.table.files[e.ino]
         base = len(f.tokens)
         if f.resting is not None:
-            if e.tokens and self.table.pages(base + len(e.tokens)) <= self.table.num_pages:
+            fits = self.table.pages(base + len(e.tokens)) <= self.table.num_pages
+            if e.tokens and fits and e.start == f.next_position:  # a gap makes the file private, the request is not
                 self._go_on(f, e)
                 return
             self.retire(f)
@@ -629,11 +631,19 @@ class FileDevice:
         self._recomputing.clear()
         self.jobs.clear()
         self.resting.clear()
-        while self.mail:
-            e = self.mail.popleft()
-            if (job_id := getattr(e, "job", None)) is not None and not isinstance(e, CancelJob):
-                self.out.append(JobFailed(job_id, error))
         self.flush()
+        self.refuse_mail()
+
+    def refuse_mail(self) -> None:
+        """After `lose`: fail the jobs in the mailbox. Any thread; each is answered once."""
+        lost: list[Completion] = []
+        with suppress(IndexError):
+            while True:
+                e = self.mail.popleft()
+                if (job := getattr(e, "job", None)) is not None and not isinstance(e, CancelJob):
+                    lost.append(JobFailed(job, DeviceLost(self.dead or "the engine is gone")))
+        if lost:
+            self.deliver(lost)
 
     def check(self) -> None:
         """Every page, request and row is accounted for."""

@@ -153,6 +153,8 @@ class OwnHost:
                 self.text.submit(e)
             else:
                 mail.append(e)
+        if self.device.dead is not None:  # it died meanwhile: nobody empties the mailbox any more
+            self.device.refuse_mail()
         self._mail.set()
 
     def stop(self) -> None:

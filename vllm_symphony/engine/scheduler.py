@@ -170,6 +170,7 @@ class SymphonyMixin(_Base):
                 output.symphony_starts = {
                     rid: requests[rid].num_computed_tokens - n for rid, n in scheduled.items() if rid in device.jobs
                 }
+            device.flush()  # jobs that ended for want of room; a step without tokens may have no output
         return output
 
     def _unpark(self) -> None:
@@ -410,7 +411,9 @@ class SymphonyMixin(_Base):
     # ---- how requests end
 
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
-        self._unpark()  # vLLM looks for them in `running`
+        one = self.requests.get(request_ids) if isinstance(request_ids, str) else None
+        if one is None or one in self.parked or one in self.returning:
+            self._unpark()  # vLLM looks for them in `running`
         self.runnable = True
         device = self.device
         if device is not None and finished_status == RequestStatus.FINISHED_ABORTED and request_ids is None:
