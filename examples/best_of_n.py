@@ -3,7 +3,7 @@
 from vllm_symphony import lip
 
 
-async def main(question: str, n: int = 4, max_tokens: int = 128, temperature: float = 0.8) -> str:
+async def main(question: str, n: int = 4, max_tokens: int = 128, temperature: float = 0.5) -> str:
     """Answer by the best of n drafts.
 
     Args:

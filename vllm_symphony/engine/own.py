@@ -17,10 +17,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import ModelInfo
+from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine import compat
 from vllm_symphony.errors import DeviceLost, NotSupported
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, JobFailed, TextJob
+from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
 
 MAX_TOP_K = 1024
 GOODBYE_S = 0.02
@@ -133,6 +133,7 @@ class OwnHost:
         self._plain: dict[str, Callable[[Any], None]] = {}
         self._thread_calls: list[tuple[Callable[[], Any], threading.Event, list[Any]]] = []
         self._stopping = False
+        self._warm = threading.Event()
         self._thread: threading.Thread | None = None
         self._on_death: Callable[[BaseException], None] = lambda _: None
 
@@ -142,6 +143,7 @@ class OwnHost:
         self._deliver, self._on_death = on_completions, on_death
         self._thread = threading.Thread(target=self._run, name="symphony-engine", daemon=True)
         self._thread.start()
+        self._warm.wait()
 
     def submit(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
         if self.device.dead is not None:
@@ -180,6 +182,7 @@ class OwnHost:
 
     def _run(self) -> None:
         try:
+            self._warm_up()
             while not self._stopping:
                 self._mail.clear()
                 self._run_thread_calls()
@@ -195,9 +198,21 @@ class OwnHost:
                     self._mail.wait(0.001)  # a step without work: waits for a grammar to compile, or only says goodbye to rows
             self.device.lose("the server is stopping")
         except BaseException as error:
+            self._warm.set()
             self.device.lose(f"the engine died: {type(error).__name__}: {error}")
             self._on_death(error)
             raise
+
+    def _warm_up(self) -> None:
+        """One real step through a file, so that a server that says it is ready has computed something."""
+        device, done = self.device, threading.Event()
+        file = device.table.create(Ino(-(1 << 52)), [0], "warm-up", device.clock())
+        first = ForwardJob(JobId(-(1 << 52)), file.ino, [], 0, (-1,), 1, (), 1.0, False, (0.0, 0))
+        device.submit_forward(first, lambda _: done.set())
+        while not done.is_set():
+            self.core.step_fn()
+        device.table.drop(file)
+        self._warm.set()
 
     def _sleep(self) -> None:
         if self._mail.wait(GOODBYE_S):
