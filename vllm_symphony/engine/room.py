@@ -16,11 +16,18 @@ A job that would not fit into the whole cache ends with ENOSPC and keeps its tok
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from vllm_symphony.engine.job import FileJob
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 
 STALE_S = 1.0
+
+
+class WaitingJob(Protocol):
+    """A job as it is seen here, the engine's or the simulator's."""
+
+    file: PagedFile
+    lent: bool
 
 
 class Room:
@@ -30,7 +37,7 @@ class Room:
         self.retire_all = retire_all
         self.num_evicted = 0
 
-    def reclaim(self, need: int, born: float, waiting: Iterable[FileJob], keep: PagedFile | None) -> int:
+    def reclaim(self, need: int, born: float, waiting: Iterable[WaitingJob], keep: PagedFile | None) -> int:
         """Free up to `need` blocks for a job of a file born then; returns how many became free. Never touches `keep`."""
         if need <= 0:
             return 0

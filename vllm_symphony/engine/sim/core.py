@@ -1,0 +1,466 @@
+"""Files, jobs and steps of the simulator (engine/sim/core.py): single-threaded, no clock of its own.
+
+    submit(effects) ... begin() -> seconds that the step takes ... finish() -> the step's completions
+          ^ mail waits for the next begin, as on the engine; text calls are answered at once
+
+`begin` takes the mail, makes room (engine/room.py, the engine's own rule), admits calls and fixes the batch; `finish` computes it.
+Who drives decides what a second is: a thread that sleeps (device.py), or a driver that leaps from event to event (testing/).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vllm_symphony.abi.draw import key64
+from vllm_symphony.abi.types import JobId, ModelInfo, pack_floats
+from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
+from vllm_symphony.engine.room import Room
+from vllm_symphony.engine.sim import grammar as grammars
+from vllm_symphony.engine.sim.job import SimJob, Writer
+from vllm_symphony.engine.sim.model import CONTEXT, END, Model, Row, SimModel, text_result
+from vllm_symphony.engine.sim.pool import SimBlock, SimPool
+from vllm_symphony.engine.sim.sampler import sample_row
+from vllm_symphony.errors import DeviceLost, Interrupted, OutOfPages, SymphonyError
+from vllm_symphony.kernel.effect import (
+    AppendTokens,
+    CancelJob,
+    Completion,
+    CreateFile,
+    DeviceEffect,
+    DropFile,
+    ForkFile,
+    ForwardDone,
+    ForwardJob,
+    GenerateJob,
+    JobFailed,
+    RowDone,
+    RowJob,
+    SampleDone,
+    SampleJob,
+    StepSpan,
+    TextDone,
+    TextJob,
+    TruncateFile,
+)  # fmt: skip
+
+MAX_ROWS_KEPT = 4096
+WEIGHTS_READ = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a step takes, and how much fits into one. The defaults are about those of a small model on a GPU."""
+
+    step_s: float = WEIGHTS_READ
+    row_s: float = 0.00005
+    token_s: float = 0.00002
+    max_rows: int = 256
+    max_tokens: int = 2048
+
+    def of(self, num_rows: int, num_tokens: int) -> float:
+        return self.step_s + self.row_s * num_rows + self.token_s * num_tokens
+
+
+class SimCore:
+    """The device's state. Call it from one thread."""
+
+    def __init__(
+        self,
+        *,
+        num_pages: int,
+        page_size: int,
+        max_positions: int,
+        clock: Callable[[], float],
+        model: Model | None,
+        seed: int,
+        cost: Cost,
+    ) -> None:
+        self.weights: Model = model or SimModel()
+        self.cost = cost
+        self.clock = clock
+        self.pool = SimPool(num_pages)
+        self.table = PageTable(self.pool, page_size, num_pages)
+        self.room = Room(self.table, clock, lambda: None)
+        vocab_size = self.weights.vocab_size
+        self.info = ModelInfo(
+            name="sim", vocab_size=vocab_size, max_positions=max_positions, page_size=page_size, num_pages=num_pages,
+            max_top_k=vocab_size, eos_tokens=(END,), dtype="float32",
+            capabilities=("forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"),
+        )  # fmt: skip
+        self.mail: deque[DeviceEffect] = deque()
+        self.out: list[Completion] = []
+        self.jobs: dict[JobId, SimJob] = {}  # in the order of their arrival
+        self.writers: dict[JobId, Writer] = {}
+        self.asks: dict[JobId, SampleJob | RowJob] = {}  # wait for a row to be computed again
+        self.batch: list[tuple[SimJob, int]] = []
+        self.batch_asks: list[SampleJob | RowJob] = []
+        self.step_s = 0.0
+        self.step = 0
+        self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
+        self.dead: str | None = None
+        self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
+        self._rows: OrderedDict[int, Row] = OrderedDict()
+        self._serial = 0
+        self._seed = seed
+
+    # ---- mail
+
+    def submit(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
+        for e in effects:
+            if self.dead is not None:
+                if (job := getattr(e, "job", None)) is not None and not isinstance(e, CancelJob):
+                    self.out.append(JobFailed(job, DeviceLost(self.dead)))
+            elif isinstance(e, TextJob):
+                self._text(e)
+            else:
+                self.mail.append(e)
+
+    def take(self) -> list[Completion]:
+        """The completions so far."""
+        out, self.out = self.out, []
+        return out
+
+    def _text(self, job: TextJob) -> None:
+        try:
+            self.out.append(TextDone(job.job, text_result(job)))
+        except SymphonyError as error:
+            self.out.append(JobFailed(job.job, error))
+
+    def _take_mail(self) -> None:
+        while self.mail:
+            e = self.mail.popleft()
+            try:
+                self._APPLY[type(e)](self, e)
+            except SymphonyError as error:
+                self.out.append(JobFailed(e.job, error))  # type: ignore[union-attr]
+
+    # ---- files
+
+    def _now(self) -> float:
+        """The clock, made unique: no two files are of one age."""
+        self._serial += 1
+        return self.clock() + self._serial * 1e-9
+
+    def _create(self, e: CreateFile) -> None:
+        self.table.create(e.ino, list(e.tokens), e.domain, self._now())
+
+    def _fork(self, e: ForkFile) -> None:
+        src = self.table.files[e.src]
+        job = self.jobs.get(src.job) if src.job is not None else None
+        lent = Lent(job.blocks, job.computed, ()) if job is not None and job.lent else None
+        self.table.fork(src, e.dst, e.length, self._now(), lent)
+
+    def _append(self, e: AppendTokens) -> None:
+        self.table.files[e.ino].extend(e.tokens, e.start)
+
+    def _truncate(self, e: TruncateFile) -> None:
+        self.table.truncate(self.table.files[e.ino], e.length)
+
+    def _drop(self, e: DropFile) -> None:
+        f = self.table.files[e.ino]
+        if f.job is not None:
+            self._fail(self.jobs[f.job], Interrupted("the file was closed"))
+        self.table.drop(f)
+
+    # ---- jobs
+
+    def _forward(self, e: ForwardJob) -> None:
+        f = self.table.files[e.ino]
+        base = len(f.tokens)
+        self._fits(base + len(e.tokens))
+        if e.tokens:
+            f.extend(e.tokens, e.start)
+        wanted = tuple(base + o for o in e.outputs)
+        keep = frozenset(base + o for o in e.keep)
+        lowest = min((f.frontier, len(f.tokens) - 1, *wanted, *keep))
+        self._enqueue(SimJob(e, f, base, lowest, wanted=wanted, keep=keep))
+
+    def _generate(self, e: GenerateJob) -> None:
+        f = self.table.files[e.ino]
+        base = len(f.tokens)
+        self._fits(base + 1)
+        job = SimJob(e, f, base, min(f.frontier, base - 1))
+        writer = Writer(job, self.info.eos_tokens, self._fresh_seed)
+        writer.begin()
+        self._enqueue(job)
+        self.writers[job.id] = writer
+
+    def _enqueue(self, job: SimJob) -> None:
+        assert job.file.job is None, "two writers on one file"
+        job.file.job = job.id
+        self.jobs[job.id] = job
+
+    def _fits(self, num_tokens: int) -> None:
+        need = self.table.pages(num_tokens)
+        if need > self.table.num_pages:
+            raise OutOfPages(
+                f"{num_tokens} tokens need {need} pages and the cache has {self.table.num_pages}", num_pages_needed=need
+            )
+
+    def _cancel(self, e: CancelJob) -> None:
+        if e.job in self.jobs:
+            self._fail(self.jobs[e.job], Interrupted("cancelled"))
+        elif self.asks.pop(e.job, None) is not None:
+            self.out.append(JobFailed(e.job, Interrupted("cancelled")))
+
+    def _fail(self, job: SimJob, error: SymphonyError) -> None:
+        """A failed forward leaves the file as it was; a failed generate what was delivered."""
+        self._end(job)
+        self.table.truncate(job.file, job.base if isinstance(job.effect, ForwardJob) else len(job.file.tokens))
+        self.out.append(JobFailed(job.id, error, job.span))
+
+    def _end(self, job: SimJob) -> None:
+        """The pages come back to the file."""
+        del self.jobs[job.id]
+        self.writers.pop(job.id, None)
+        f = job.file
+        if job.lent:
+            self.table.take_back(f, job.blocks, job.computed, 0, [])
+        f.job = None
+        f.last_used = self.clock()
+
+    # ---- rows
+
+    def _ask(self, e: SampleJob | RowJob) -> None:
+        row_id = self.table.files[e.ino].rows.get(e.position)
+        if row_id is not None and row_id in self._rows:
+            self._answer(e, self._rows[row_id], StepSpan())
+        else:
+            self.asks[e.job] = e
+
+    def _answer(self, e: SampleJob | RowJob, row: Row, span: StepSpan) -> None:
+        if isinstance(e, RowJob):
+            self.out.append(RowDone(e.job, pack_floats(row.tolist()), span))
+            return
+        tokens = self.table.files[e.ino].tokens[: e.position + 1]
+        try:
+            mask = None
+            if e.grammar is not None:
+                start = e.grammar.start if e.grammar.start is not None else e.position + 1
+                mask = grammars.mask_of(grammars.state_after(e.grammar, tokens[start:]))
+            seed = e.sampler.seed if e.sampler.seed is not None else self._fresh_seed()
+            drawn = sample_row(row, e.sampler, tokens, e.penalty_from, mask, seed, e.position, e.first_draw, e.n)
+            self.out.append(SampleDone(e.job, *drawn, span))
+        except SymphonyError as error:
+            self.out.append(JobFailed(e.job, error, span))
+
+    def _keep(self, f: PagedFile, rows: dict[int, Row]) -> None:
+        for index, row in rows.items():
+            self._serial += 1
+            f.rows[index] = self._serial
+            self._rows[self._serial] = row
+        while len(self._rows) > MAX_ROWS_KEPT:
+            self._rows.popitem(last=False)
+        rows.clear()
+
+    def _fresh_seed(self) -> int:
+        self._serial += 1
+        return key64(self._seed, self._serial)
+
+    # ---- the step
+
+    @property
+    def is_stepping(self) -> bool:
+        return bool(self.batch or self.batch_asks)
+
+    def begin(self) -> float | None:
+        """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
+        assert not self.is_stepping
+        self._take_mail()
+        self.wake_at = None
+        self.batch = self._schedule()
+        self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
+        if not self.is_stepping:
+            return None
+        self.step += 1
+        num_tokens = sum(n for _, n in self.batch) + len(self.batch_asks)
+        self.num_rows += len(self.batch) + len(self.batch_asks)
+        self.step_s = self.cost.of(len(self.batch) + len(self.batch_asks), num_tokens)
+        return self.step_s
+
+    def finish(self) -> None:
+        """Compute the batch."""
+        batch, self.batch = self.batch, []
+        asks, self.batch_asks = self.batch_asks, []
+        total = sum(n for _, n in batch) + len(asks)
+        for e in asks:
+            if self.asks.pop(e.job, None) is not None:
+                self._answer(e, self._row_of_file(e), StepSpan(self.step, self.step, self.step_s / total))
+        for job, n in batch:
+            job.first_step = job.first_step or self.step
+            job.last_step = self.step
+            job.device_s += self.step_s * n / total
+            self._compute(job, n)
+
+    def _compute(self, job: SimJob, n: int) -> None:
+        f, size = job.file, self.table.page_size
+        for index, position in zip(range(job.computed, job.computed + n), self._positions(f, job.computed), strict=False):
+            block = job.blocks[index // size]
+            assert block.ref_cnt == 1, f"block {block.block_id} is shared and written"
+            block.slots[index % size] = (f.tokens[index], position)
+            if index in job.wanted or index in job.keep:
+                job.take_row(index, self._row(job.blocks, index))
+        job.computed += n
+        if job.computed < len(f.tokens):
+            return
+        writer = self.writers.get(job.id)
+        if writer is None:
+            self._end(job)
+            self._keep(f, job.rows)
+            self.out.append(ForwardDone(job.id, tuple(job.distributions[i] for i in job.wanted), job.span))
+            return
+        progress, done = writer.take(self._row(job.blocks, job.computed - 1))
+        if progress is not None:
+            self.out.append(progress)
+        if done is not None:
+            self._end(job)
+            self._keep(f, job.rows)
+            done = type(done)(done.job, done.reason, done.stop, f.frontier, done.distribution, job.span)
+            self.out.append(done)
+
+    def _row(self, blocks: Sequence[SimBlock], index: int) -> Row:
+        """The row after index, from what is in the pages."""
+        size = self.table.page_size
+        return self.weights.row([blocks[i // size].slots[i % size] for i in range(max(0, index + 1 - CONTEXT), index + 1)])
+
+    def _row_of_file(self, e: SampleJob | RowJob) -> Row:
+        f = self.table.files[e.ino]
+        first = max(0, e.position + 1 - CONTEXT)
+        return self.weights.row(list(zip(f.tokens[first : e.position + 1], self._positions(f, first), strict=False)))
+
+    @staticmethod
+    def _positions(f: PagedFile, first: int) -> Any:
+        """Positions of the file's tokens from index `first` on."""
+        run = max(i for i, (at, _) in enumerate(f.runs) if at <= first)
+        for index in range(first, len(f.tokens)):
+            while run + 1 < len(f.runs) and f.runs[run + 1][0] <= index:
+                run += 1
+            yield index + f.runs[run][1]
+
+    # ---- who computes in this step: as engine/scheduler.py, in a simple form
+
+    def _schedule(self) -> list[tuple[SimJob, int]]:
+        while self.jobs:
+            parked: list[SimJob] = []
+            waiting = [job for job in self.jobs.values() if not job.lent]
+            batch = self._run_running(waiting, parked)
+            self._admit(waiting, batch)
+            if batch or not self._force_room(parked):
+                return batch
+        return []
+
+    def _run_running(self, waiting: list[SimJob], parked: list[SimJob]) -> list[tuple[SimJob, int]]:
+        batch: list[tuple[SimJob, int]] = []
+        budget = self.cost.max_tokens
+        for job in sorted((j for j in self.jobs.values() if j.lent), key=_age):
+            n = min(len(job.file.tokens) - job.computed, budget)
+            need = max(0, self.table.pages(job.computed + n) - len(job.blocks))
+            self._reclaim(need, job, waiting)
+            if n and need <= self.pool.get_num_free_blocks() and len(batch) < self.cost.max_rows:
+                job.blocks += self.pool.get_new_blocks(need)
+                batch.append((job, n))
+                budget -= n
+            elif n:
+                parked.append(job)
+                self.num_parked += 1
+        return batch
+
+    def _admit(self, waiting: list[SimJob], batch: list[tuple[SimJob, int]]) -> None:
+        budget = self.cost.max_tokens - sum(n for _, n in batch)
+        for job in sorted(waiting, key=lambda j: j.effect.order):
+            if budget <= 0 or len(batch) >= self.cost.max_rows:
+                return
+            f = job.file
+            need = self.table.pages_to_lend(f, min(f.frontier, job.lowest), len(f.tokens))
+            self._reclaim(need, job, waiting)
+            if need > self.pool.get_num_free_blocks():
+                continue  # those behind it may pass
+            retained: list[tuple[SimBlock, SimBlock]] = []
+            job.computed = min(f.frontier, job.lowest)
+            job.blocks = self.table.lend(f, job.computed, retained)
+            job.lent = True
+            job.blocks += self.pool.get_new_blocks(self.table.pages(len(f.tokens)) - len(job.blocks))
+            for src, dst in retained:
+                dst.slots = dict(src.slots)
+                self.pool.free_blocks((src, dst))
+            n = min(len(f.tokens) - job.computed, budget)
+            batch.append((job, n))
+            budget -= n
+
+    def _reclaim(self, need: int, job: SimJob, waiting: list[SimJob]) -> None:
+        free = self.pool.get_num_free_blocks()
+        if need > free:
+            self.room.reclaim(need - free, job.file.born, waiting, job.file)
+
+    def _force_room(self, parked: list[SimJob]) -> bool:
+        """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
+        oldest = min(self.jobs.values(), key=_age)
+        victims = sorted((j for j in parked if j is not oldest), key=_age)
+        if victims:
+            self._preempt(victims[-1])
+            return True
+        if (stale_in := self.room.next_stale()) is not None:
+            self.wake_at = self.clock() + stale_in
+            return False
+        self.num_failed_room += 1
+        num_tokens, total = len(oldest.file.tokens), self.table.num_pages
+        need = self.table.pages(num_tokens)
+        self._fail(oldest, OutOfPages(f"{num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
+        return True
+
+    def _preempt(self, job: SimJob) -> None:
+        """It starts over, with what it has sampled."""
+        self.num_preempted += 1
+        self.pool.free_blocks(reversed(job.blocks))
+        job.blocks, job.lent, job.computed, job.lowest = [], False, 0, 0
+        job.file.frontier = 0
+
+    # ---- end, truth
+
+    def lose(self, message: str) -> None:
+        """The device is gone: every job fails, every file forgets its pages."""
+        self.dead = message
+        error = DeviceLost(message)
+        lost = [*self.jobs, *self.asks, *(e.job for e in self.mail if hasattr(e, "job") and not isinstance(e, CancelJob))]
+        self.out += [JobFailed(job, error) for job in lost]
+        for held in (self.jobs, self.writers, self.asks, self.mail, self.batch, self.batch_asks, self._rows):
+            held.clear()
+
+    def check(self) -> None:
+        """Every page is accounted for, and holds what its file says."""
+        self.table.check([job.blocks for job in self.jobs.values() if job.lent])
+        for f in self.table.files.values():
+            assert f.job is None or f.job in self.jobs, (f.ino, f.job)
+            job = self.jobs[f.job] if f.job is not None else None
+            blocks, computed = (job.blocks, job.computed) if job is not None and job.lent else (f.blocks, f.frontier)
+            for index, position in zip(range(computed), self._positions(f, 0), strict=False):
+                slot = blocks[index // self.table.page_size].slots[index % self.table.page_size]
+                assert slot == (f.tokens[index], position), f"file {f.ino}, index {index}: {slot} is in the page"
+
+    def sweep(self) -> None:
+        """Forget rows that no file knows."""
+        known = {row for f in self.table.files.values() for row in f.rows.values()}
+        for row_id in [r for r in self._rows if r not in known]:
+            del self._rows[row_id]
+        self.table.dropped_rows.clear()
+
+    def counters(self) -> dict[str, float]:
+        free = self.pool.get_num_free_blocks()
+        return {
+            "steps": self.step, "engine_steps": self.step, "rows": self.num_rows, "files": len(self.table.files),
+            "jobs": len(self.jobs) + len(self.asks), "pages_total": self.table.num_pages, "pages_free": free,
+            "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows), "parked": self.num_parked,
+            "preempted": self.num_preempted, "evicted": self.room.num_evicted, "out_of_room": self.num_failed_room, "waits": 0,
+        }  # fmt: skip
+
+    _APPLY: ClassVar[dict[type, Callable[[SimCore, Any], None]]] = {
+        CreateFile: _create, ForkFile: _fork, AppendTokens: _append, TruncateFile: _truncate, DropFile: _drop, ForwardJob: _forward,
+        GenerateJob: _generate, SampleJob: _ask, RowJob: _ask, CancelJob: _cancel,
+    }  # fmt: skip
+
+
+def _age(job: SimJob) -> float:
+    return job.file.born

@@ -1,0 +1,86 @@
+"""A program's calls straight into the kernel (testing/transport.py): lip's Transport in one process, without a wire.
+
+The kernel is called inside `call`, and its answer, often there already, comes by the loop: so a call is a checkpoint here as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vllm_symphony.abi.calls import Cancel
+from vllm_symphony.abi.types import Pid
+from vllm_symphony.errors import DeviceLost, SymphonyError
+
+if TYPE_CHECKING:
+    from vllm_symphony.testing.machine import Machine
+
+
+class MemoryFuture(asyncio.Future[Any]):
+    """The answer of one call. Cancelling it cancels the call at the kernel."""
+
+    def __init__(self, transport: MemoryTransport, call_id: int) -> None:
+        super().__init__(loop=transport.machine.loop)
+        self._transport = transport
+        self._call_id = call_id
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self._transport.post("cancel", Cancel(self._call_id))
+        return True
+
+
+class MemoryTransport:
+    """Of one process."""
+
+    def __init__(self, machine: Machine, pid: Pid) -> None:
+        self.machine = machine
+        self.pid = pid
+        self.is_closed = False
+        self._last_id = 0
+        self._calls: dict[int, MemoryFuture] = {}
+        self._on_part: dict[int, Callable[[object], None]] = {}
+
+    def call(self, op: str, args: object, *, tid: int = 0, on_part: Callable[[object], None] | None = None) -> asyncio.Future[Any]:
+        call_id = self._last_id = self._last_id + 1
+        future = MemoryFuture(self, call_id)
+        if self.is_closed:
+            future.set_exception(DeviceLost("the process has ended"))
+            return future
+        self._calls[call_id] = future
+        if on_part is not None:
+            self._on_part[call_id] = on_part
+        self.machine.enter(self.pid, call_id, tid, op, args)
+        return future
+
+    def post(self, op: str, args: object, *, tid: int = 0) -> None:
+        if not self.is_closed:
+            self.machine.enter(self.pid, 0, tid, op, args)
+
+    def answer(self, call_id: int, result: Any) -> None:
+        """The call's end: a result or an error. Late answers of cancelled calls are dropped."""
+        self._on_part.pop(call_id, None)
+        future = self._calls.pop(call_id, None)
+        if future is None or future.done():
+            return
+        if isinstance(result, SymphonyError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def part(self, call_id: int, part: Any) -> None:
+        on_part, future = self._on_part.get(call_id), self._calls.get(call_id)
+        if on_part is not None and future is not None and not future.done():
+            on_part(part)
+
+    def close(self) -> None:
+        """The process is gone: what it still asks is refused."""
+        self.is_closed = True
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(DeviceLost("the process has ended"))
+                future.exception()  # nobody may be there to see it
+        self._calls.clear()
+        self._on_part.clear()
