@@ -36,7 +36,8 @@ from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob
 
 WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
-WINDOW_SHARE = 0.5  # ... or when it has lasted this share of a recent step
+WINDOW_SHARE = 1.0  # ... or when it has lasted this share of a recent step: never longer than the step that it may save
+WINDOW_SHARE_STREAMS = 0.2  # the same while streams run, which a hold delays
 
 
 _Base: Any = Scheduler if TYPE_CHECKING else object
@@ -324,7 +325,7 @@ class SymphonyMixin(_Base):
         if not self.window_s or self.wait_for_mail is None or not 0 < queued < self._cohort or self.plain_arrived:
             return
         began = time.perf_counter()
-        limit = began + WINDOW_SHARE * self._step_s
+        limit = began + (WINDOW_SHARE_STREAMS if self.running else WINDOW_SHARE) * self._step_s
         self.num_waits += 1
         while queued < self._cohort and not self.plain_arrived:
             left = min(self.window_s, limit - time.perf_counter())
