@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from typing import Any
 
 from vllm_symphony.errors import NotSupported
 
@@ -77,6 +78,22 @@ def check_version() -> None:
             found=found,
             wanted=VLLM_VERSION,
         )
+
+
+def check_config(config: Any) -> None:
+    """Refuse configurations in which files would be wrong, with the flag to change.
+
+    Raises:
+        NotSupported: speculative decoding, several engines, a model that does not generate, or vLLM's second model runner.
+    """
+    if config.speculative_config is not None:
+        raise NotSupported("file jobs do not run with speculative decoding: drop --speculative-config")
+    if config.parallel_config.data_parallel_size > 1:
+        raise NotSupported("one kernel serves one engine: use --data-parallel-size 1")
+    if config.model_config.runner_type != "generate":
+        raise NotSupported(f"the model is a {config.model_config.runner_type} model; programs need one that generates")
+    if config.use_v2_model_runner:
+        raise NotSupported("files are proven on vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
 
 
 def missing_seams() -> list[str]:

@@ -31,6 +31,7 @@ def register() -> None:
     """Entry point of `vllm.general_plugins`. Returns at once unless `symphony` is named in VLLM_PLUGINS."""
     if PLUGIN not in os.environ.get("VLLM_PLUGINS", "").split(","):
         return
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # the runner that our mixin is proven on
     from vllm.v1.engine.core import EngineCore
 
     EngineCore.symphony_attach = attach  # utility calls are looked up by name on the core
@@ -45,6 +46,7 @@ def attach(core: Any, socket_path: str) -> dict[str, Any]:
     from vllm_symphony.kernel.kernel import Kernel
 
     compat.check_version()
+    compat.check_config(core.vllm_config)
     if not isinstance(core.scheduler, SymphonyMixin):
         raise NotSupported(
             f"the engine runs {type(core.scheduler).__name__}: launch it with --scheduler-cls and --worker-cls of symphony"

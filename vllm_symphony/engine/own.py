@@ -19,7 +19,7 @@ from typing import Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine import compat
-from vllm_symphony.errors import DeviceLost, NotSupported
+from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
 
 MAX_TOP_K = 1024
@@ -44,12 +44,7 @@ def engine_config(engine_args: Any) -> Any:
     compat.check_version()
     engine_args.worker_cls = "vllm_symphony.engine.worker.SymphonyWorker"
     config = engine_args.create_engine_config(UsageContext.ENGINE_CONTEXT)
-    if config.speculative_config is not None:
-        raise NotSupported("file jobs do not run with speculative decoding: drop --speculative-config")
-    if config.parallel_config.data_parallel_size > 1:
-        raise NotSupported("one kernel serves one engine: use --data-parallel-size 1")
-    if config.model_config.runner_type != "generate":
-        raise NotSupported(f"the model is a {config.model_config.runner_type} model; programs need one that generates")
+    compat.check_config(config)
     # small models fill a JSON grammar's optional blanks for ever; compact JSON is as valid
     config.structured_outputs_config.disable_any_whitespace = True
     name = "SymphonyAsyncScheduler" if config.scheduler_config.async_scheduling else "SymphonyScheduler"

@@ -88,7 +88,7 @@ class SymphonyRunnerMixin:
     def sample_tokens(self, grammar_output: Any) -> Any:
         state = self.execute_model_state  # None on steps without tokens and on all but the last pipeline rank
         plan: StepPlan | None = getattr(state.scheduler_output, "symphony", None) if state is not None else None
-        if plan is None:
+        if plan is None or state.logits is None:  # tensor parallel ranks other than the first may hold no logits
             return super().sample_tokens(grammar_output)  # type: ignore[misc]
         with torch.inference_mode():
             result = self._carry_out(state, plan)
