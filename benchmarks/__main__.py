@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads; a setting of its own is kept and reported
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning,ignore::FutureWarning")  # at an engine's end, loudly
 
+from benchmarks.apart import Failed
 from benchmarks.registry import ALL, BY_NAME, Options
 from benchmarks.report import table
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a short run; figures are rough")
     parser.add_argument("--json", action="store_true", help="after the table, one JSON line with figures and raw samples")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a figure misses its bound")
-    parser.add_argument("--model", help="a name or folder instead of the benchmark's own choice")
+    parser.add_argument("--model", help="tiny, small, a name or a folder, instead of the benchmark's own choice")
     options = parser.parse_args(argv)
     if options.name is None:
         return list_all()
@@ -52,7 +57,14 @@ def run(options: argparse.Namespace) -> int:
     if not benchmark.is_written:
         print(f"benchmark {benchmark.name} is not written yet", file=sys.stderr)
         return 2
-    report = benchmark.run(Options(quick=options.quick, model=options.model))
+    try:
+        report = benchmark.run(Options(quick=options.quick, model=options.model))
+    except Failed as e:
+        print(f"{benchmark.name}: {e}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print(f"{benchmark.name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print(report.as_text(benchmark.bounds), flush=True)
     if options.json:
         print(report.as_json(), flush=True)

@@ -39,7 +39,7 @@ class Options:
     """What the command line asks of a benchmark. `quick`: a short run that shows that it works; its figures are rough."""
 
     quick: bool = False
-    model: str | None = None  # a name or folder; None: the benchmark's own choice
+    model: str | None = None  # tiny, small, a name or a folder; None: the benchmark's own choice
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stats import median, spread
+
 Cell = str | float | int | None
 
 
@@ -30,6 +32,7 @@ class Report:
     baseline_samples: dict[str, list[float]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tables: dict[str, Sequence[Mapping[str, Cell]]] = field(default_factory=dict)  # more of them, by their titles
 
     def as_json(self) -> str:
         """One line."""
@@ -38,6 +41,7 @@ class Report:
             "figures": self.figures,
             "samples": self.samples,
             "baseline_samples": self.baseline_samples,
+            "spread": {name: spread(samples) for name, samples in self.samples.items() if len(samples) > 1 and median(samples)},
             "settings": self.settings,
             "machine": machine(),
             "version": version(),
@@ -47,6 +51,7 @@ class Report:
     def as_text(self, bounds: Mapping[str, Any]) -> str:
         """The table, then each figure with its bound and whether it holds."""
         parts = [table(self.rows)] if self.rows else []
+        parts += [f"{title}\n{table(rows)}" for title, rows in self.tables.items()]
         verdicts: list[Mapping[str, Cell]] = []
         for name, value in self.figures.items():
             bound = bounds.get(name)
@@ -57,6 +62,16 @@ class Report:
         if self.notes:
             parts.append("\n".join(self.notes))
         return "\n\n".join(parts)
+
+    def take(self, other: Report) -> None:
+        """Add what another engine's part of the benchmark found."""
+        self.figures |= other.figures
+        self.rows += other.rows
+        self.samples |= other.samples
+        self.baseline_samples |= other.baseline_samples
+        self.settings |= other.settings
+        self.notes += other.notes
+        self.tables |= other.tables
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> str:

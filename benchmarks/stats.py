@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 
 def median(samples: Sequence[float]) -> float:
@@ -64,6 +67,20 @@ def paired(a: Callable[[], float], b: Callable[[], float], repeats: int, *, warm
         for samples, measure in sides if i % 2 == 0 else reversed(sides):
             samples.append(measure())
     return pairs
+
+
+def in_rounds(sides: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+    """Measure more than two things in turns; sample i of each belongs to round i.
+
+    Each round begins with another side and every second one runs backwards, so that no side always follows the same one.
+    """
+    found: dict[str, list[T]] = {name: [] for name in sides}
+    names = list(sides)
+    for i in range(repeats):
+        order = names[i % len(names) :] + names[: i % len(names)]
+        for name in order if i % 2 == 0 else reversed(order):
+            found[name].append(sides[name]())
+    return found
 
 
 def cpu_time_s(pid: int) -> float:
