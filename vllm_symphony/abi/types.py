@@ -192,7 +192,7 @@ class FileStat:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has used so far."""
+    """What a process has used so far. `tokens_in`: given by it (open, append, forward); `tokens_out`: generated for it."""
 
     num_calls: int = 0
     tokens_in: int = 0

@@ -72,6 +72,7 @@ def open_(m: Machine, call: Call, a: Open) -> FdResult:
         m.files.lookup(a.path)
     inode = m.files.create(tokens, call.cred.principal, a.mode, call.start_ns)
     m.files.bind(a.path, inode)
+    call.process.tokens_in += len(tokens)
     return _fd(call, inode, bool(flags & RDWR))
 
 
@@ -81,6 +82,7 @@ def _open_anonymous(m: Machine, call: Call, a: Open, tokens: list[int]) -> FdRes
         raise InvalidArgument("open needs a path, tokens or TMPFILE")
     if a.flags & (CREAT | EXCL | TRUNC):
         raise InvalidArgument("CREAT, EXCL and TRUNC need a path", flags=int(a.flags))
+    call.process.tokens_in += len(tokens)
     return _fd(call, m.files.create(tokens, call.cred.principal, a.mode, call.start_ns), True)
 
 
@@ -161,6 +163,7 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
     start = argument.start_position(a.start, inode, len(tokens), m.model.max_positions)
     inode.demand_quiet()
     m.files.extend(inode, tokens, start, call.start_ns)
+    call.process.tokens_in += len(tokens)
     return LengthResult(inode.length)
 
 
