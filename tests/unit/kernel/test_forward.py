@@ -254,7 +254,7 @@ def test_usage_counts_tokens_forwards_and_steps(w: World) -> None:
 
     usage = w("ps", pid=w.pid).processes[0].usage
 
-    assert (usage.tokens_in, usage.num_forwards, usage.num_steps, usage.device_s) == (2, 1, 2, 0.25)
+    assert (usage.tokens_in, usage.num_forwards, usage.num_steps, usage.device_s) == (4, 1, 2, 0.25)
     record = [r for r in w.kernel.log.since() if r.op == "forward"][-1]
     assert (record.args, record.result, record.step_first, record.step_last) == (f"fd={fd} n=2 top_k=20", "ok", 1, 2)
 
