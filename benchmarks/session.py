@@ -71,7 +71,7 @@ class Session:
             raise error_of(answer.err)
         return read_result(op, answer.ok)
 
-    def spawn(self, source: str, name: str = "", **args: Any) -> Child:
+    def spawn(self, source: str, name: str = "", /, **args: Any) -> Child:
         """Start a program and hear its events from now on."""
         spawned = time.monotonic()
         child = Child(self.call("spawn", calls.Spawn(source, "main", json.dumps(args), name)).pid, spawned)
