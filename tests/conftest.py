@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_model() -> Path:
     """The folder of the tests' trained model."""
     return TESTS / "models" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def own_engine() -> Iterator[Any]:
+    """The session's one vLLM engine (tests/tiny.py `SharedHost`)."""
+    from tests.tiny import SharedHost
+
+    shared = SharedHost()
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vllm.exceptions import VLLMError
 from vllm.v1.request import RequestStatus
 
 from vllm_symphony.abi.draw import key64
@@ -123,7 +124,7 @@ class FileDevice:
                 self._APPLY[type(e)](self, e)
             except SymphonyError as error:
                 self._fail_effect(e, error)
-            except ValueError as error:  # vLLM refused the parameters
+            except (ValueError, VLLMError) as error:  # vLLM refused the parameters
                 self._fail_effect(e, InvalidArgument(str(error)))
         self.flush()
         return True

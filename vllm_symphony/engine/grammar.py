@@ -42,7 +42,7 @@ class Grammars:
             params._validate_structured_outputs(
                 self.vllm_config.model_config, self.vllm_config.structured_outputs_config, self.tokenizer
             )
-        except ValueError as error:
+        except Exception as error:  # backends raise what they like, VLLMValidationError (no ValueError) among it
             raise InvalidArgument(f"invalid grammar: {_first_line(error)}") from error
 
     def begin(self, request: Request) -> None:

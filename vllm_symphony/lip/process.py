@@ -98,6 +98,11 @@ async def _spawn(what: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: 
         named = {option.name: value for option, value in zip(options, args, strict=False)}
         if twice := named.keys() & kwargs.keys():
             raise BadProgram(f"main got two values for {', '.join(sorted(twice))}")
+        names = {option.name for option in options}
+        if unknown := kwargs.keys() - names:
+            raise BadProgram(f"main takes no {', '.join(sorted(unknown))}")
+        if missing := {option.name for option in options if option.required} - named.keys() - kwargs.keys():
+            raise BadProgram(f"main needs {', '.join(sorted(missing))}")
         call = Spawn(what, "main", to_json({**named, **kwargs}), "", detach)
     else:
         name = getattr(what, "__name__", "")

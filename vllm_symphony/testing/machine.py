@@ -218,8 +218,6 @@ class Machine:
     def _complete(self) -> None:
         self.kernel.complete(self.core.take(), self.now_ns)
         self._carry_out()
-        if self.core.table.dropped_rows:
-            self.core.sweep()
 
     # ---- programs
 
@@ -227,6 +225,7 @@ class Machine:
         run = self.runs[e.pid] = Run(e.pid)
         run.transport = self._transports[e.pid] = MemoryTransport(self, e.pid)
         run.task = self.loop.create_task(self._main(run, e))
+        run.task.add_done_callback(lambda _: self._gone(run))
 
     async def _main(self, run: Run, e: Launch) -> None:
         """The process boundary: whatever a program does ends here."""
@@ -255,6 +254,13 @@ class Machine:
             return loader.load(Program(e.source, e.entry, e.args, e.name, e.seed))
         entry = names[e.entry]
         return entry, bind_arguments(entry, json.loads(e.args))
+
+    def _gone(self, run: Run) -> None:
+        """It was cancelled before it began."""
+        assert run.transport is not None
+        if not run.transport.is_closed:
+            run.transport.post("exit", child._failure(asyncio.CancelledError()))
+            self._ended(run, 130)
 
     def _ended(self, run: Run, code: int) -> None:
         assert run.transport is not None

@@ -9,7 +9,7 @@ Who drives decides what a second is: a thread that sleeps (device.py), or a driv
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -102,7 +102,8 @@ class SimCore:
         self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
         self.dead: str | None = None
         self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
-        self._rows: OrderedDict[int, Row] = OrderedDict()
+        self._rows: OrderedDict[int, Row] = OrderedDict()  # oldest first
+        self._row_refs: Counter[int] = Counter()  # files that know the row
         self._serial = 0
         self._seed = seed
 
@@ -136,6 +137,7 @@ class SimCore:
                 self._APPLY[type(e)](self, e)
             except SymphonyError as error:
                 self.out.append(JobFailed(e.job, error))  # type: ignore[union-attr]
+        self._sweep_rows()
 
     # ---- files
 
@@ -151,7 +153,8 @@ class SimCore:
         src = self.table.files[e.src]
         job = self.jobs.get(src.job) if src.job is not None else None
         lent = Lent(job.blocks, job.computed, ()) if job is not None and job.lent else None
-        self.table.fork(src, e.dst, e.length, self._now(), lent)
+        f = self.table.fork(src, e.dst, e.length, self._now(), lent)
+        self._row_refs.update(f.rows.values())
 
     def _append(self, e: AppendTokens) -> None:
         self.table.files[e.ino].extend(e.tokens, e.start)
@@ -250,11 +253,23 @@ class SimCore:
     def _keep(self, f: PagedFile, rows: dict[int, Row]) -> None:
         for index, row in rows.items():
             self._serial += 1
+            if (old := f.rows.get(index)) is not None:
+                self.table.dropped_rows.append(old)
             f.rows[index] = self._serial
+            self._row_refs[self._serial] = 1
             self._rows[self._serial] = row
         while len(self._rows) > MAX_ROWS_KEPT:
             self._rows.popitem(last=False)
         rows.clear()
+
+    def _sweep_rows(self) -> None:
+        """Forget rows that no file knows."""
+        for row_id in self.table.dropped_rows:
+            self._row_refs[row_id] -= 1
+            if not self._row_refs[row_id]:
+                del self._row_refs[row_id]
+                self._rows.pop(row_id, None)
+        self.table.dropped_rows.clear()
 
     def _fresh_seed(self) -> int:
         self._serial += 1
@@ -294,6 +309,7 @@ class SimCore:
             job.last_step = self.step
             job.device_s += self.step_s * n / total
             self._compute(job, n)
+        self._sweep_rows()
 
     def _compute(self, job: SimJob, n: int) -> None:
         f, size = job.file, self.table.page_size
@@ -439,13 +455,6 @@ class SimCore:
             for index, position in zip(range(computed), self._positions(f, 0), strict=False):
                 slot = blocks[index // self.table.page_size].slots[index % self.table.page_size]
                 assert slot == (f.tokens[index], position), f"file {f.ino}, index {index}: {slot} is in the page"
-
-    def sweep(self) -> None:
-        """Forget rows that no file knows."""
-        known = {row for f in self.table.files.values() for row in f.rows.values()}
-        for row_id in [r for r in self._rows if r not in known]:
-            del self._rows[row_id]
-        self.table.dropped_rows.clear()
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()

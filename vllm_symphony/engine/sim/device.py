@@ -115,8 +115,6 @@ class SimDevice:
                 self._let_pass(seconds * self.speed)
                 if not (self._stopping or self._failure):
                     core.finish()
-                    if core.table.dropped_rows:
-                        core.sweep()
                     self._flush()
             core.lose("the server is stopping" if self._failure is None else f"the engine died: {self._failure}")
             self._flush()
