@@ -1,7 +1,7 @@
 """How well the batch former groups programs that step together (benchmarks/batching.py).
 
-    32 programs, token by token      a *round* is one token of each: one engine step if nobody is late
-    one program, token by token      what the wait for others costs when there are none: window on and off, in turns
+32 programs, token by token      a *round* is one token of each: one engine step if nobody is late
+one program, token by token      what the wait for others costs when there are none: window on and off, in turns
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """A one-token forward against a plain decode step, by the length of the context (benchmarks/context.py).
 
-A program forks a long named file and moves the fork token by token: each forward is a request of its own to vLLM, with the file's pages.
-Plain vLLM decodes the same tokens in one request. Both contexts are computed once, before anything is measured.
+A program forks a long named file and moves the fork token by token: each forward is a request of its own to vLLM, with the file's
+pages. Plain vLLM decodes the same tokens in one request. Both contexts are computed once, before anything is measured.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 from benchmarks.apart import run_apart
@@ -26,7 +27,7 @@ def run(options: Options) -> Report:
 
 
 def measure(model: str, is_quick: bool) -> Report:
-    lengths = QUICK_LENGTHS if is_quick else LENGTHS
+    lengths: tuple[int, ...] = QUICK_LENGTHS if is_quick else LENGTHS
     if model == "tiny":  # its position limit
         lengths = tuple(n for n in lengths if n < 2000)
     report = Report("context")
@@ -42,7 +43,7 @@ def measure(model: str, is_quick: bool) -> Report:
 
         def steps(length: int) -> float:
             arrivals = plain.decode([longest[:length]], NUM_TOKENS + 1).arrivals
-            return median([b - a for a, b in zip(arrivals, arrivals[1:], strict=False)])
+            return median([b - a for a, b in itertools.pairwise(arrivals)])
 
         ratios = []
         for length in lengths:

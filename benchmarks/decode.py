@@ -56,7 +56,10 @@ def measure_ratios(model: str, is_quick: bool) -> Report:
             repeats = 1 if is_quick else REPEATS[n]
             add_rates(report, n, in_rounds({way: sides.of(way, n, num_tokens) for way in ("plain", *WAYS)}, repeats))
             if stock is not None and n in STOCK_SIZES:
-                both = {"own": sides.of("plain", n, num_tokens), "stock": partial(stock.decode, sides.prompts[:n], num_tokens)}
+                both: dict[str, Callable[[], Timing]] = {
+                    "own": sides.of("plain", n, num_tokens),
+                    "stock": partial(stock.decode, sides.prompts[:n], num_tokens),
+                }
                 add_stock(report, n, in_rounds(both, repeats))
         report.settings["small"] = rig.settings() | {"tokens": tokens, "prompt_tokens": len(sides.prompts[0]), "top_k": TOP_K}
     for how in WAYS:

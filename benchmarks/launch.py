@@ -1,4 +1,4 @@
-"""How fast programs start and end (benchmarks/launch.py): 1 and 100 at once, through gRPC as `symphony run` does, and at the kernel.
+"""How fast programs start and end (benchmarks/launch.py): 1 and 100 at once, by gRPC as `symphony run` does, and at the kernel.
 
 From the request to the first line that the program prints, and to its end, as the client sees them. The model is idle.
 """
@@ -36,7 +36,9 @@ def measure(model: str, is_quick: bool) -> Report:
             before = rig.meter(counters=False)
             add(report, "grpc", at_once, through_grpc(rig, edge, at_once, times))
             cpu = rig.meter(counters=False) - before
-            report.notes.append(f"host CPU per launch by gRPC, {at_once} at once: {cpu.cpu_s['host'] / at_once / times * 1e3:.2f} ms")
+            report.notes.append(
+                f"host CPU per launch by gRPC, {at_once} at once: {cpu.cpu_s['host'] / at_once / times * 1e3:.2f} ms"
+            )
             add(report, "kernel", at_once, at_kernel(rig, at_once, times))
         report.settings = rig.settings()
     return report

@@ -95,7 +95,7 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.session._sock.close()
+        self.session.close()
         self.reactor.stop()
         self._folder.cleanup()
 

@@ -60,9 +60,13 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up: what it spawned ends."""
         self._sock.close()
 
-    def call(self, op: str, args: object = calls.NoArgs()) -> Any:  # noqa: B008  frozen
+    def call(self, op: str, args: object = calls.NoArgs()) -> Any:
         """Make a call and wait for its result; raises its SymphonyError."""
         call_id = self._send(op, args)
         self.pump(lambda: call_id in self._answers)
