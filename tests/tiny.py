@@ -46,6 +46,7 @@ class SharedHost:
         self.guest: Guest | None = None
         self.died: BaseException | None = None
         self.host.start(self._deliver, self._death)
+        self.host.text._pool.submit(int).result()  # its thread is made at the first job, which would look like a test's leak
 
     def stop(self) -> None:
         self.host.stop()

@@ -465,6 +465,8 @@ class FileDevice:
     def plan(self, scheduled: dict[str, int]) -> StepPlan | None:
         """The step plan for what vLLM has just scheduled (num_computed_tokens is already advanced)."""
         self.step += 1
+        if not scheduled:
+            return None  # the runner does not look at a step without work, and rows that it should drop would be lost
         plan = StepPlan()
         if self._drop_rows:
             plan.drop, self._drop_rows = self._drop_rows, []
