@@ -21,6 +21,11 @@ def engine(own_engine: Any) -> Driver:
 @pytest.fixture
 def dev(engine: Driver) -> Iterator[Driver]:
     """The session's engine; after the test it holds nothing."""
+    assert engine.died is None, engine.died
     yield engine
     assert engine.died is None, engine.died
-    engine.assert_nothing_left()
+    try:
+        engine.assert_nothing_left()
+    except AssertionError:
+        engine.clear()  # or every later test would fail too
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ from vllm_symphony.kernel.effect import (
     TruncateFile,
 )  # fmt: skip
 
-TIMEOUT_S = 120
+TIMEOUT_S = 60
 
 
 @dataclass
@@ -124,7 +125,8 @@ class Driver:
     def start_generate(
         self, ino: Ino, max_tokens: int, *, sampler: Sampler = Sampler(), penalty_from: int | None = None,
         stop: tuple[str, ...] = (), stop_tokens: tuple[int, ...] = (), ignore_eos: bool = True,
-        grammar: Grammar | None = None, until: Predicate | None = None, logprobs: bool = False, start: int | None = None, text: bool = True,
+        grammar: Grammar | None = None, until: Predicate | None = None, logprobs: bool = False,
+        start: int | None = None, text: bool = True,
     ) -> tuple[JobId, queue.Queue[Any]]:  # fmt: skip
         job, q = self.job()
         n = self.lengths[ino]
@@ -178,15 +180,31 @@ class Driver:
     def call_evict(self, *inos: Ino) -> None:
         """Take the pages of idle files; their tokens stay."""
         table = self.host.device.table
-        self.host.call_in_engine(lambda: [table.evict(table.files[i]) for i in inos])
+
+        def evict() -> None:
+            for i in inos:
+                self.host.device.retire(table.files[i])
+                table.evict(table.files[i])
+
+        self.call(evict)
 
     # ---- truth
 
+    def call(self, fn: Callable[[], Any]) -> Any:
+        """Run `fn` on the engine thread, after all mail so far."""
+        return self.host.call_in_engine(fn)
+
     def check(self) -> None:
-        self.host.call_in_engine(self.host.device.check)
+        self.call(self.host.device.check)
 
     def counters(self) -> dict[str, float]:
-        return self.host.call_in_engine(self.host.counters)
+        return self.call(self.host.counters)
+
+    def clear(self) -> None:
+        """End every job and drop every file."""
+        device = self.host.device
+        jobs, files = self.call(lambda: ([j for j in device.by_id if j > 0], [i for i in device.table.files if i > 0]))
+        self.submit(*[CancelJob(j) for j in jobs], *[DropFile(i) for i in files])
 
     def assert_nothing_left(self) -> None:
         """No file, job, request, page or row."""
@@ -201,7 +219,7 @@ class Driver:
             assert not d._rows and not d._row_refs
             assert d.rpc("symphony_num_rows") == [0]
 
-        self.host.call_in_engine(look)
+        self.call(look)
 
 
 def ids(d: Distribution) -> list[int]:

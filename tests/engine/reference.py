@@ -55,7 +55,10 @@ def start_plain(driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5
     q: queue.Queue[Any] = queue.Queue()
     sampling = SamplingParams(**{"max_tokens": n, "temperature": 0.0, "ignore_eos": True, "logprobs": k, **params})
     hasher = driver.host.core.request_block_hasher
-    driver.host.add_plain(Request(f"plain-{next(_SERIAL)}", list(prompt), sampling, None, block_hasher=hasher), q.put)
+    request = Request(f"plain-{next(_SERIAL)}", list(prompt), sampling, None, block_hasher=hasher)
+    if request.use_structured_output:
+        driver.call(lambda: driver.host.core.structured_output_manager.grammar_init(request))
+    driver.host.add_plain(request, q.put)
     return q
 
 

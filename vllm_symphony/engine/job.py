@@ -9,6 +9,7 @@ Source: vllm/v1/request.py, vllm/v1/engine/detokenizer.py (0.32).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +17,20 @@ from typing import Any
 
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer, IncrementalDetokenizer
 from vllm.v1.request import Request
 
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Grammar, JobId, unpack_tokens
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.plan import RowPlan, StepResult
-from vllm_symphony.errors import SymphonyError
+from vllm_symphony.errors import InvalidArgument, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, GenerateJob, StepSpan
 
 CLIENT = -1  # client_index of our requests: their outputs never mix with those of vLLM's front ends
 JOB_PREFIX = "lip-"  # of our request ids
 
+PRIMING_TOKENS = 32  # of the file, that the detokenizer sees before the new ones
 STEPS_IN_FLIGHT = 8  # more than any executor's queue; older steps' rows are known not to have fired
 
 # One token that nobody looks at. A lasting request stays after it, at rest, and goes on with the tokens of the next forward.
@@ -153,8 +155,23 @@ def make_detokenizer(e: GenerateJob, tokens: Sequence[int], tokenizer: Any) -> I
     if not (e.text or e.stop) or tokenizer is None:
         return None
     params = SamplingParams(stop=list(e.stop) or None, output_kind=RequestOutputKind.DELTA)
-    prompt: Any = _Prompt(str(e.job), list(tokens[-32:]), params)
-    return IncrementalDetokenizer.from_new_request(tokenizer, prompt)
+    tail = tokens[-PRIMING_TOKENS:]
+    whole = len(tail) - _num_pending(tail, tokenizer)
+    prompt: Any = _Prompt(str(e.job), list(tail[:whole]), params)
+    detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, prompt)
+    if isinstance(detokenizer, FastIncrementalDetokenizer):
+        for token in tail[whole:]:
+            detokenizer.decode_next(token)
+    return detokenizer
+
+
+def _num_pending(tail: Sequence[int], tokenizer: Any) -> int:
+    """How many of the last tokens are the beginning of a character that the next ones complete: a stream that is primed with
+    half a character would give all of its context again when the character is complete."""
+    for n in range(min(4, len(tail))):  # a character has at most four bytes
+        if not tokenizer.decode(tail[max(0, len(tail) - n - 4) : len(tail) - n], skip_special_tokens=True).endswith("\ufffd"):
+            return n
+    return 0
 
 
 def generate_params(e: GenerateJob, end_tokens: Sequence[int]) -> SamplingParams:
@@ -191,9 +208,13 @@ def structured_outputs(g: Grammar) -> StructuredOutputsParams:
     if g.kind == "regex":
         return StructuredOutputsParams(regex=g.text)
     if g.kind == "choice":
-        import json
-
-        return StructuredOutputsParams(choice=json.loads(g.text))
+        try:
+            choices = json.loads(g.text)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid grammar: choices are not JSON: {error}") from error
+        if not isinstance(choices, list) or not choices or not all(isinstance(c, str) and c for c in choices):
+            raise InvalidArgument("invalid grammar: choices must be a JSON list of strings that are not empty")
+        return StructuredOutputsParams(choice=choices)
     return StructuredOutputsParams(grammar=g.text)
 
 

@@ -158,7 +158,7 @@ class SymphonyMixin(_Base):
         self.kv_holding_waiting.close()
         self.waiting.close()
         scheduled = output.num_scheduled_tokens
-        self.runnable = bool(scheduled) or bool(self.deferred_waiting)
+        self.runnable = bool(scheduled) or any(map(self._needs_polling, self.deferred_waiting))
         self.num_steps += 1
         self.num_rows += len(scheduled)
         self.num_empty_steps += not scheduled
@@ -173,6 +173,10 @@ class SymphonyMixin(_Base):
                 }
             device.flush()  # jobs that ended for want of room; a step without tokens may have no output
         return output
+
+    def _needs_polling(self, r: Request) -> bool:
+        """vLLM waits for something else than pages; a file job's grammar tells us when it is compiled."""
+        return r.client_index != CLIENT or r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
 
     def _unpark(self) -> None:
         """Give parked and returning requests back to vLLM's list of running ones: their status is RUNNING."""
