@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import registry
 from benchmarks.__main__ import main
+from benchmarks.apart import Failed
 from benchmarks.registry import Benchmark, Bound, Options
 from benchmarks.report import Report, table
 
@@ -43,7 +44,8 @@ def test_the_json_line_carries_what_was_promised():
 
     assert "\n" not in line
     content = json.loads(line)
-    assert {"name", "figures", "samples", "baseline_samples", "settings", "machine", "version"} == set(content)
+    assert {"name", "figures", "samples", "baseline_samples", "spread", "settings", "machine", "version"} == set(content)
+    assert content["spread"] == {"a": pytest.approx(1 / 3)}
     assert content["machine"]["cores"] >= 1
     assert "python" in content["version"]
 
@@ -84,3 +86,24 @@ def test_without_a_name_all_are_listed(capsys):
 
 def test_options_default_to_a_full_run():
     assert Options() == Options(quick=False, model=None)
+
+
+def test_parts_of_other_engines_are_added():
+    report, other = Report("x", {"a": 1.0}, rows=[{"n": 1}]), Report("x", {"b": 2.0}, rows=[{"n": 2}], tables={"more": [{"k": 3}]})
+
+    report.take(other)
+
+    assert report.figures == {"a": 1.0, "b": 2.0}
+    text = report.as_text({})
+    assert text.splitlines()[:4] == ["n", "-", "1", "2"]
+    assert "more\nk" in text
+
+
+def test_what_failed_is_told_and_exits_1(fake, monkeypatch, capsys):
+    def fails(options):
+        raise Failed("the stock engine died")
+
+    monkeypatch.setattr(sys.modules["benchmarks.fake"], "run", fails)
+
+    assert main(["fake"]) == 1
+    assert "fake: the stock engine died" in capsys.readouterr().err

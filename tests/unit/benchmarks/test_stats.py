@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.stats import Pairs, cpu_time_s, median, paired, percentile, spread
+from benchmarks.stats import Pairs, cpu_time_s, in_rounds, median, paired, percentile, spread
 
 
 def test_percentiles_are_linear_between_samples():
@@ -58,3 +58,13 @@ def test_cpu_time_of_a_process_that_is_gone_is_zero():
     child.wait()
 
     assert cpu_time_s(child.pid) == 0
+
+
+def test_rounds_change_who_goes_first_and_the_direction():
+    order = []
+    sides = {name: lambda name=name: order.append(name) or len(order) for name in "abc"}
+
+    found = in_rounds(sides, 4)
+
+    assert "".join(order) == "abc" + "acb" + "cab" + "cba"
+    assert found["a"] == [1, 4, 8, 12]
