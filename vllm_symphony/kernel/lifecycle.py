@@ -21,7 +21,7 @@ from vllm_symphony.kernel.effect import Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 
-BAD_PROGRAM, DEVICE_LOST = 2, 70
+BAD_PROGRAM, DEVICE_LOST, KILLED = 2, 70, 137
 
 
 def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> Process:
@@ -99,6 +99,8 @@ def status_of(process: Process, code: int, error: SymphonyError | str | None) ->
         if isinstance(error, BadProgram):
             return ExitStatus(BAD_PROGRAM, "program", error=error.message)
     if reported is None:
+        if process.killed:  # its calls were refused from then on: it may have stumbled over that before the signal came
+            code = KILLED
         if code == 0:
             reason = "exit"
         elif code > 128:
