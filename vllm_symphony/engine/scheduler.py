@@ -14,6 +14,7 @@ Source: vllm/v1/core/sched/scheduler.py, async_scheduler.py (0.32).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
-from vllm_symphony.engine.room import Room
+from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob
 
@@ -225,6 +226,7 @@ class SymphonyMixin(_Base):
     def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
         slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
         admitted = forwards = 0
+        barrier = math.inf  # files born later than this take no pages: an older job has waited long enough for them
         for r in sorted(held, key=self._order):
             if admitted >= slots:
                 break
@@ -244,8 +246,12 @@ class SymphonyMixin(_Base):
                 free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
                 if free != before and job is not None:
                     need = device.pages_needed(job)
-                if need > free:
-                    continue  # those behind it may pass
+                if need > free:  # those behind it may pass, for a while
+                    if time.time() - r.arrival_time > STALE_S:
+                        barrier = min(barrier, self._age(r))
+                    continue
+            if need and self._age(r) > barrier:
+                continue
             gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
             if job is not None:
                 forwards += isinstance(job.effect, ForwardJob)

@@ -1,0 +1,20 @@
+"""A cache of 32 pages: jobs wait, park, are preempted, evicted, cancelled; every answer is what it is with room (pressure.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.apart import names, outcomes
+
+MODULE = "tests.engine.pressure"
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, str | None]:
+    return outcomes(MODULE)
+
+
+@pytest.mark.parametrize("case", names(MODULE), ids=lambda c: c.removeprefix("case_"))
+def test_under_pressure(results, case):
+    if (trouble := results[case]) is not None:
+        pytest.fail(trouble, pytrace=False)
