@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.engine.driver import Driver, ids, logprobs
-from tests.engine.reference import CLOSE, best, long_prompt, plain, prompts, same
-from vllm_symphony.abi.types import Ino, Predicate, Sampler, pack_tokens
+from tests.engine.reference import CLOSE, best, long_prompt, plain, prompts, same, together
+from vllm_symphony.abi.types import Grammar, Ino, Predicate, Sampler, pack_tokens, unpack_tokens
 
 N = 48
 NEVER = Predicate("entropy", value=1e9)
@@ -85,8 +85,6 @@ def test_a_generate_equals_any_split_of_it(dev, name):
 
 
 def test_splits_of_many_programs_in_one_batch_are_equal_too(dev):
-    from tests.engine.reference import together
-
     texts = prompts(dev, 12)
     samplers = [*GREEDY.values(), *SEEDED.values()]
 
@@ -212,8 +210,6 @@ def test_until_hands_back_the_row_that_fired_and_keeps_it(dev):
 
 def holds(p: Predicate, row: torch.Tensor, n: int) -> bool:
     """The predicate by its definition."""
-    from vllm_symphony.abi.types import unpack_tokens
-
     if p.op in ("and", "or"):
         return (all if p.op == "and" else any)([holds(q, row, n) for q in p.parts])
     if p.op == "after":
@@ -339,8 +335,6 @@ def test_a_stop_string_of_several_bytes_may_span_tokens(dev, stop):
     tokens = spelled(dev, f"a {stop} b")
     assert len(spelled(dev, stop)) > 1
     grammar_text = f'root ::= "a {stop} b"'
-    from vllm_symphony.abi.types import Grammar
-
     f = dev.create(prompts(dev, 1)[0])
     out = dev.generate(f, 60, stop=(stop,), grammar=Grammar("ebnf", grammar_text))
 
@@ -351,8 +345,6 @@ def test_a_stop_string_of_several_bytes_may_span_tokens(dev, stop):
 
 
 def test_multi_byte_text_survives_splits(dev):
-    from vllm_symphony.abi.types import Grammar
-
     text = "été 🦊🦊 日本"
     f, g = dev.create([5]), dev.create([5])
     grammar = Grammar("ebnf", f'root ::= "{text}"', start=1)
