@@ -154,7 +154,7 @@ class SocketTransport:
     def _take(self, answer: Answer) -> None:
         if answer.signal is not None:
             on_term, self._on_term = self._on_term, lambda: None
-            on_term()
+            self.loop.call_soon(on_term)  # after who waits for an answer that came before it has seen that
             return
         if answer.part:
             call = self._calls.get(answer.id)

@@ -134,8 +134,11 @@ class Machine:
             self._complete()
 
     def close(self) -> None:
-        """End the client and the loop; then nothing may be left. Idempotent."""
+        """Kill what still runs, end the client and the loop; then nothing may be left. Idempotent."""
         if not self.loop.is_closed():
+            for run in self.runs.values():
+                if run.task is not None and not run.task.done():
+                    self._kill(run)
             self.client.close()
             self.kernel.disconnected(self.root, self.now_ns)
             self._carry_out()
@@ -281,7 +284,7 @@ class Machine:
         if e.signal == Signal.KILL:
             self.loop.call_soon(self._kill, run)
         else:
-            run.task.cancel()
+            self.loop.call_soon(run.task.cancel)  # as runtime/transport.py: answers come first
 
     def _kill(self, run: Run) -> None:
         assert run.transport is not None
