@@ -21,6 +21,7 @@ class Gate(RequestQueue):
     def __init__(self, arrived: Callable[[Request], None]) -> None:
         self.held: dict[Request, None] = {}  # in order of arrival
         self.open: deque[Request] = deque()
+        self._first: list[Request] = []  # preempted in this step: vLLM takes them before all others
         self._arrived = arrived
 
     def admit(self, request: Request) -> None:
@@ -33,10 +34,11 @@ class Gate(RequestQueue):
         del self.held[request]
 
     def close(self) -> None:
-        """After the step: what vLLM did not take is held again, in front."""
+        """After the step: what vLLM did not take is held again, in front; before it what vLLM preempted."""
         if self.open:
-            self.held = dict.fromkeys([*self.open, *self.held])
+            self.held = dict.fromkeys([*[r for r in self._first if r in self.held], *self.open, *self.held])
             self.open.clear()
+        self._first.clear()
 
     # ---- vLLM's interface
 
@@ -53,6 +55,7 @@ class Gate(RequestQueue):
     def prepend_request(self, request: Request) -> None:
         """vLLM preempted it."""
         self.held = dict.fromkeys([request, *self.held])
+        self._first.insert(0, request)
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
         """vLLM skipped them in this step."""
