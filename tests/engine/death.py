@@ -29,7 +29,7 @@ def case_every_job_gets_enodev_once_and_the_host_says_that_it_died(dev: Driver) 
     files = [dev.create(t) for t in texts]
     for f in files:
         dev.forward(f, [])
-    executor, left = dev.host.core.model_executor, [3]
+    executor, left = dev.host.core.model_executor, [2]
     execute = executor.execute_model
 
     def fail(*args: Any, **kw: Any) -> Any:
