@@ -38,7 +38,7 @@ def measure(model: str, is_quick: bool) -> Report:
         def programs(how_long_s: float, n: int, num_tokens: int) -> Timing:
             rig.set_window(how_long_s)
             try:
-                return fleet.decode(prompts[:n], num_tokens, "token")
+                return fleet.step(prompts[:n], num_tokens)
             finally:
                 rig.set_window(window_s)
 
@@ -57,9 +57,9 @@ def measure(model: str, is_quick: bool) -> Report:
             2 if is_quick else 8,
         )
         report.settings = rig.settings() | {"programs": NUM_PROGRAMS, "rounds": rounds, "lone_tokens": lone_tokens}
-    for n, tokens, sides in ((NUM_PROGRAMS, rounds, found), (1, lone_tokens, lone)):
-        report.rows += [row(n, tokens, way, timings) for way, timings in sides.items()]
-    steps = {way: [steps_of(t) / rounds for t in timings] for way, timings in found.items()}
+    for n, sides in ((NUM_PROGRAMS, found), (1, lone)):
+        report.rows += [row(n, way, timings) for way, timings in sides.items()]
+    steps = {way: [steps_of(t) / rounds_of(t, NUM_PROGRAMS) for t in timings] for way, timings in found.items()}
     report.samples["steps_per_round"], report.baseline_samples["steps_per_round"] = steps["window on"], steps["window off"]
     on, off = ([t.wall_us for t in lone[way]] for way in ("window on", "window off"))
     report.samples["lone_wait_us"], report.baseline_samples["lone_wait_us"] = on, off
@@ -79,15 +79,22 @@ def steps_of(timing: Timing) -> float:
     return counters["engine_steps"] - counters["empty_steps"]
 
 
-def row(n: int, rounds: int, way: str, timings: list[Timing]) -> dict[str, float | int | str]:
-    counters = [t.meter.counters for t in timings if t.meter]
+def rounds_of(timing: Timing, n: int) -> float:
+    """A round is a token of each of the `n` programs."""
+    return timing.num_tokens / n
+
+
+def row(n: int, way: str, timings: list[Timing]) -> dict[str, float | int | str]:
+    def per_round(counter: str) -> float:
+        return median([t.meter.counters[counter] / rounds_of(t, n) for t in timings if t.meter])
+
     return {
         "programs": n,
         "way": way,
-        "ms/round": median([t.seconds / rounds * 1e3 for t in timings]),
-        "spread": spread([t.seconds for t in timings]),
-        "steps/round": median([steps_of(t) / rounds for t in timings]),
-        "rows/step": median([c["rows"] / (c["engine_steps"] - c["empty_steps"]) for c in counters]),
-        "waits/round": median([c["waits"] / rounds for c in counters]),
-        "waited us/round": median([c["waited_s"] / rounds * 1e6 for c in counters]),
+        "ms/round": median([t.seconds / rounds_of(t, n) * 1e3 for t in timings]),
+        "spread": spread([t.wall_us for t in timings]),
+        "steps/round": median([steps_of(t) / rounds_of(t, n) for t in timings]),
+        "rows/step": median([t.num_tokens / steps_of(t) for t in timings]),
+        "waits/round": per_round("waits"),
+        "waited us/round": per_round("waited_s") * 1e6,
     }

@@ -6,8 +6,8 @@
 
 Programs are real processes. All sides decode the same prompts of one page and one token, whose page is in the prefix cache: each
 step computes one token of each. Measured from the first program's beginning to the last token in the last program (plain: from all
-requests' arrival to the last token in the engine thread). `own_over_stock`: plain requests on our scheduler against vLLM's own in
-another process.
+requests' arrival to the last token in the engine thread); token by token: while all programs are at it (`Fleet.step`).
+`own_over_stock`: plain requests on our scheduler against vLLM's own in another process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOP_K = 20
 WAYS = ("fused", "until", "until_entropy", "token")
 TOKENS = {1: 48, 8: 32, 32: 16}  # of each program, on the small model
 REPEATS = {1: 5, 8: 4, 32: 3}
-QUICK_TOKENS = {1: 8, 8: 4, 32: 2}
+QUICK_TOKENS = {1: 8, 8: 4, 32: 3}
 TINY_TOKENS = {1: 128, 32: 48}
 STOCK_SIZES = (1, 8)
 PLAIN_TOP_K = "plain, top k"
@@ -85,7 +85,9 @@ class Sides:
         prompts = self.prompts[:n]
         if way.startswith("plain"):
             return lambda: self._plain.decode(prompts, num_tokens, TOP_K if way == PLAIN_TOP_K else None)
-        return lambda: self._fleet.decode(prompts, num_tokens, way, TOP_K)
+        if way == "token":
+            return lambda: self._fleet.step(prompts, num_tokens, TOP_K)
+        return lambda: self._fleet.decode(prompts, num_tokens, way)
 
 
 def add_rates(report: Report, n: int, found: dict[str, list[Timing]]) -> None:

@@ -7,20 +7,27 @@ from vllm_symphony import lip
 HEAD_START_S = 0.1  # from the making of the gate's file to the beginning: all programs have seen it by then
 
 
-async def main(prompt: list[int], num_tokens: int, how: str, gate: str, linger_s: float = 0.0, top_k: int = 20) -> None:
-    """Emit `ready`, then what it took. Lingers so that the end of one program is not part of another one's measurement."""
+async def main(
+    prompt: list[int], num_tokens: int, how: str, gate: str, linger_s: float = 0.0, top_k: int = 20, warm_up: int = 0
+) -> None:
+    """Emit `ready`, then (token by token) `warm` after so many tokens, then what it took.
+
+    Lingers so that the end of one program is not part of another one's measurement.
+    """
     async with lip.open(tokens=prompt) as file:
         await pass_gate(gate)
         began, cpu_s = time.monotonic(), time.process_time()
-        await decode(file, num_tokens, how, top_k)
+        await decode(file, num_tokens, how, top_k, warm_up)
         lip.emit({"began": began, "ended": time.monotonic(), "cpu_s": time.process_time() - cpu_s})
         await lip.sleep(linger_s)
 
 
-async def decode(file: lip.File, num_tokens: int, how: str, top_k: int) -> None:
+async def decode(file: lip.File, num_tokens: int, how: str, top_k: int, warm_up: int) -> None:
     if how == "token":
         token: list[int] = []
-        for _ in range(num_tokens):
+        for i in range(num_tokens):
+            if i and i == warm_up:
+                lip.emit("warm")
             dist = await file.forward(token, top_k=top_k)
             token = [dist.top1]
         return

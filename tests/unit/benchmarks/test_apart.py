@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.apart import Failed, run_apart
 
-
 pytestmark = pytest.mark.keeps("fds", "children")  # multiprocessing's resource tracker, one for all
 
 

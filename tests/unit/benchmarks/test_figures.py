@@ -57,7 +57,7 @@ def test_the_tax_shows_where_time_goes():
 
 
 def test_steps_without_work_are_not_counted():
-    row = batching.row(32, 10, "window on", [timing()])
+    row = batching.row(10, "window on", [timing()])
 
     assert (row["steps/round"], row["rows/step"], row["waits/round"]) == (1.0, 10.0, 0.5)
 
@@ -81,7 +81,7 @@ def test_interference_says_whether_the_client_did_its_part():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("decode", ["prompt", "num_tokens", "how", "gate", "linger_s", "top_k"]),
+        ("decode", ["prompt", "num_tokens", "how", "gate", "linger_s", "top_k", "warm_up"]),
         ("context", ["path", "prompt", "num_forwards"]),
         ("calls", ["num_rounds", "prompt", "name"]),
         ("stream", ["prompt", "num_tokens"]),
