@@ -91,8 +91,7 @@ def case_jobs_wait_for_pages_and_give_what_they_give_alone(dev: Driver) -> None:
 
 
 def case_jobs_that_outgrow_the_cache_are_parked_and_preempted_and_lose_nothing(dev: Driver) -> None:
-    texts = prompts(dev, 4)
-    n = 440
+    texts, n = prompts(dev, count(3, 4)), 400
     expected = [alone(dev, t, n) for t in texts]
     grew = counted(dev, "parked", "preempted")
     files = [dev.create(t) for t in texts]
@@ -108,7 +107,7 @@ def case_jobs_that_outgrow_the_cache_are_parked_and_preempted_and_lose_nothing(d
 
 def case_seeded_and_penalised_jobs_survive_preemption(dev: Driver) -> None:
     sampler = Sampler(temperature=1.1, seed=5, presence_penalty=0.5, repetition_penalty=1.1)
-    texts = prompts(dev, 4)
+    texts = prompts(dev, count(3, 4))
     expected = []
     for t in texts:
         f = dev.create(t, domain="alone")
@@ -439,7 +438,7 @@ def case_fork_of_a_forward_between_its_chunks(dev: Driver) -> None:
 
 def case_random_cancels_drops_and_forks_leave_nothing(dev: Driver) -> None:
     rng = random_for("pressure")
-    for _ in range(count(6, 60)):
+    for _ in range(count(4, 60)):
         files = [dev.create(long_prompt(dev, rng.randrange(1, 500), salt=rng.randrange(10**6))) for _ in range(6)]
         jobs = []
         for f in files:

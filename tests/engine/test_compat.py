@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.counts import FULL
 from tests.engine.apart import ROOT
 from vllm_symphony.engine import compat
 from vllm_symphony.errors import NotSupported
@@ -57,7 +58,7 @@ def outputs(*args: str) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("size", ["large", "small"])
+@pytest.mark.parametrize("size", ["small", "large"] if FULL else ["small"])
 def test_plain_requests_get_bit_for_bit_what_vllms_scheduler_gives(size):
     """Also with a cache so small that vLLM preempts: the same steps, tokens and log-probabilities."""
     assert outputs("ours", size) == outputs("stock", size)

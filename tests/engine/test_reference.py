@@ -322,6 +322,39 @@ def test_calls_that_ask_for_different_things_share_a_step(dev):
     dev.drop(*files)
 
 
+def test_forwards_reach_the_position_limit(dev):
+    limit = dev.host.model.max_positions
+    tokens = long_prompt(dev, limit, salt=47)
+    f, g = dev.create(tokens[:-2]), dev.create(tokens)
+
+    dev.forward(f, tokens[-2:-1], outputs="none")
+    (last,) = dev.forward(f, tokens[-1:], top_k=K)
+
+    same(last, dev.forward(f, [], top_k=K)[0])
+    same(last, dev.forward(g, [], top_k=K)[0])
+    dev.drop(f, g)
+
+
+def test_more_files_than_requests_may_rest(dev):
+    files = [dev.create() for _ in range(300)]
+    first = [dev.start_forward(f, [7 + i % 90], top_k=1)[1] for i, f in enumerate(files)]
+    rows = [q.get(timeout=60).distributions[0] for q in first]
+    for f in files:
+        dev.lengths[f] = 1
+
+    second = [dev.start_forward(f, [best(d)], top_k=K)[1] for f, d in zip(files, rows, strict=True)]
+
+    for i, q in enumerate(second):
+        (d,) = q.get(timeout=60).distributions
+        dev.lengths[files[i]] = 2
+        if i % 30 == 0:
+            fresh = dev.create(domain=f"rest {i}")
+            same(d, dev.forward(fresh, [7 + i % 90, best(rows[i])], top_k=K)[0])
+            dev.drop(fresh)
+    dev.check()
+    dev.drop(*files)
+
+
 def test_greedy_by_hand_equals_generate(dev):
     (prompt,) = prompts(dev, 1)
     f, g = dev.create(prompt), dev.create(prompt)
