@@ -215,9 +215,7 @@ class Driver:
             assert not d.table.files and not d.by_id and not d.jobs and not d.finished, (d.table.files, d.by_id, d.jobs, d.finished)
             assert not s.requests and not s.running and not s.parked
             assert d.table.pool.get_num_free_blocks() == d.table.num_pages
-            d.drop_rows_now()
-            assert not d._rows and not d._row_refs
-            assert d.rpc("symphony_num_rows") == [0]
+            d.rows.check_empty()
 
         self.call(look)
 

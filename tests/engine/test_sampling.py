@@ -201,15 +201,15 @@ def test_a_row_that_is_gone_is_computed_again(dev, opened):
 def test_rows_beyond_the_budget_are_computed_again(dev, opened):
     f, tokens, _ = opened
     device = dev.host.device
-    budget = device._max_rows
+    budget = device.rows._capacity
     before = dev.row(f, len(tokens) - 1)
     g = dev.create(tokens, domain="g")
 
-    dev.call(lambda: setattr(device, "_max_rows", 8))
+    dev.call(lambda: setattr(device.rows, "_capacity", 8))
     dev.forward(g, tokens[:20], outputs="all", keep="all")
     steps = dev.counters()["steps"]
     again = dev.row(f, len(tokens) - 1)
-    dev.call(lambda: setattr(device, "_max_rows", budget))
+    dev.call(lambda: setattr(device.rows, "_capacity", budget))
 
     assert dev.counters()["steps"] > steps
     assert torch.allclose(torch.tensor(again), torch.tensor(before), atol=CLOSE)

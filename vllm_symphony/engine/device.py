@@ -10,7 +10,7 @@ request when it is admitted and come back in `ended`, which vLLM's own clean-up 
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,8 +31,10 @@ from vllm_symphony.engine.job import (
     make_detokenizer,
     make_request,
 )  # fmt: skip
-from vllm_symphony.engine.page_table import NEVER_CACHED, Lent, PagedFile, PageTable
+from vllm_symphony.engine.lending import Lending
+from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
+from vllm_symphony.engine.rows import KeptRows
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
@@ -60,7 +62,6 @@ if TYPE_CHECKING:
     from vllm_symphony.engine.scheduler import SymphonyMixin
 
 MAX_RESTING = 256
-ROW_BUDGET_BYTES = 256 << 20  # kept rows are a cache; beyond this the oldest are computed again when asked for
 
 
 class FileDevice:
@@ -80,15 +81,14 @@ class FileDevice:
     ) -> None:
         self.scheduler = scheduler
         self.hasher = hasher
-        self.rpc = rpc
         self.tokenizer = tokenizer
         self.end_tokens = tuple(end_tokens)
         self.deliver = deliver
-        manager = scheduler.kv_cache_manager
-        pool = manager.block_pool
-        self.managers = manager.coordinator.single_type_managers
-        self.table = PageTable(pool, self.managers[0].block_size, pool.get_num_free_blocks())
-        self.keeps_pages = scheduler.files_keep_pages
+        pool = scheduler.kv_cache_manager.block_pool
+        managers = scheduler.kv_cache_manager.coordinator.single_type_managers
+        self.table = PageTable(pool, managers[0].block_size, pool.get_num_free_blocks())
+        self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
+        self.rows = KeptRows(self.table, rpc, vocab_size)
         self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
         self.mail: deque[DeviceEffect] = deque()
         self.rung = False  # the host has been told of mail that is not taken yet
@@ -102,10 +102,6 @@ class FileDevice:
         self.clock = time.monotonic
         self._serial = 0
         self._temp_ino = 0
-        self._max_rows = max(8, ROW_BUDGET_BYTES // (4 * vocab_size))
-        self._rows: OrderedDict[int, None] = OrderedDict()  # live row ids, oldest first
-        self._row_refs: Counter[int] = Counter()
-        self._drop_rows: list[int] = []
         self.dead: str | None = None
 
     # ---- mail
@@ -153,13 +149,9 @@ class FileDevice:
     def _fork_file(self, src: PagedFile, dst: Ino, length: int) -> PagedFile:
         self.retire(src)
         job = self._job_of(src)
-        if job is not None and job.lent:
-            r = job.request
-            computed = max(0, r.num_computed_tokens - r.num_in_flight_tokens)
-            f = self.table.fork(src, dst, length, self.clock(), Lent(self._lent_blocks(job), computed, r.block_hashes))
-        else:
-            f = self.table.fork(src, dst, length, self.clock())
-        self._row_refs.update(f.rows.values())
+        lent = self.lending.of(job) if job is not None and job.lent else None
+        f = self.table.fork(src, dst, length, self.clock(), lent)
+        self.rows.share(f.rows.values())
         return f
 
     def _append(self, e: AppendTokens) -> None:
@@ -184,7 +176,7 @@ class FileDevice:
         self._released()
 
     def _released(self) -> None:
-        self._sweep_rows()
+        self.rows.sweep()
         self.scheduler.room_was_made()
 
     # ---- jobs
@@ -254,17 +246,6 @@ class FileDevice:
         for job in list(self.resting.values()):
             self.retire(job.file)
 
-    def _retired(self, job: FileJob) -> None:
-        request, f = job.request, job.file
-        rid = request.request_id
-        del self.resting[rid]
-        f.resting = None
-        manager = self.managers[0]
-        blocks, num_cached = manager.req_to_blocks.get(rid, []), manager.num_cached_block.get(rid, 0)
-        for m in self.managers:
-            m.pop_blocks_for_free(rid)
-        self.table.take_back(f, blocks, request.num_computed_tokens, num_cached, request.block_hashes.copy())
-
     def _generate(self, e: GenerateJob) -> None:
         f = self.table.files[e.ino]
         self.retire(f)
@@ -333,8 +314,8 @@ class FileDevice:
 
     def _with_row(self, e: Any, then: Callable[[Any, PagedFile, int, StepSpan], None]) -> None:
         f = self.table.files[e.ino]
-        row_id = f.rows.get(e.position)
-        if row_id is not None and row_id in self._rows:
+        row_id = self.rows.find(f, e.position)
+        if row_id is not None:
             then(e, f, row_id, StepSpan())
             return
         # compute it again, on a fork that ends there: the file itself may be truncated or closed meanwhile
@@ -366,110 +347,27 @@ class FileDevice:
             bitmask = self.grammars.bitmask(e.grammar, tokens[start:], self.end_tokens)
         self._serial += 1
         seed = e.sampler.seed if e.sampler.seed is not None else key64(time.time_ns(), self._serial)
-        args = (row_id, e.sampler, tokens, e.penalty_from, bitmask, seed, e.position, e.first_draw, e.n)
-        answer = next((a for a in self.rpc("symphony_sample", args=args) if a is not None), None)
-        if answer is None:
-            raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
-        self.out.append(SampleDone(e.job, answer[0], answer[1], span))
+        drawn, logprobs = self.rows.ask(
+            "symphony_sample", row_id, e.sampler, tokens, e.penalty_from, bitmask, seed, e.position, e.first_draw, e.n
+        )
+        self.out.append(SampleDone(e.job, drawn, logprobs, span))
 
     def _row_now(self, e: RowJob, f: PagedFile, row_id: int, span: StepSpan) -> None:
-        data = next((a for a in self.rpc("symphony_row", args=(row_id,)) if a is not None), None)
-        if data is None:
-            raise DataCorrupt(f"row {row_id} of file {e.ino} is on no worker")
-        self.out.append(RowDone(e.job, data, span))
-
-    def _new_row(self) -> int:
-        self._serial += 1
-        return self._serial
-
-    def _keep_row(self, f: PagedFile, index: int, row_id: int) -> None:
-        old = f.rows.get(index)
-        if old is not None:
-            self.table.dropped_rows.append(old)
-        f.rows[index] = row_id
-        self._row_refs[row_id] += 1
-        self._rows[row_id] = None
-        while len(self._rows) > self._max_rows:
-            self._drop_rows.append(self._rows.popitem(last=False)[0])
-
-    def _sweep_rows(self) -> None:
-        for row_id in self.table.dropped_rows:
-            self._row_refs[row_id] -= 1
-            if self._row_refs[row_id] <= 0:
-                del self._row_refs[row_id]
-                if row_id in self._rows:
-                    del self._rows[row_id]
-                    self._drop_rows.append(row_id)
-        self.table.dropped_rows.clear()
-
-    def drop_rows_now(self) -> None:
-        """Free rows that nobody can ask for, when no step is coming to carry the message."""
-        if self._drop_rows:
-            rows, self._drop_rows = self._drop_rows, []
-            self.rpc("symphony_drop_rows", args=(rows,))
+        self.out.append(RowDone(e.job, self.rows.ask("symphony_row", row_id), span))
 
     # ---- the scheduler's side
 
-    def pages_needed(self, job: FileJob) -> int:
-        """Free blocks that the job takes when it is admitted now."""
-        if job.lent:
-            return max(0, self.table.pages(job.num_tokens) - len(self._lent_blocks(job)))
-        computed = self._start_of(job)
-        return self.table.pages_to_lend(job.file, computed, job.num_tokens)
-
-    def _start_of(self, job: FileJob) -> int:
-        return min(job.file.frontier, job.lowest) if self.keeps_pages else 0
-
-    def start(self, job: FileJob) -> bool:
-        """Lend the file's pages to the request; True when it begins with KV (and belongs into vLLM's queue for such requests)."""
-        if job.lent:
-            return job.request.num_computed_tokens > 0
-        f, rid, manager = job.file, job.request.request_id, self.managers[0]
-        computed = self._start_of(job)
-        job.lent = True
-        if computed:
-            manager.req_to_blocks[rid] = self.table.lend(f, computed, manager._pending_cow_copies)
-            manager.num_cached_block[rid] = NEVER_CACHED if f.private else f.num_cached
-            job.request.num_computed_tokens = computed
-            return True
-        if f.blocks:
-            self.table.evict(f)
-        if f.private:
-            for m in self.managers:
-                m.num_cached_block[rid] = NEVER_CACHED
-        return False
-
-    def unstart(self, job: FileJob) -> None:
-        """vLLM did not take the job into the step that it was admitted to: the file gets its pages back, others may need them."""
-        rid, r, manager = job.request.request_id, job.request, self.managers[0]
-        blocks, num_cached = manager.req_to_blocks.get(rid, []), manager.num_cached_block.get(rid, 0)
-        for m in self.managers:
-            m.pop_blocks_for_free(rid)
-        if self.keeps_pages:
-            self.table.take_back(job.file, blocks, r.num_computed_tokens, num_cached, r.block_hashes.copy())
-        r.num_computed_tokens = 0
-        job.lent = False
-
     def unlend(self, job: FileJob) -> None:
-        """vLLM took the request's blocks away (preemption): the job starts over, with what it has sampled."""
-        job.lent = False
-        job.lowest = 0
+        """vLLM preempted the job's request."""
+        self.lending.lost(job)
         self._forget_planned(job)
-        job.file.frontier = job.file.num_cached = 0
-        job.file.hashes = []
-
-    def _lent_blocks(self, job: FileJob) -> list[Any]:
-        blocks: list[Any] = self.managers[0].req_to_blocks.get(job.request.request_id, [])
-        return blocks
 
     def plan(self, scheduled: dict[str, int]) -> StepPlan | None:
         """The step plan for what vLLM has just scheduled (num_computed_tokens is already advanced)."""
         self.step += 1
         if not scheduled:
             return None  # the runner does not look at a step without work, and rows that it should drop would be lost
-        plan = StepPlan()
-        if self._drop_rows:
-            plan.drop, self._drop_rows = self._drop_rows, []
+        plan = StepPlan(drop=self.rows.take_drops())
         for rid, job in self.jobs.items():
             n = scheduled.get(rid)
             if n is None:
@@ -478,7 +376,7 @@ class FileDevice:
                 job.first_step = self.step
             job.last_step = self.step
             r = job.request
-            row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self._new_row)
+            row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self.rows.new_id)
             if row is not None:
                 plan.rows[rid] = row
         return plan if plan else None
@@ -489,9 +387,9 @@ class FileDevice:
             job = self.jobs.get(rid)
             if job is None:  # it ended while the step ran
                 row = plan.rows[rid]
-                self._drop_rows += [row_id for at, row_id in row.keep if at == offset]
+                self.rows.forget([row_id for at, row_id in row.keep if at == offset])
                 if rid in result.fired:
-                    self._drop_rows.append(row.until_row)
+                    self.rows.forget([row.until_row])
                 continue
             index = starts[rid] + offset
             d: Distribution = job.take_row(index, result, j)
@@ -532,21 +430,17 @@ class FileDevice:
         request, f = job.request, job.file
         rid = request.request_id
         if rid in self.resting:
-            self._retired(job)
+            del self.resting[rid]
+            f.resting = None
+            self.lending.give_back(job, request.num_computed_tokens)
             return
         del self.jobs[rid]
         self.by_id.pop(job.id, None)
         computed = request.num_computed_tokens - request.num_output_placeholders
-        if job.lent:
-            manager = self.managers[0]
-            blocks = manager.req_to_blocks.get(rid, [])
-            num_cached = manager.num_cached_block.get(rid, 0)
-            if self.keeps_pages:
-                for m in self.managers:
-                    m.pop_blocks_for_free(rid)
-                self.table.take_back(f, blocks, computed, num_cached, request.block_hashes.copy())
-            else:
-                self.scheduler.free_natively(request)
+        if job.lent and self.lending.keeps_pages:
+            self.lending.give_back(job, computed)
+        elif job.lent:
+            self.scheduler.free_natively(request)
         f.job = None
         f.last_used = self.clock()
         self.scheduler.room_was_made()
@@ -560,11 +454,11 @@ class FileDevice:
         """A failed forward leaves the file as it was; a failed generate leaves what was delivered."""
         length = job.base if isinstance(job.effect, ForwardJob) else len(job.file.tokens)
         self.table.truncate(job.file, length)
-        self._sweep_rows()
+        self.rows.sweep()
 
     def _forget_planned(self, job: FileJob) -> None:
         """Rows that steps of the job kept and no file will know."""
-        self._drop_rows += job.row_ids.values()
+        self.rows.forget(job.row_ids.values())
         job.row_ids.clear()
 
     def _report_failure(self, job: FileJob) -> None:
@@ -582,8 +476,8 @@ class FileDevice:
 
     def _report_forward(self, job: FileJob) -> None:
         for index, row_id in job.row_ids.items():
-            self._keep_row(job.file, index, row_id)
-        self._sweep_rows()
+            self.rows.keep(job.file, index, row_id)
+        self.rows.sweep()
         if job.on_done is not None:
             job.on_done(job)
             return
@@ -608,8 +502,8 @@ class FileDevice:
             return
         reason, stop = self._reason(job, status, stop_reason)
         if reason == "until" and job.fired is not None:
-            self._keep_row(f, job.fired.position, job.row_ids[job.fired.position])
-            self._sweep_rows()
+            self.rows.keep(f, job.fired.position, job.row_ids[job.fired.position])
+            self.rows.sweep()
         self.out.append(GenerateDone(job.id, reason, stop, f.frontier, job.fired if reason == "until" else None, job.span))
 
     def _reason(self, job: FileJob, status: RequestStatus, stop_reason: int | str | None) -> tuple[str, str | None]:
@@ -650,7 +544,7 @@ class FileDevice:
 
     def check(self) -> None:
         """Every page, request and row is accounted for."""
-        manager = self.managers[0]
+        manager = self.lending.manager
         self.table.check(manager.req_to_blocks.values(), manager._pending_cow_copies)
         for job in self.jobs.values():
             assert job.request.request_id in self.scheduler.requests
@@ -667,7 +561,7 @@ class FileDevice:
             "pages_total": self.table.num_pages,
             "pages_free": pool.get_num_free_blocks(),
             "pages_held": self.table.num_pages - pool.get_num_free_blocks(),
-            "rows_kept": len(self._rows),
+            "rows_kept": len(self.rows),
         }
 
     _APPLY: ClassVar[dict[type, Callable[[FileDevice, Any], None]]] = {

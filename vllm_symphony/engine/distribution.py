@@ -12,6 +12,7 @@ columns with the greatest maxima. Entropy is computed only for the rows that ask
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,10 +28,14 @@ def entropy_and_logsumexp(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     """rows [n, vocab] float32 -> (entropy [n] in nats, logsumexp [n]). Masked (-inf) entries count as probability 0."""
     p = rows.softmax(-1)
     lse = rows.amax(-1) - p.amax(-1).log()
+    return _entropy(rows, p, lse), lse
+
+
+def _entropy(rows: torch.Tensor, p: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
     dot = torch.linalg.vecdot(p, rows)
     if not bool(torch.isfinite(dot).all()):  # 0 * -inf must be 0
         dot = torch.linalg.vecdot(p, rows.clamp_min(torch.finfo(rows.dtype).min))
-    return lse - dot, lse
+    return lse - dot
 
 
 def logsumexp(rows: torch.Tensor) -> torch.Tensor:
@@ -106,13 +111,10 @@ def distributions(
 
 
 class PredicateRows:
-    """Evaluates predicates over some rows, computing each quantity at most once for all rows that need it."""
+    """Evaluates predicates over some rows, computing each quantity at most once, and for all rows together."""
 
     def __init__(self, rows: torch.Tensor) -> None:
         self.rows = rows  # [n, vocab] float32
-        self._top: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._lse: torch.Tensor | None = None
-        self._entropy: list[float] | None = None
 
     def fires(self, i: int, p: Predicate, num_generated: int) -> bool:
         """Whether `p` holds on row `i`, `num_generated` tokens into the call."""
@@ -126,34 +128,37 @@ class PredicateRows:
         if op == "every":
             return num_generated > 0 and num_generated % int(p.value) == 0
         if op == "top1_in":
-            return int(self.top[1][i, 0]) in _token_set(p.tokens)
-        value = self._value(i, p)
-        return value < p.value if p.below else value > p.value
+            return self.top1_id[i] in _token_set(p.tokens)
+        value = self._mass(i, p.tokens) if op == "mass" else getattr(self, op)[i]
+        return bool(value < p.value if p.below else value > p.value)
 
-    def _value(self, i: int, p: Predicate) -> float:
-        if p.op == "entropy":
-            if self._entropy is None:
-                entropy, self._lse = entropy_and_logsumexp(self.rows)
-                self._entropy = entropy.tolist()
-            return self._entropy[i]
-        lse = self.lse[i]
-        if p.op == "mass":
-            at = torch.tensor(unpack_tokens(p.tokens), device=self.rows.device)
-            return float((self.rows[i, at] - lse).exp().sum())
-        best = (self.top[0][i] - lse).exp()
-        return float(best[0]) if p.op == "top1" else float(best[0] - best[1])
+    @cached_property
+    def entropy(self) -> list[float]:
+        return _entropy(self.rows, self._p, self._lse).tolist()
 
-    @property
-    def top(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._top is None:
-            self._top = best(self.rows, 2)
-        return self._top
+    @cached_property
+    def top1(self) -> list[float]:
+        return self._p.amax(-1).tolist()
 
-    @property
-    def lse(self) -> torch.Tensor:
-        if self._lse is None:
-            self._lse = logsumexp(self.rows)
-        return self._lse
+    @cached_property
+    def margin(self) -> list[float]:
+        two = best(self._p, 2)[0]
+        return (two[:, 0] - two[:, 1]).tolist()
+
+    @cached_property
+    def top1_id(self) -> list[int]:
+        return best(self.rows, 1)[1][:, 0].tolist()
+
+    def _mass(self, i: int, packed: bytes) -> float:
+        return float(self._p[i, torch.tensor(unpack_tokens(packed), device=self.rows.device)].sum())
+
+    @cached_property
+    def _p(self) -> torch.Tensor:
+        return self.rows.softmax(-1)
+
+    @cached_property
+    def _lse(self) -> torch.Tensor:
+        return self.rows.amax(-1) - self._p.amax(-1).log()
 
 
 _SETS: dict[bytes, frozenset[int]] = {}

@@ -189,7 +189,7 @@ class OwnHost:
                 if outputs:
                     self._hand_out_plain(outputs)
                 if not executed:
-                    self.device.drop_rows_now()
+                    self.device.rows.drop_now()
                     self._mail.wait(0.001)  # a step without work: waits for a grammar to compile, or only says goodbye to rows
             self.device.lose("the server is stopping")
         except BaseException as error:
@@ -212,7 +212,7 @@ class OwnHost:
     def _sleep(self) -> None:
         if self._mail.wait(GOODBYE_S):
             return
-        self.device.drop_rows_now()
+        self.device.rows.drop_now()
         if self.scheduler.finished_req_ids:
             self.scheduler.say_goodbye = True  # nothing else came: a step of its own
             return

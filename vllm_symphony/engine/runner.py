@@ -23,6 +23,7 @@ from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm_symphony.abi.types import Sampler
 from vllm_symphony.engine.distribution import PredicateRows, distributions
 from vllm_symphony.engine.plan import RowPlan, StepPlan, StepResult
+from vllm_symphony.engine.row_pool import RowPool
 from vllm_symphony.engine.row_sampler import sample_row
 
 
@@ -46,7 +47,7 @@ class SymphonyRunnerMixin:
     positions: Any
     model: Any
     execute_model_state: Any
-    kept_rows: dict[int, torch.Tensor]
+    kept_rows: RowPool
 
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
         out = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)  # type: ignore[misc]
@@ -111,8 +112,7 @@ class SymphonyRunnerMixin:
 
     def _carry_out(self, state: Any, plan: StepPlan) -> StepResult | None:
         kept = self._rows()
-        for row_id in plan.drop:
-            kept.pop(row_id, None)
+        kept.drop(plan.drop)
         scheduled = state.scheduler_output.num_scheduled_tokens
         where: list[tuple[str, int]] = []
         plans: list[RowPlan] = []
@@ -152,10 +152,10 @@ class SymphonyRunnerMixin:
         for j, (rid, offset) in enumerate(where):
             p = plans[j]
             if rid in fired:
-                kept[p.until_row] = rows[j].clone()
+                kept.keep(p.until_row, rows[j])
             for at, row_id in p.keep:
                 if at == offset:
-                    kept[row_id] = rows[j].clone()  # the sampler works in place
+                    kept.keep(row_id, rows[j])
         top_k = max(p.top_k for p in plans)
         numbers, ids = distributions(rows, top_k, [p.temperature for p in plans], [p.entropy for p in plans])
         return StepResult(where, numbers, ids, frozenset(fired))
@@ -167,9 +167,9 @@ class SymphonyRunnerMixin:
         rows = PredicateRows((logits if index == list(range(len(logits))) else logits[torch.tensor(index)]).float())
         return {rid for j, (_, rid, p) in enumerate(watched) if p.until is not None and rows.fires(j, p.until, p.num_generated)}
 
-    def _rows(self) -> dict[int, torch.Tensor]:
+    def _rows(self) -> RowPool:
         if not hasattr(self, "kept_rows"):
-            self.kept_rows = {}
+            self.kept_rows = RowPool()
         return self.kept_rows
 
     # ---- sampler state belongs to the position
@@ -210,12 +210,7 @@ class SymphonyRunnerMixin:
     # ---- asked for between steps, by collective_rpc
 
     def symphony_drop_rows(self, row_ids: list[int]) -> None:
-        kept = self._rows()
-        for row_id in row_ids:
-            kept.pop(row_id, None)
-
-    def symphony_has_row(self, row_id: int) -> bool:
-        return row_id in self._rows()
+        self._rows().drop(row_ids)
 
     def symphony_row(self, row_id: int) -> bytes | None:
         """The whole row, float32 little-endian, or None when this worker does not hold it."""

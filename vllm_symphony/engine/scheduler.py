@@ -37,6 +37,7 @@ from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob
 
 WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
+WINDOW_OF_STEP = 0.05  # ... or for this share of a recent step, if that is longer ...
 WINDOW_SHARE = 1.0  # ... or when it has lasted this share of a recent step: never longer than the step that it may save
 WINDOW_SHARE_STREAMS = 0.2  # the same while streams run, which a hold delays
 
@@ -66,7 +67,7 @@ class SymphonyMixin(_Base):
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
-        self._cohort = 0
+        self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
         self._step_s = 0.0
         self._step_began = 0.0
         self._fired: frozenset[str] = frozenset()
@@ -140,10 +141,10 @@ class SymphonyMixin(_Base):
     # ---- the step
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        self._step_began = time.perf_counter()
         device = self.device
         if device is not None:
             self._cohort_wait()
+        self._step_began = time.perf_counter()
         self.plain_arrived = self.say_goodbye = False
         self.wake_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
@@ -225,7 +226,7 @@ class SymphonyMixin(_Base):
 
     def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
         slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
-        admitted = forwards = 0
+        admitted = 0
         barrier = math.inf  # files born later than this take no pages: an older job has waited long enough for them
         for r in sorted(held, key=self._order):
             if admitted >= slots:
@@ -240,12 +241,12 @@ class SymphonyMixin(_Base):
                 except SymphonyError as error:
                     device.fail(job, error)
                     continue
-                need = device.pages_needed(job)
+                need = device.lending.pages_needed(job)
             if need > free:
                 before = free
                 free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
                 if free != before and job is not None:
-                    need = device.pages_needed(job)
+                    need = device.lending.pages_needed(job)
                 if need > free:  # those behind it may pass, for a while
                     if time.time() - r.arrival_time > STALE_S:
                         barrier = min(barrier, self._age(r))
@@ -253,17 +254,13 @@ class SymphonyMixin(_Base):
             if need and self._age(r) > barrier:
                 continue
             gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
-            if job is not None:
-                forwards += isinstance(job.effect, ForwardJob)
-                if device.start(job) and gate is self.waiting:
-                    gate.take(r)
-                    gate = self.kv_holding_waiting
-                    gate.held[r] = None
+            if job is not None and device.lending.start(job) and gate is self.waiting:
+                gate.take(r)
+                gate = self.kv_holding_waiting
+                gate.held[r] = None
             gate.admit(r)
             free -= need
             admitted += 1
-        forwards += sum(1 for r in self.running if (j := device.jobs.get(r.request_id)) and isinstance(j.effect, ForwardJob))
-        self._cohort = max(forwards, int(self._cohort * 0.9))
         return admitted
 
     def _unstart(self, device: FileDevice) -> None:
@@ -273,7 +270,7 @@ class SymphonyMixin(_Base):
                 job = device.jobs.get(r.request_id)
                 if job is None or not job.lent:
                     continue
-                device.unstart(job)
+                device.lending.unstart(job)
                 if gate is self.kv_holding_waiting:
                     gate.open.remove(r)
                     self.waiting.open.append(r)
@@ -330,15 +327,20 @@ class SymphonyMixin(_Base):
     # ---- cohort wait
 
     def _cohort_wait(self) -> None:
-        """Hold the step a little while fewer calls wait than the last cohort had, and calls keep arriving."""
+        """Hold the step a little while programs that the last step answered are about to call again.
+
+        It ends when all have, when nothing has arrived for a while (they compute, wait for a tool, or have ended), when a plain
+        request arrives, or when it has lasted as long as the step that it may save.
+        """
         queued = self._num_file_calls_held()
-        if not self.window_s or self.wait_for_mail is None or not 0 < queued < self._cohort or self.plain_arrived:
+        if not self.window_s or self.wait_for_mail is None or not 0 < queued < self._expected or self.plain_arrived:
             return
         began = time.perf_counter()
         limit = began + (WINDOW_SHARE_STREAMS if self.running else WINDOW_SHARE) * self._step_s
+        silence = max(self.window_s, WINDOW_OF_STEP * self._step_s)
         self.num_waits += 1
-        while queued < self._cohort and not self.plain_arrived:
-            left = min(self.window_s, limit - time.perf_counter())
+        while queued < self._expected and not self.plain_arrived:
+            left = min(silence, limit - time.perf_counter())
             if left <= 0 or not self.wait_for_mail(left):
                 break
             queued = self._num_file_calls_held()
@@ -367,14 +369,19 @@ class SymphonyMixin(_Base):
             self._step_s = seconds if not self._step_s else 0.7 * self._step_s + 0.3 * seconds
             device.charge(output.num_scheduled_tokens, seconds)
         ours = outputs.pop(CLIENT, None)
+        answered = 0
         if ours is not None:
-            self._report(device, ours)
+            answered = self._report(device, ours)
             if ours.scheduler_stats is not None:
                 outputs.setdefault(0, EngineCoreOutputs()).scheduler_stats = ours.scheduler_stats
+        device.take_mail()  # what came during the step; programs that hear from us now come after it
+        self._expected = self._num_file_calls_held() + answered
         device.flush()
         return outputs
 
-    def _report(self, device: FileDevice, ours: EngineCoreOutputs) -> None:
+    def _report(self, device: FileDevice, ours: EngineCoreOutputs) -> int:
+        """Tell the device what its jobs got; returns how many forwards were answered."""
+        answered = 0
         resting: set[Request] = set()
         for o in ours.outputs:
             job = device.jobs.get(o.request_id)
@@ -384,6 +391,7 @@ class SymphonyMixin(_Base):
                 if job is None:
                     continue
             if isinstance(job.effect, ForwardJob):
+                answered += 1
                 if not finished:
                     resting.add(job.request)
                     device.report_at_rest(job)
@@ -394,6 +402,7 @@ class SymphonyMixin(_Base):
                 device.report(job, job.request.status, job.request.stop_reason)
         if resting:
             self.running = [r for r in self.running if r not in resting]
+        return answered
 
     def _update_request_with_output(
         self, request: Request, new_token_ids: list[int], is_stale: bool = False

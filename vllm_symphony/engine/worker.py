@@ -33,9 +33,6 @@ class SymphonyWorker(Worker):
     def symphony_row(self, row_id: int) -> Any:
         return self.model_runner.symphony_row(row_id)
 
-    def symphony_has_row(self, row_id: int) -> bool:
-        return bool(self.model_runner.symphony_has_row(row_id))
-
     def symphony_drop_rows(self, row_ids: list[int]) -> None:
         self.model_runner.symphony_drop_rows(row_ids)
 
