@@ -30,7 +30,13 @@ SEEDED = {
     "top_p": Sampler(temperature=1.2, top_p=0.8, seed=9),
     "min_p": Sampler(temperature=1.5, min_p=0.05, seed=10),
     "everything": Sampler(
-        temperature=1.1, top_k=50, top_p=0.9, min_p=0.01, presence_penalty=0.4, frequency_penalty=0.2, repetition_penalty=1.1,
+        temperature=1.1,
+        top_k=50,
+        top_p=0.9,
+        min_p=0.01,
+        presence_penalty=0.4,
+        frequency_penalty=0.2,
+        repetition_penalty=1.1,
         seed=11,
     ),
 }
@@ -418,5 +424,3 @@ def test_an_armed_predicate_that_never_fires_changes_nothing(dev):
     assert dev.generate(f, N, until=NEVER).tokens == dev.generate(g, N).tokens
     assert math.isfinite(sum(dev.generate(f, 3, logprobs=True).logprobs))
     dev.drop(f, g)
-
-
