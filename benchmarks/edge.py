@@ -9,10 +9,11 @@ import asyncio
 import sys
 
 from vllm_symphony.edge.kernel_link import KernelLink
-from vllm_symphony.edge.server import EdgeServer
+from vllm_symphony.edge.server import EdgeServer, give_way
 
 
 async def serve(kernel_socket: str, socket: str) -> None:
+    give_way()
     kernel = KernelLink(kernel_socket)
     edge = EdgeServer(kernel, socket)
     await edge.start()

@@ -26,7 +26,7 @@ from vllm_symphony.client.address import check_socket_path
 from vllm_symphony.edge.host_process import HostProcess
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.run_dir import claim
-from vllm_symphony.edge.server import EdgeServer
+from vllm_symphony.edge.server import EdgeServer, give_way
 from vllm_symphony.errors import SymphonyError
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
@@ -108,6 +108,7 @@ class _Node:
                  *settings.model_args),
                 log,
             )  # fmt: skip
+            give_way()  # after the start: the host would inherit it
             try:
                 return await self._watch(host, edge)
             finally:

@@ -36,6 +36,7 @@ from vllm_symphony.proto.v1 import (
     system_pb2_grpc,
 )
 
+EDGE_NICE = 5  # between the engine (0) and programs (10)
 MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -54,6 +55,11 @@ _SERVICES = tuple(
         (system_pb2, "SystemService"),
     )
 )
+
+
+def give_way() -> None:
+    """Lower this process's priority: on a machine with few cores, steps go before doors."""
+    os.nice(max(0, EDGE_NICE - os.nice(0)))
 
 
 class EdgeServer:
