@@ -123,6 +123,17 @@ class Ties:
         assert self.num_ties <= 0.001 * self.num_tokens
 
 
+def decode(dev: Driver, prompt: list[int], reference: Plain, ties: Ties, k: int) -> None:
+    """A program of its own: forward one token, choose, forward the next; each distribution is the reference's."""
+    f = dev.create()
+    tokens = prompt
+    for token, top in zip(reference.tokens, reference.tops, strict=True):
+        (d,) = dev.forward(f, tokens, top_k=k)
+        assert_close(d, top)
+        tokens = [ties.choose(d, token, top)]
+    dev.drop(f)
+
+
 def together(*fns: Callable[[], Any]) -> list[Any]:
     """Run each in a thread of its own; their results in order, or the first error."""
     results: list[Any] = [None] * len(fns)

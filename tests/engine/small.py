@@ -11,7 +11,7 @@ import torch
 
 from tests.counts import count
 from tests.engine.driver import Driver, ids, logprobs
-from tests.engine.reference import Ties, assert_close, finish_plain, prompts, start_plain, together
+from tests.engine.reference import Ties, decode, finish_plain, prompts, start_plain, together
 from tests.tiny import tiny_args
 from vllm_symphony.abi.types import Predicate, Sampler
 
@@ -26,22 +26,12 @@ def engine_args() -> Any:
     )
 
 
-def _decode(dev: Driver, prompt: list[int], reference: Any, ties: Ties) -> None:
-    f = dev.create()
-    tokens = prompt
-    for token, top in zip(reference.tokens, reference.tops, strict=True):
-        (d,) = dev.forward(f, tokens, top_k=K)
-        assert_close(d, top)
-        tokens = [ties.choose(d, token, top)]
-    dev.drop(f)
-
-
 def case_32_programs_token_by_token_give_plain_vllms_tokens_and_logprobs(dev: Driver) -> None:
     texts, n = prompts(dev, 32), count(8, 48)
     references = [finish_plain(q) for q in [start_plain(dev, p, n, K) for p in texts]]
     ties = Ties()
 
-    together(*[lambda p=p, r=r: _decode(dev, p, r, ties) for p, r in zip(texts, references, strict=True)])
+    together(*[lambda p=p, r=r: decode(dev, p, r, ties, K) for p, r in zip(texts, references, strict=True)])
 
     assert ties.num_tokens == 32 * n
     ties.report()

@@ -9,12 +9,13 @@ import torch
 
 from tests.counts import count, random_for
 from tests.engine.conftest import TINY
-from tests.engine.driver import Driver, ids, logprobs
+from tests.engine.driver import ids, logprobs
 from tests.engine.reference import (
     CLOSE,
     Ties,
     assert_close,
     best,
+    decode,
     finish_plain,
     long_prompt,
     plain,
@@ -29,23 +30,12 @@ from vllm_symphony.abi.types import unpack_tokens
 K = 5
 
 
-def decode(dev: Driver, prompt: list[int], reference, ties: Ties) -> None:
-    """A program of its own: forward one token, choose, forward the next."""
-    f = dev.create()
-    tokens = prompt
-    for token, top in zip(reference.tokens, reference.tops, strict=True):
-        (d,) = dev.forward(f, tokens, top_k=K)
-        assert_close(d, top)
-        tokens = [ties.choose(d, token, top)]
-    dev.drop(f)
-
-
 def test_32_programs_that_decode_token_by_token_give_plain_vllms_tokens_and_logprobs(dev):
     texts, n = prompts(dev, 32), count(40, 200)
     references = [finish_plain(q) for q in [start_plain(dev, p, n, K) for p in texts]]
     ties = Ties()
 
-    together(*[lambda p=p, r=r: decode(dev, p, r, ties) for p, r in zip(texts, references, strict=True)])
+    together(*[lambda p=p, r=r: decode(dev, p, r, ties, K) for p, r in zip(texts, references, strict=True)])
 
     assert ties.num_tokens == 32 * n
     ties.report()
@@ -58,7 +48,7 @@ def test_plain_requests_beside_programs_give_what_they_give_alone(dev):
     ties = Ties()
 
     beside = [start_plain(dev, p, n, K) for p in texts[:8]]
-    together(*[lambda p=p, r=r: decode(dev, p, r, ties) for p, r in zip(texts[8:], alone[8:], strict=True)])
+    together(*[lambda p=p, r=r: decode(dev, p, r, ties, K) for p, r in zip(texts[8:], alone[8:], strict=True)])
 
     for q, reference in zip(beside, alone[:8], strict=True):
         assert finish_plain(q).tokens == reference.tokens

@@ -171,7 +171,7 @@ class FileDevice:
         if f.job is not None:
             job = self._job_of(f)
             assert job is not None
-            self._abort(job, Interrupted("the file was closed"))
+            self.fail(job, Interrupted("the file was closed"))
         self.table.drop(f)
         self._released()
 
@@ -289,20 +289,16 @@ class FileDevice:
     def _cancel(self, e: CancelJob) -> None:
         job = self.by_id.get(e.job)
         if isinstance(job, FileJob):
-            self._abort(job, Interrupted("cancelled"))
+            self.fail(job, Interrupted("cancelled"))
         elif job is not None:  # waits for its row to be computed again
             temp = self.by_id[self._recomputing[e.job]]
             assert isinstance(temp, FileJob)
-            self._abort(temp, Interrupted("cancelled"))
+            self.fail(temp, Interrupted("cancelled"))
 
-    def _abort(self, job: FileJob, error: SymphonyError) -> None:
+    def fail(self, job: FileJob, error: SymphonyError) -> None:
         """End a job now. vLLM's clean-up calls `ended`, which reports it."""
         job.error = error
         self.scheduler.finish_requests(job.request.request_id, RequestStatus.FINISHED_ABORTED)
-
-    def fail(self, job: FileJob, error: SymphonyError) -> None:
-        """The scheduler cannot serve this job."""
-        self._abort(job, error)
 
     # ---- rows
 
