@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks.apart import Failed
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.codec import FrameReader, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.codec import call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, OpenFlags
 
 TIMEOUT_S = 300.0

@@ -1,23 +1,23 @@
-"""The call table (abi/calls.py): each system call, its arguments, its result, and what kind of call it is.
+"""The calls (abi/calls.py): arguments and results of each system call, as dataclasses. Which belong together: abi/table.py.
 
     frame to the kernel     {"id": 7, "tid": 0, "op": "forward", "a": {"fd": 3, "tokens": b"..."}}
     reply                   {"id": 7, "ok": {...}}   or   {"id": 7, "err": {"reason", "message", "values", "retry_after_s"}}
     part of a stream        {"id": 7, "part": {...}}          (generate, attach, strace: any number of them, then the reply)
 
-A frame is 4 bytes of little-endian length and a msgpack map. Fields that are left out take the defaults below; an unknown call is
-ENOSYS, a field of a wrong type EINVAL. A call with id 0 gets no reply (`emit`). `cancel` ends another call of the caller by its id.
-One table: the codec, the kernel's dispatch, the library and the docs all read `CALLS`.
+A frame is 4 bytes of little-endian length and a msgpack map; what is larger than `CHUNK_BYTES` travels in chunks to a peer that
+said the feature `chunks` (abi/frame.py). Fields that are left out take the defaults below; an unknown call is ENOSYS, an unknown
+field, or one of a wrong type, EINVAL. A call with id 0 gets no reply (`emit`). `cancel` ends another call of the caller by its id.
+Fields beside `a` in a call (abi/codec.py `Call`): `request_id` makes a retry of a mutating call happen once, `ack` is the number of
+the last frame of its session that the caller has, `session` and `resume` make an edge's call one of that session.
 Source: HotOS '25, section 4 (system calls).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllm_symphony.abi.types import (
     CallRecord,
-    Credentials,
     Distribution,
     ExitStatus,
     FileStat,
@@ -27,9 +27,14 @@ from vllm_symphony.abi.types import (
     ProcessEvent,
     ProcessStat,
     Sampler,
+    StepRecord,
+    ThreadWait,
 )  # fmt: skip
 
 MAX_FRAME_BYTES = 16 << 20  # one call's bulk; a larger frame is EINVAL and ends the connection
+CHUNK_BYTES = 64 << 10  # of a frame that is sent in pieces
+MAX_LEASE_S = 86_400.0
+MAX_REQUEST_ID = 128  # characters
 
 
 # ---- session
@@ -37,12 +42,23 @@ MAX_FRAME_BYTES = 16 << 20  # one call's bulk; a larger frame is EINVAL and ends
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First frame of a connection. role: `program` (a child, by its inherited socket), `edge` (may act for a principal: `cred`
-    in later calls), `client` (a session of its own with fds)."""
+    """First frame of a connection. role: `program` (a child, by its inherited socket), `edge` (may act for a principal: `cred` in
+    later calls), `client` (a process of its own, with fds and children).
+
+    A client with `lease_s` is a session: it outlives its connections by that many seconds. Its answers are numbered; a new
+    connection says `pid`, the `resume` token that it was given, and `received`: the number of the last answer that it has. It gets
+    all later ones again, and must send again the calls with an id above `last_call` of the result. `name`: what lists show.
+    """
 
     abi_major: int
     abi_minor: int
     role: str = "client"
+    features: tuple[str, ...] = ()
+    lease_s: float = 0.0
+    name: str = ""
+    pid: int = 0
+    resume: str = ""
+    received: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,9 @@ class HelloResult:
     abi_minor: int
     pid: int
     features: tuple[str, ...] = ()
+    resume: str = ""
+    lease_s: float = 0.0
+    last_call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +82,13 @@ class Cancel:
 @dataclass(frozen=True, slots=True)
 class Done:
     """Result of calls that only succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseResult:
+    """A session has `lease_s` from now, or from the loss of its connection."""
+
+    lease_s: float
 
 
 # ---- files
@@ -379,13 +405,15 @@ class ModelInfoResult:
 @dataclass(frozen=True, slots=True)
 class Spawn:
     """Start a program. `source` is its text, None = the caller's own program; `args` is JSON text of the entry's keyword
-    arguments. A child ends with its parent unless `detach`."""
+    arguments. A child ends with its parent unless `detach`. `abi` ("1.1") is what the program was written for; another major is
+    refused, what is not said is not checked."""
 
     source: str | None = None
     entry: str = "main"
     args: str = "{}"
     name: str = ""
     detach: bool = False
+    abi: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,15 +527,34 @@ class AttachPart:
 
 @dataclass(frozen=True, slots=True)
 class Strace:
-    """Stream the event log of `pid` (None: all that the caller may see); `follow` until it ends. Parts: StracePart."""
+    """Stream the event log of `pid` (None: all that the caller may see), `children`: and of what it spawned; `follow` until it
+    ends. `steps`: the engine's steps too. Parts: StracePart."""
 
     pid: int | None = None
     follow: bool = False
+    children: bool = False
+    steps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StracePart:
     records: tuple[CallRecord, ...]
+    steps: tuple[StepRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PidArgs:
+    """why."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhyResult:
+    """What each thread of the process waits for."""
+
+    process: ProcessStat
+    threads: tuple[ThreadWait, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,69 +562,3 @@ class InfoResult:
     """The server: versions, model, engine and kernel counters, as JSON text (documented in docs/cli.md)."""
 
     json: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallSpec:
-    """One row of the table. kind: `control` (answered from identity, never waits for a step), `model` (waits for the device),
-    `text` (waits for the tokenizer), `wait` (waits for an event), `edge` (only for role edge or client)."""
-
-    args: type
-    result: type
-    kind: str
-    part: type | None = None
-
-
-CALLS: Mapping[str, CallSpec] = {
-    "hello": CallSpec(Hello, HelloResult, "control"),
-    "cancel": CallSpec(Cancel, Done, "control"),
-    "open": CallSpec(Open, FdResult, "control"),
-    "close": CallSpec(FdArgs, Done, "control"),
-    "dup": CallSpec(FdArgs, FdResult, "control"),
-    "fork": CallSpec(FdArgs, FdResult, "control"),
-    "truncate": CallSpec(Truncate, Done, "control"),
-    "append": CallSpec(Append, LengthResult, "control"),
-    "read": CallSpec(Read, ReadResult, "control"),
-    "link": CallSpec(Link, Done, "control"),
-    "unlink": CallSpec(PathArgs, Done, "control"),
-    "rename": CallSpec(Rename, Done, "control"),
-    "stat": CallSpec(Stat, StatResult, "control"),
-    "list": CallSpec(List, ListResult, "control"),
-    "forward": CallSpec(Forward, ForwardResult, "model"),
-    "forward_many": CallSpec(ForwardMany, ForwardManyResult, "model"),
-    "sample": CallSpec(Sample, SampleResult, "model"),
-    "logits": CallSpec(Logits, LogitsResult, "model"),
-    "generate": CallSpec(Generate, GenerateResult, "model", part=GeneratePart),
-    "tokenize": CallSpec(Tokenize, TokensResult, "text"),
-    "detokenize": CallSpec(Detokenize, TextResult, "text"),
-    "render_chat": CallSpec(RenderChat, TokensResult, "text"),
-    "parse_tools": CallSpec(ParseTools, JsonResult, "text"),
-    "model_info": CallSpec(NoArgs, ModelInfoResult, "control"),
-    "spawn": CallSpec(Spawn, PidResult, "control"),
-    "wait": CallSpec(Wait, WaitResult, "wait"),
-    "kill": CallSpec(Kill, Done, "control"),
-    "ps": CallSpec(Ps, PsResult, "control"),
-    "getpid": CallSpec(NoArgs, PidResult, "control"),
-    "sleep": CallSpec(Sleep, Done, "wait"),
-    "now": CallSpec(NoArgs, TimeResult, "control"),
-    "monotonic": CallSpec(NoArgs, TimeResult, "control"),
-    "random": CallSpec(Random, BytesResult, "control"),
-    "emit": CallSpec(Emit, Done, "control"),
-    "exit": CallSpec(Exit, Done, "control"),
-    "thread_start": CallSpec(ThreadStart, Done, "control"),
-    "thread_end": CallSpec(ThreadEnd, Done, "control"),
-    "attach": CallSpec(Attach, Done, "edge", part=AttachPart),
-    "strace": CallSpec(Strace, Done, "edge", part=StracePart),
-    "info": CallSpec(NoArgs, InfoResult, "edge"),
-    "ping": CallSpec(NoArgs, Done, "control"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """What carries a call: `cred` only from role edge, which acts for that principal."""
-
-    id: int
-    op: str
-    tid: int = 0
-    cred: Credentials | None = None

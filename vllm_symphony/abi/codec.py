@@ -1,7 +1,7 @@
-"""Frames of the ABI: bytes <-> the dataclasses of abi/calls.py (abi/codec.py).
+"""The codec of the ABI: bodies of frames <-> the dataclasses of abi/calls.py (abi/codec.py).
 
-    bytes --FrameReader--> frame --read_call--> Call(id, op, tid, a: raw) --read_args--> Forward(fd=3, tokens=...)
-    bytes --FrameReader--> frame --read_answer--> Answer(id, ok | err | part | signal) --read_result--> ForwardResult(...)
+    body --read_call--> Call(id, op, tid, a: raw) --read_args--> Forward(fd=3, tokens=...)
+    body --read_answer--> Answer(id, ok | err | part | signal) --read_result--> ForwardResult(...)
 
 A call is decoded in two steps, so that a frame whose arguments are wrong still has an id to answer. Each step is one pass in C.
 The arguments are read twice: once for their *shape* (unknown names, at any depth, and arrays longer than `MAX_ITEMS` are refused
@@ -11,9 +11,7 @@ The only module of the package that imports msgspec; never pickle. The format is
 
 from __future__ import annotations
 
-import struct
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -21,14 +19,15 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Raw
 
-from vllm_symphony.abi.calls import CALLS, MAX_FRAME_BYTES, CallError
+from vllm_symphony.abi.calls import MAX_REQUEST_ID, CallError
+from vllm_symphony.abi.frame import frame
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.errors import DataCorrupt, InvalidArgument, NoSuchCall, SymphonyError, from_reason
 
 MAX_ITEMS = 1 << 16  # of one array or map inside a call; bulk is packed bytes and does not count
 MAX_ERROR_CHARS = 4096
 MAX_ID = 2**53 - 1  # what every language's integers hold
-_LENGTH = struct.Struct("<I")
 _EMPTY_MAP = Raw(b"\x80")
 _NOTHING = Raw()  # false, as a field that was not sent
 _SHAPE_DEPTH = 6  # how deep unknown names are looked for in recursive types (Predicate)
@@ -38,13 +37,23 @@ Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 
 
 class Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A call with its arguments still raw. `read_args` types them."""
+    """A call with its arguments still raw. `read_args` types them.
+
+    request_id   a retry of a mutating call with the same one happens once
+    ack          of a session: the number of the last answer that it has, all before it too
+    cred         from an edge: whom it acts for
+    session      from an edge: the session whose call this is, with the `resume` token that proves it; the answer goes to the edge
+    """
 
     id: Id
     op: Annotated[str, Meta(max_length=64)]
     tid: Id = 0
     a: Raw = _EMPTY_MAP
+    request_id: Annotated[str, Meta(max_length=MAX_REQUEST_ID)] = ""
+    ack: Id = 0
     cred: Credentials | None = None
+    session: Id = 0
+    resume: Annotated[str, Meta(max_length=128)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +68,11 @@ class Program:
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What the kernel sends: exactly one of the fields after `id` is set (true). Unknown fields are ignored: a newer server may
-    add some."""
+    """What the kernel sends: exactly one of the fields after `seq` is set (true). `seq` numbers what a session gets, from 1; 0
+    elsewhere. Unknown fields are ignored: a newer server may add some."""
 
     id: Id = 0
+    seq: Id = 0
     ok: Raw = _NOTHING
     err: CallError | None = None
     part: Raw = _NOTHING
@@ -73,61 +83,6 @@ class Answer(msgspec.Struct, gc=False):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(Call).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
-
-# ---- frames
-
-
-class FrameReader:
-    """Cuts a byte stream into frames. Holds at most one incomplete frame (`MAX_FRAME_BYTES`) plus what one `feed` brought.
-
-    Raises InvalidArgument from `feed` at the first length that is over the limit; the stream is useless from there on.
-    """
-
-    __slots__ = ("_buffer", "_wanted")
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._wanted = 4  # bytes needed before anything can be cut
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes as they came; give the frames that are complete now, without their length prefix."""
-        if not self._buffer and len(data) >= 4:  # the common case: one whole frame, no copy but the slice
-            end = 4 + _LENGTH.unpack_from(data)[0]
-            if end == len(data) and end <= MAX_FRAME_BYTES:
-                return [data[4:]]
-        self._buffer += data
-        return list(self._cut()) if len(self._buffer) >= self._wanted else []
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._buffer
-
-    def _cut(self) -> Iterator[bytes]:
-        buffer, at = self._buffer, 0
-        while True:
-            left = len(buffer) - at
-            if left < 4:
-                self._wanted = 4
-                break
-            size = _LENGTH.unpack_from(buffer, at)[0]
-            if size > MAX_FRAME_BYTES:
-                del buffer[:]
-                raise InvalidArgument(f"frame of {size} bytes, the limit is {MAX_FRAME_BYTES}", size=size, limit=MAX_FRAME_BYTES)
-            if left < 4 + size:
-                self._wanted = 4 + size
-                break
-            yield bytes(memoryview(buffer)[at + 4 : at + 4 + size])
-            at += 4 + size
-        del buffer[:at]
-
-
-def frame(body: bytes) -> bytes:
-    """Put the length before a body. Raises InvalidArgument over `MAX_FRAME_BYTES`."""
-    size = len(body)
-    if size > MAX_FRAME_BYTES:
-        raise InvalidArgument(f"frame of {size} bytes, the limit is {MAX_FRAME_BYTES}", size=size, limit=MAX_FRAME_BYTES)
-    return _LENGTH.pack(size) + body
-
 
 # ---- the kernel's side
 
@@ -158,23 +113,24 @@ def read_args(call: Call) -> Any:
         raise InvalidArgument(f"{op}: {_reason(e)}") from None
 
 
-def reply_frame(call_id: int, result: object) -> bytes:
+def reply_frame(call_id: int, result: object, seq: int = 0) -> bytes:
     """Raises InvalidArgument when the result does not fit into one frame, DataCorrupt when it cannot be written at all."""
-    return _written({"id": call_id, "ok": result})
+    return _written({"id": call_id, "seq": seq, "ok": result} if seq else {"id": call_id, "ok": result})
 
 
-def part_frame(call_id: int, part: object) -> bytes:
+def part_frame(call_id: int, part: object, seq: int = 0) -> bytes:
     """Raises as `reply_frame`."""
-    return _written({"id": call_id, "part": part})
+    return _written({"id": call_id, "seq": seq, "part": part} if seq else {"id": call_id, "part": part})
 
 
-def error_frame(call_id: int, error: SymphonyError) -> bytes:
+def error_frame(call_id: int, error: SymphonyError, seq: int = 0) -> bytes:
     """Never raises: an error must reach its caller, so long or odd text in it is cut and escaped."""
-    return frame(_encode({"id": call_id, "err": call_error(error)}))
+    message = {"id": call_id, "err": call_error(error)}
+    return frame(_encode({**message, "seq": seq} if seq else message))
 
 
-def signal_frame(signal: str) -> bytes:
-    return frame(_encode({"signal": signal}))
+def signal_frame(signal: str, seq: int = 0) -> bytes:
+    return frame(_encode({"seq": seq, "signal": signal} if seq else {"signal": signal}))
 
 
 def program_frame(program: Program) -> bytes:
@@ -203,11 +159,15 @@ def _short(text: str) -> str:
 # ---- the caller's side
 
 
-def call_frame(call_id: int, op: str, args: object, tid: int = 0, cred: Credentials | None = None) -> bytes:
-    """A call, ready to send. Raises InvalidArgument when it is too large or holds what msgpack cannot carry."""
+def call_frame(call_id: int, op: str, args: object, tid: int = 0, cred: Credentials | None = None, **beside: object) -> bytes:
+    """A call, ready to send; `beside`: fields of `Call`, left out where they are empty. Raises InvalidArgument when it is too large
+    or holds what msgpack cannot carry."""
     message: dict[str, object] = {"id": call_id, "op": op, "tid": tid, "a": args}
     if cred is not None:
         message["cred"] = cred
+    for name, value in beside.items():
+        if value:
+            message[name] = value
     try:
         return frame(_encode(message))
     except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeError) as e:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import Any, NewType
 
-ABI_MAJOR, ABI_MINOR = 1, 0
+ABI_MAJOR, ABI_MINOR = 1, 1
+FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
 
 Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory
 Tid = NewType("Tid", int)  # thread inside a process, 0 = its main thread
@@ -83,6 +84,13 @@ class ProcessState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     ZOMBIE = "zombie"
+
+
+class ProcessKind(StrEnum):
+    """PROGRAM runs at the server. SESSION is a remote program: its code runs at the client, its files and children here."""
+
+    PROGRAM = "program"
+    SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +213,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 time limit, 130 cancelled, 137 killed,
-    128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`, `orphan`, `device` or
-    `program`. `value` is what `main` returned, as JSON text; `error` the last line of the traceback."""
+    """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 time limit, 129 its lease ran out, 130
+    cancelled, 137 killed, 128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`,
+    `orphan`, `lease`, `device` or `program`. `value` is what `main` returned, as JSON text; `error` the last line of the
+    traceback."""
 
     code: int
     reason: str
@@ -217,7 +226,8 @@ class ExitStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """A process as `ps` shows it. `waiting` names the call that each blocked thread is in."""
+    """A process as `ps` shows it. `waiting` names the call that each blocked thread is in. `abi` is what the program was written
+    for, "" when it did not say. `lease_s`: of a session, how long it outlives its last connection; `connected`: it has one."""
 
     pid: int
     parent: int | None
@@ -232,6 +242,10 @@ class ProcessStat:
     waiting: tuple[str, ...]
     usage: Usage
     exit: ExitStatus | None = None
+    kind: str = "program"
+    abi: str = ""
+    lease_s: float = 0.0
+    connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +275,42 @@ class CallRecord:
     t_end_ns: int
     step_first: int | None = None
     step_last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One engine step: when it ran, how many calls and plain requests had tokens in it, how many tokens it computed."""
+
+    step: int
+    t_start_ns: int
+    t_end_ns: int
+    num_calls: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadWait:
+    """What one thread of a process does now. `op` and `args` are the call that it is in, "" when it computes by itself. `cause`:
+
+    running   no call is in flight: the program's own code runs (or it has not started)
+    batch     the engine has the call and runs it in the next step or in this one
+    pages     it waits until older programs give pages back
+    queue     it waits for its turn: the batch is full, or a batch is being gathered
+    lock      another call holds the file
+    tokenizer the text calls before it are worked on
+    child     it waits until a child ends
+    timer     it sleeps
+    reader    what it streams is not read
+    client    a session that nobody is connected to
+    """
+
+    tid: int
+    name: str
+    op: str
+    args: str
+    since_ns: int
+    cause: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

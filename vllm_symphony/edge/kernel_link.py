@@ -18,7 +18,8 @@ from typing import Any
 from msgspec import Raw
 
 from vllm_symphony.abi.calls import Cancel, Hello, NoArgs
-from vllm_symphony.abi.codec import Answer, FrameReader, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials
 from vllm_symphony.errors import BrokenPipe, DeviceLost, InvalidArgument, NotSupported, SymphonyError, WouldBlock
 

@@ -2,6 +2,7 @@
 
     socket -> recv (64 KiB) -> FrameReader -> backlog --at most CALLS_PER_TURN a turn--> owner.take_call
     socket <- one send a turn <- out <- queue(frame)
+                                  ^-- bulk: large frames of a peer that takes chunks, piece by piece in turns, when out is empty
 
 Nothing here blocks, and each peer gets at most its share of a turn, so a peer that is slow, stuck or flooding delays only itself:
 above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up
@@ -13,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
-from vllm_symphony.abi.codec import FrameReader
+from vllm_symphony.abi.calls import CHUNK_BYTES
+from vllm_symphony.abi.frame import FrameReader, chunked_bytes, chunks
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
 from vllm_symphony.errors import InvalidArgument, SymphonyError
@@ -27,6 +29,7 @@ CALLS_PER_TURN = 32
 HIGH_WATER_BYTES = 1 << 20
 CUT_OFF_BYTES = 16 << 20
 _CHUNKS_PER_SEND = 64
+_BULK_BYTES_PER_SEND = 4 * CHUNK_BYTES
 
 
 class Owner(Protocol):
@@ -49,8 +52,8 @@ class Connection:
     """Owns its socket. `pid` is set once the peer is known to the kernel."""
 
     __slots__ = (
-        "_backlog", "_deaf", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
-        "closed", "out_bytes", "overrun", "pid", "role",
+        "_backlog", "_bulk", "_deaf", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
+        "closed", "out_bytes", "overrun", "pid", "role", "takes_chunks",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:
@@ -60,6 +63,7 @@ class Connection:
         self.closed = False
         self.out_bytes = 0
         self.overrun = False
+        self.takes_chunks = False
         self._sock = sock
         self._fd = sock.fileno()
         self._poll = poll
@@ -67,18 +71,26 @@ class Connection:
         self._reader = FrameReader()
         self._backlog: deque[bytes] = deque()
         self._out: deque[bytes | memoryview] = deque()
+        self._bulk: dict[int, deque[Iterator[bytes]]] = {}  # by call id; the frames of one call stay in order
         self._deaf = False
         self._dirty = False
         self._scheduled = False
         self._interest = READABLE
         poll.watch(self._fd, self._ready)
 
-    def queue(self, data: bytes) -> None:
-        """Send `data` at the end of the turn. Past the cut-off it is dropped, and the connection with it."""
+    def queue(self, data: bytes, call_id: int = 0) -> None:
+        """Send the frame `data` at the end of the turn, or in chunks under `call_id` while others pass. Past the cut-off it is
+        dropped, and the connection with it."""
         if self.closed or self._deaf:
             return
         if self.out_bytes > CUT_OFF_BYTES:
             self.overrun = True
+        elif call_id in self._bulk:
+            self._bulk[call_id].append(iter((data,)))
+            self.out_bytes += len(data)
+        elif len(data) > CHUNK_BYTES and call_id and self.takes_chunks:
+            self._bulk[call_id] = deque((chunks(call_id, data),))
+            self.out_bytes += chunked_bytes(len(data))
         else:
             self._out.append(data)
             self.out_bytes += len(data)
@@ -90,6 +102,8 @@ class Connection:
         """Send what the socket takes now, in one system call."""
         self._dirty = False
         out = self._out
+        if self._bulk and len(out) < _CHUNKS_PER_SEND:
+            self._pull()
         if self.closed or not out:
             return
         if self.overrun:
@@ -124,6 +138,7 @@ class Connection:
         self._poll.forget(self._fd)
         self._sock.close()
         self._out.clear()
+        self._bulk.clear()
         self._backlog.clear()
         self.out_bytes = 0
 
@@ -135,6 +150,21 @@ class Connection:
                 self._sock.sendmsg(islice(self._out, _CHUNKS_PER_SEND))
         self.close()
 
+    def _pull(self) -> None:
+        """The next piece of each large frame, as long as little else waits to be sent."""
+        waiting = sum(map(len, self._out))
+        while self._bulk and waiting < _BULK_BYTES_PER_SEND:
+            call_id = next(iter(self._bulk))
+            frames = self._bulk.pop(call_id)
+            piece = next(frames[0], None)
+            if piece is None:
+                frames.popleft()
+            else:
+                self._out.append(piece)
+                waiting += len(piece)
+            if frames:
+                self._bulk[call_id] = frames  # behind the others
+
     def _schedule(self) -> None:
         """Ask for another turn if there are calls that may be handed out."""
         if self._backlog and not self._scheduled and self.out_bytes <= HIGH_WATER_BYTES:
@@ -142,7 +172,7 @@ class Connection:
             self._owner.unfinished(self)
 
     def _ready(self, mask: int) -> None:
-        if mask & WRITABLE and self._out:
+        if mask & WRITABLE and (self._out or self._bulk):
             self.flush()
         if mask & ~WRITABLE and not self.closed:
             if not self._interest & READABLE:  # held back, and now hung up
@@ -154,6 +184,7 @@ class Connection:
         """The peer reads no more; what it said before (a program's `exit`) still counts. The end of file comes after that."""
         self._deaf = True
         self._out.clear()
+        self._bulk.clear()
         self.out_bytes = 0
         self._set_interest()
         self._schedule()
@@ -191,7 +222,7 @@ class Connection:
 
     def _set_interest(self) -> None:
         wanted = 0 if self.out_bytes > HIGH_WATER_BYTES else READABLE
-        if self._out:
+        if self._out or self._bulk:
             wanted |= WRITABLE
         if wanted != self._interest:
             self._interest = wanted

@@ -5,33 +5,37 @@
                                                      <-- replies, parts, signals -- effects
 
 A peer whose frames cannot be trusted any more is told why (error with id 0) and closed; wrong arguments are an answer like others.
-For now each client acts for the one local principal, and only an edge may name another.
+Whoever gets here is the server's own user (engine/listener.py): a client acts for it, or for whom its hello names, an edge for whom
+each call names. A client with a lease is a session (engine/session.py): its connections come and go.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.calls import Hello, HelloResult
 from vllm_symphony.abi.codec import Call, error_frame, part_frame, read_args, read_call, reply_frame, signal_frame
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials, Pid
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, Credentials, Pid
 from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.listener import Listener
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.programs import Programs
-from vllm_symphony.errors import InvalidArgument, NotOwner, SymphonyError
-from vllm_symphony.kernel.effect import Part, Reply, ReplyError
+from vllm_symphony.engine.session import Session
+from vllm_symphony.errors import BrokenPipe, InvalidArgument, NoSuchProcess, NotOwner, NotSupported, SymphonyError, WouldBlock
+from vllm_symphony.kernel.effect import Hangup, Part, Reply, ReplyError
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.kernel import Kernel
 
 BULK_FRAME_BYTES = 1 << 16  # a refused frame above this ends the connection: refusing it again and again would cost too much
-PROGRAM = "program"
+CLIENT, EDGE, PROGRAM, SESSION = "client", "edge", "program", "session"
 _ACCEPT_RETRY_NS = 100_000_000
 _PRINTS_FIRST = frozenset(("emit", "exit"))  # calls that must come after what the program printed before them
 
@@ -49,7 +53,8 @@ class Peers:
         self._cred = cred
         self._carry_out = carry_out
         self._listener: Listener | None = None
-        self._connections: dict[Pid, Connection] = {}
+        self._connections: dict[Pid, Connection] = {}  # sessions are not among them
+        self._sessions: dict[Pid, Session] = {}
         self._strangers: dict[Connection, None] = {}  # that have not said hello
         self._unfinished: deque[Connection] = deque()
         self._dirty: list[Connection] = []
@@ -79,64 +84,85 @@ class Peers:
                 connection.flush()
 
     def num_connected(self) -> int:
-        return len(self._connections) + len(self._strangers)
+        return len(self._everyone())
 
     def dismiss(self, error: SymphonyError) -> None:
         """No new peers; say goodbye to all but programs."""
         if self._listener is not None:
             self._poll.forget(self._listener.socket.fileno())
             self._listener.close()
-        for connection in [*self._strangers, *self._connections.values()]:
+        for connection in self._everyone():
             if connection.role != PROGRAM:
                 self.lost(connection, error)
+        for session in list(self._sessions.values()):
+            self._kernel.end_session(session.pid, error.message, time.monotonic_ns())
+            self._carry_out()
 
     def close(self) -> None:
         """Close what is left, without a word to the kernel. Idempotent."""
-        for connection in [*self._strangers, *self._connections.values()]:
+        for connection in self._everyone():
             connection.close()
         self._strangers.clear()
         self._connections.clear()
+        self._sessions.clear()
         if self._listener is not None:
             self._listener.close()
 
     def check_idle(self) -> None:
         assert not self._connections, f"connections: {list(self._connections)}"
         assert not self._strangers, f"{len(self._strangers)} strangers"
+        assert not self._sessions, f"sessions: {list(self._sessions)}"
         assert not self._unfinished and not self._dirty
 
     # ---- effects
 
     def reply(self, effect: Reply) -> None:
-        connection = self._connections.get(effect.pid)
-        if connection is not None and effect.call_id:
-            try:
-                connection.queue(reply_frame(effect.call_id, effect.result))
-            except SymphonyError as e:  # larger than a frame, for one
-                connection.queue(error_frame(effect.call_id, e))
+        self._answer(effect.pid, effect.call_id, lambda seq: reply_frame(effect.call_id, effect.result, seq))
 
     def reply_error(self, effect: ReplyError) -> None:
-        connection = self._connections.get(effect.pid)
-        if connection is not None and effect.call_id:
-            connection.queue(error_frame(effect.call_id, effect.error))
+        self._answer(effect.pid, effect.call_id, lambda seq: error_frame(effect.call_id, effect.error, seq))
 
     def part(self, effect: Part) -> None:
-        connection = self._connections.get(effect.pid)
-        if connection is not None and effect.call_id:
-            try:
-                connection.queue(part_frame(effect.call_id, effect.part))
-            except SymphonyError as e:
-                connection.queue(error_frame(effect.call_id, e))
+        self._answer(effect.pid, effect.call_id, lambda seq: part_frame(effect.call_id, effect.part, seq), is_part=True)
 
     def signal(self, pid: Pid, signal: str) -> None:
         """Push a signal frame."""
-        connection = self._connections.get(pid)
-        if connection is not None:
+        if (session := self._sessions.get(pid)) is not None:
+            session.send(lambda seq: signal_frame(signal, seq))
+        elif (connection := self._connections.get(pid)) is not None:
             connection.queue(signal_frame(signal))
+
+    def hangup(self, effect: Hangup) -> None:
+        """A session has ended; who is connected to it gets what was sent, and the reason."""
+        session = self._sessions.pop(effect.pid, None)
+        if session is not None and session.connection is not None:
+            connection, session.connection = session.connection, None
+            connection.flush()
+            connection.close_saying(
+                error_frame(0, NoSuchProcess(f"session {effect.pid} has ended: {effect.reason}", pid=effect.pid))
+            )
+
+    def _answer(self, pid: Pid, call_id: int, make: Callable[[int], bytes], *, is_part: bool = False) -> None:
+        """Encode, and send to whoever made the call; what cannot be encoded (larger than a frame, for one) is an error's answer."""
+        if not call_id:
+            return
+        session = self._sessions.get(pid)
+        if session is None:
+            connection = self._connections.get(pid)
+            if connection is not None:
+                connection.queue(_encoded(call_id, make, 0), call_id)
+            return
+        send = session.send_part if is_part else session.send_answer
+        send(call_id, lambda seq: _encoded(call_id, make, seq))
+        if session.is_lost:
+            self._kernel.end_session(pid, f"{session.out_bytes} bytes of answers were not taken", time.monotonic_ns())
+            self._carry_out()
 
     # ---- programs
 
     def connect_program(self, pid: Pid, sock: socket.socket) -> Connection:
         connection = self._connections[pid] = Connection(sock, self._poll, self, pid, PROGRAM)
+        connection.takes_chunks = True
         return connection
 
     def forget_program(self, pid: Pid) -> None:
@@ -156,10 +182,20 @@ class Peers:
             self._hello(connection, call)
             return
         kernel, now_ns = self._kernel, time.monotonic_ns()
+        session = self._sessions.get(pid) if connection.role == SESSION else None
+        if session is not None:
+            try:
+                session.acknowledged(call.ack)
+                session.saw(call.id)
+            except InvalidArgument as e:
+                self.lost(connection, e)
+                return
         try:
             args = read_args(call)
-            if call.cred is not None and connection.role != "edge":
-                raise NotOwner(f"role {connection.role} cannot act for others; only the edge may send `cred`")
+            if session is not None and session.is_full:
+                raise WouldBlock(f"{session.out_bytes} bytes of answers are not acknowledged", retry_after_s=0.1)
+            if call.cred is not None or call.session:
+                self._demand_edge(connection, call)
         except SymphonyError as e:
             kernel.reject(pid, call.id, call.tid, call.op, e, now_ns)
             self._carry_out()
@@ -169,7 +205,7 @@ class Peers:
             return
         if call.op in _PRINTS_FIRST:
             self._programs.drain(pid)
-        kernel.call(pid, call.id, call.tid, call.op, args, now_ns, call.cred)
+        kernel.call(pid, call.id, call.tid, call.op, args, now_ns, call.cred, session=Pid(call.session), request_id=call.request_id)
         self._carry_out()
 
     def unfinished(self, connection: Connection) -> None:
@@ -193,38 +229,87 @@ class Peers:
             if error is not None:
                 self._programs.kill(pid)
             self._programs.socket_closed(pid)
-        else:
+            return
+        session = self._sessions.get(pid)
+        if connection.role != SESSION:
             del self._connections[pid]
-            self._kernel.disconnected(pid, time.monotonic_ns())
-            self._carry_out()
+        elif session is None or session.connection is not connection:  # it has ended, or another connection took it over
+            return
+        else:
+            session.connection = None
+        self._kernel.disconnected(pid, time.monotonic_ns())
+        self._carry_out()
+
+    def _everyone(self) -> list[Connection]:
+        held = [session.connection for session in self._sessions.values() if session.connection is not None]
+        return [*self._strangers, *self._connections.values(), *held]
+
+    def _demand_edge(self, connection: Connection, call: Call) -> None:
+        """Only an edge acts for others; and for a session only with its token."""
+        if connection.role != EDGE:
+            raise NotOwner(f"role {connection.role} cannot act for others; only the edge may send `cred` and `session`")
+        if call.session:
+            self._session_of(call.session, call.resume)
+
+    # ---- hello
 
     def _hello(self, connection: Connection, call: Call) -> None:
         try:
-            pid = self._admit(connection, call)
+            if call.op != "hello":
+                raise InvalidArgument(f"the first call is hello, not {call.op}")
+            hello: Hello = read_args(call)
+            if hello.abi_major != ABI_MAJOR:
+                theirs = f"{hello.abi_major}.{hello.abi_minor}"
+                raise NotSupported(f"the caller speaks ABI {theirs}, this server {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
+            if connection.pid is not None:
+                connection.queue(reply_frame(call.id, HelloResult(ABI_MAJOR, ABI_MINOR, connection.pid, FEATURES)))
+                return
+            pid, session = self._enter(connection, call.cred or self._cred, hello)
         except SymphonyError as e:
             connection.queue(error_frame(call.id, e))
             connection.flush()
             self.lost(connection, None)
-        else:
-            connection.queue(reply_frame(call.id, HelloResult(ABI_MAJOR, ABI_MINOR, pid)))
-
-    def _admit(self, connection: Connection, call: Call) -> Pid:
-        """Check a hello; make the peer known to the kernel unless it is already."""
-        if call.op != "hello":
-            raise InvalidArgument(f"the first call is hello, not {call.op}")
-        hello: Hello = read_args(call)
-        if hello.abi_major != ABI_MAJOR:
-            raise InvalidArgument(f"the caller speaks ABI {hello.abi_major}, this server {ABI_MAJOR}.{ABI_MINOR}")
-        if connection.pid is not None:
-            return connection.pid
-        if hello.role not in ("client", "edge"):
-            raise InvalidArgument(f"role is client or edge, not {hello.role}")
-        connection.role = hello.role
-        connection.pid = self._kernel.connect(self._cred, hello.role, time.monotonic_ns())
+            return
+        connection.pid = pid
+        connection.role = hello.role if session is None else SESSION
+        connection.takes_chunks = "chunks" in hello.features and session is None  # a session's answers come in order
         del self._strangers[connection]
-        self._connections[connection.pid] = connection
+        answer = HelloResult(ABI_MAJOR, ABI_MINOR, pid, FEATURES)
+        if session is None:
+            self._connections[pid] = connection
+            connection.queue(reply_frame(call.id, answer))
+        else:
+            lease_s = self._kernel.processes[pid].lease_s
+            answer = replace(answer, resume=session.resume, lease_s=lease_s, last_call=session.last_call)
+            connection.queue(reply_frame(call.id, answer))
+            session.connect(connection, hello.received)
         self._carry_out()
-        return connection.pid
+
+    def _enter(self, connection: Connection, cred: Credentials, hello: Hello) -> tuple[Pid, Session | None]:
+        """Make the peer known: a new client, edge or session; or the new connection of a session."""
+        if hello.role not in (CLIENT, EDGE):
+            raise InvalidArgument(f"role is client or edge, not {hello.role}")
+        if hello.pid:
+            session = self._session_of(hello.pid, hello.resume)
+            session.demand_kept(hello.received)
+            self._kernel.resume(session.pid, cred)
+            if (old := session.connection) is not None:  # it may be half open
+                session.connection = None
+                old.close_saying(error_frame(0, BrokenPipe("another connection took the session over", pid=hello.pid)))
+            return session.pid, session
+        lease_s = hello.lease_s if hello.role == CLIENT else 0.0
+        pid = self._kernel.connect(cred, hello.role, time.monotonic_ns(), lease_s=lease_s, name=hello.name)
+        if not lease_s:
+            return pid, None
+        session = self._sessions[pid] = Session(pid, secrets.token_urlsafe(24))
+        return pid, session
+
+    def _session_of(self, pid: int, resume: str) -> Session:
+        """The open session, if the token is its own."""
+        session = self._sessions.get(Pid(pid))
+        if session is None or not secrets.compare_digest(session.resume.encode(), resume.encode()):
+            raise NoSuchProcess(f"no open session: {pid}", pid=pid)
+        return session
 
     def _accept(self, mask: int) -> None:
         assert self._listener is not None
@@ -241,3 +326,10 @@ class Peers:
     def _accept_again(self) -> None:
         if self._listener is not None and self._listener.socket.fileno() >= 0:
             self._poll.watch(self._listener.socket.fileno(), self._accept)
+
+
+def _encoded(call_id: int, make: Callable[[int], bytes], seq: int) -> bytes:
+    try:
+        return make(seq)
+    except SymphonyError as e:
+        return error_frame(call_id, e, seq)

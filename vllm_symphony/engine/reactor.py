@@ -30,7 +30,18 @@ from vllm_symphony.engine.peers import Peers
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.programs import KILLED, Programs
 from vllm_symphony.errors import DeviceLost
-from vllm_symphony.kernel.effect import Completion, Device, DeviceEffect, Launch, Part, Reply, ReplyError, Signalled, TextJob
+from vllm_symphony.kernel.effect import (
+    Completion,
+    Device,
+    DeviceEffect,
+    Hangup,
+    Launch,
+    Part,
+    Reply,
+    ReplyError,
+    Signalled,
+    TextJob,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.kernel import Kernel
@@ -70,7 +81,7 @@ class Reactor:
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,
-            Launch: self._programs.launch, Signalled: self._signal,
+            Launch: self._programs.launch, Signalled: self._signal, Hangup: self._peers.hangup,
         }  # fmt: skip
 
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -19,17 +19,28 @@ from vllm_symphony.trace.summary import Digest
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
     from vllm_symphony.kernel.process import Process
+    from vllm_symphony.kernel.request import Requests
 
 
 class Call:
-    """One system call from its frame to its reply. `key` names it in its process; `digest` is what the event log keeps of it."""
+    """One system call from its frame to its reply. `key` names it in its process; `digest` is what the event log keeps of it.
+
+    `door` is whom the answer goes to: the process itself, or an edge that calls for it, under its own `id`. `requests` is where its
+    `request_id` stands, if it has one, until it ends.
+    """
 
     __slots__ = (
-        "cred", "digest", "ended", "id", "key", "op", "pending", "process", "start_ns", "step_first", "step_last", "tid"
+        "cred", "digest", "door", "ended", "id", "key", "op", "pending", "process", "request_id", "requests", "start_ns",
+        "step_first", "step_last", "tid",
     )  # fmt: skip
 
-    def __init__(self, process: Process, call_id: int, tid: int, op: str, digest: Digest, cred: Credentials, now_ns: int) -> None:
+    def __init__(
+        self, process: Process, door: Process, call_id: int, tid: int, op: str, digest: Digest, cred: Credentials, now_ns: int
+    ) -> None:
         self.process = process
+        self.door = door
+        self.request_id = ""
+        self.requests: Requests | None = None
         self.id = self.key = call_id
         self.tid = tid
         self.op = op

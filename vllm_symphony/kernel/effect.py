@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from vllm_symphony.abi.types import Distribution, Grammar, Ino, JobId, ModelInfo, Pid, Predicate, Sampler
 from vllm_symphony.errors import SymphonyError
@@ -197,7 +197,15 @@ class Signalled:
     signal: str
 
 
-ProcessEffect = Reply | ReplyError | Part | Launch | Signalled
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """A session has ended: its connection and what it has not acknowledged go. `reason` is for whoever is still connected."""
+
+    pid: Pid
+    reason: str
+
+
+ProcessEffect = Reply | ReplyError | Part | Launch | Signalled | Hangup
 Effect = DeviceEffect | TextJob | ProcessEffect
 
 # ---- completions
@@ -271,7 +279,19 @@ class JobFailed:
     span: StepSpan = StepSpan()
 
 
-Completion = ForwardDone | GenerateTokens | GenerateDone | SampleDone | RowDone | TextDone | JobFailed
+@dataclass(frozen=True, slots=True)
+class StepRan:
+    """One engine step is over: for the event log. Times are the monotonic clock's. It belongs to no job."""
+
+    step: int
+    t_start_ns: int
+    t_end_ns: int
+    num_calls: int
+    num_tokens: int
+    job: ClassVar[JobId] = JobId(0)
+
+
+Completion = StepRan | ForwardDone | GenerateTokens | GenerateDone | SampleDone | RowDone | TextDone | JobFailed
 
 # ---- the device's role
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import Credentials, ExitStatus, ModelInfo, Pid, ProcessState
+from vllm_symphony.abi.table import CALLS
+from vllm_symphony.abi.types import Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
-from vllm_symphony.kernel import lifecycle
+from vllm_symphony.kernel import lease, lifecycle
 from vllm_symphony.kernel.call import Call
-from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError
+from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.process import Kind
+from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
 
@@ -42,26 +44,58 @@ class Kernel(Machine):
         """`boot_ns` is `now_ns` at the start, `epoch_ns` the wall clock then; `info` gives the host's part of `info`."""
         super().__init__(model, limits=limits, seed=seed, boot_ns=boot_ns, epoch_ns=epoch_ns, info=info)
 
-    def connect(self, cred: Credentials, role: str, now_ns: int) -> Pid:
-        """A connection of role `client` or `edge`: a process without code, with fds and children of its own."""
+    def connect(self, cred: Credentials, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "") -> Pid:
+        """A connection of role `client` or `edge`: a process without code, with fds and children of its own. A client with a lease
+        is a session."""
         if role not in (Kind.CLIENT, Kind.EDGE):
             raise InvalidArgument(f"role must be client or edge, not {role!r}")
+        if role == Kind.CLIENT and lease_s:
+            return lease.open_session(self, cred, lease_s, name, now_ns).pid
         return lifecycle.birth(self, Kind(role), role, cred, now_ns).pid
 
-    def call(self, pid: Pid, call_id: int, tid: int, op: str, args: Any, now_ns: int, cred: Credentials | None = None) -> None:
-        """A system call, `args` being the dataclass of its row in CALLS. `cred` counts from an edge only."""
+    def resume(self, pid: Pid, cred: Credentials) -> None:
+        """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""
+        lease.resume(self, lease.find(self, pid, cred))
+
+    def end_session(self, pid: Pid, why: str, now_ns: int) -> None:
+        """The host cannot keep a session; harmless when it has ended."""
         process = self.processes.get(pid)
-        if process is None or process.state is ProcessState.ZOMBIE:
+        if process is not None and process.kind is Kind.SESSION:
+            lease.end(self, process, why, now_ns)
+            self.flush(now_ns)
+
+    def call(
+        self,
+        pid: Pid,
+        call_id: int,
+        tid: int,
+        op: str,
+        args: Any,
+        now_ns: int,
+        cred: Credentials | None = None,
+        *,
+        session: Pid = Pid(0),  # noqa: B008
+        request_id: str = "",
+    ) -> None:
+        """A system call, `args` being the dataclass of its row in CALLS. From an edge only: `cred` is whom it acts for, `session`
+        whose call it is. `request_id`: a retry with the same one gets the first one's result."""
+        door = self.processes.get(pid)
+        if door is None or door.state is ProcessState.ZOMBIE:
             if call_id:
                 self.effects.append(ReplyError(pid, call_id, NoSuchProcess(f"no such process: {pid}", pid=pid)))
             return
-        if cred is None or process.kind is not Kind.EDGE:
-            cred = process.cred
+        if cred is None or door.kind is not Kind.EDGE:
+            cred = door.cred
         digest = DIGESTS.get(op)
-        call = Call(process, call_id, tid, op, digest(args) if digest is not None else (), cred, now_ns)
+        call = Call(door, door, call_id, tid, op, digest(args) if digest is not None else (), cred, now_ns)
         try:
-            self._admit(process, call)
-            result = SYSCALLS[op](self, call, args)
+            if session:
+                call.process = lease.find(self, session, cred)
+                lease.renew(self, call.process, now_ns)
+            self._admit(call)
+            result = self._repeated(call, request_id, args) if request_id and CALLS[op].mutates else None
+            if result is None:
+                result = SYSCALLS[op](self, call, args)
         except SymphonyError as error:
             self.fail(call, error, now_ns)
         else:
@@ -70,14 +104,15 @@ class Kernel(Machine):
         if self._dirty:
             self.flush(now_ns)
 
-    def _admit(self, process: Process, call: Call) -> None:
-        """Let the call in, or say why not; from here it is in the process's table until it ends."""
+    def _admit(self, call: Call) -> None:
+        """Let the call in, or say why not; from here it is in the process's table until it ends, and in its door's."""
+        process, door = call.process, call.door
         calls = process.calls
         process.num_calls += 1
-        if call.id == 0:
+        if call.id == 0 or door is not process:
             self.num_silent += 1
             call.key = -self.num_silent
-        elif call.id in calls or call.id < 0:
+        if call.id in door.calls or call.id < 0:
             raise InvalidArgument(f"call id {call.id} is negative, or still in flight", id=call.id)
         if call.op not in SYSCALLS:
             raise NoSuchCall(f"no such call: {call.op}", op=call.op)
@@ -88,13 +123,30 @@ class Kernel(Machine):
         if len(calls) >= self.limits.calls:
             raise WouldBlock(f"{len(calls)} calls are in flight, the most a process may have", limit=self.limits.calls)
         calls[call.key] = call
+        if door is not process and call.id:
+            door.calls[call.id] = call
+
+    def _repeated(self, call: Call, request_id: str, args: Any) -> Any | None:
+        """The result of an earlier call with this id; None for the first one, which is remembered when it succeeds."""
+        process = call.process
+        if process.kind is Kind.EDGE:  # many principals share it
+            requests = self.requests.pop(call.cred.principal, None) or Requests(self.limits.requests)
+            self.requests[call.cred.principal] = requests  # the latest last
+            if len(self.requests) > self.limits.requesters:
+                del self.requests[next(iter(self.requests))]
+        else:
+            requests = process.requests
+        result = requests.claim(request_id, call.op, args)
+        if result is None:
+            call.requests, call.request_id = requests, request_id
+        return result
 
     def reject(self, pid: Pid, call_id: int, tid: int, op: str, error: SymphonyError, now_ns: int) -> None:
         """The codec refused the frame: the caller gets `error`, and the log a line."""
         process = self.processes.get(pid)
         if process is not None and not process.has_ended:
             process.num_calls += 1
-            self.fail(Call(process, call_id, tid, op, (), process.cred, now_ns), error, now_ns)
+            self.fail(Call(process, process, call_id, tid, op, (), process.cred, now_ns), error, now_ns)
             self.flush(now_ns)
 
     def started(self, pid: Pid, os_pid: int, now_ns: int) -> None:
@@ -122,9 +174,12 @@ class Kernel(Machine):
             self.flush(now_ns)
 
     def disconnected(self, pid: Pid, now_ns: int) -> None:
-        """A client or an edge is gone; what it owned goes with it."""
+        """A client or an edge is gone; what it owned goes with it. A session's lease begins."""
         process = self.processes.get(pid)
-        if process is not None and process.kind is not Kind.PROGRAM:
+        if process is not None and process.kind is Kind.SESSION:
+            if not process.has_ended:
+                lease.suspend(self, process, now_ns)
+        elif process is not None and process.kind is not Kind.PROGRAM:
             lifecycle.finalise(self, process, ExitStatus(0, "exit"), now_ns)
             self.flush(now_ns)
 
@@ -137,6 +192,12 @@ class Kernel(Machine):
                 text = self.texts.get(completion.job)
                 if text is not None:
                     text.completed(self, completion, now_ns)
+                elif isinstance(completion, StepRan):
+                    shift = self.offset_ns
+                    self.steps.append(StepRecord(
+                        completion.step, completion.t_start_ns + shift, completion.t_end_ns + shift, completion.num_calls,
+                        completion.num_tokens,
+                    ))  # fmt: skip
             elif isinstance(completion, JobFailed):
                 job.failed(self, completion, now_ns)
             else:

@@ -17,11 +17,12 @@ from vllm_symphony.abi.calls import WaitResult
 from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessState, Signal
 from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, SymphonyError, WouldBlock
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import Launch, Signalled
+from vllm_symphony.kernel.effect import Hangup, Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 
 BAD_PROGRAM, DEVICE_LOST, KILLED = 2, 70, 137
+MAX_NAME = 255  # characters
 
 
 def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> Process:
@@ -83,6 +84,9 @@ def kill(m: Machine, process: Process, now_ns: int) -> None:
         return
     process.killed = True
     m.timers.cancel(process.term_timer)
+    if process.kind is Kind.SESSION:  # its code is the client's: there is nothing to wait for
+        finalise(m, process, ExitStatus(KILLED, "signal"), now_ns)
+        return
     m.emit(Signalled(process.pid, Signal.KILL))
     for call in list(process.calls.values()):
         m.abandon(call, now_ns)
@@ -108,8 +112,8 @@ def status_of(process: Process, code: int, error: SymphonyError | str | None) ->
         else:
             reason = "program" if code == BAD_PROGRAM else "exception"
         reported = ExitStatus(code, reason, error=None if error is None else str(error))
-    if process.is_orphan and reported.code:
-        return ExitStatus(reported.code, "orphan", reported.value, reported.error)
+    if process.orphaned and reported.code:
+        return ExitStatus(reported.code, process.orphaned, reported.value, reported.error)
     return reported
 
 
@@ -120,6 +124,8 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     for fd in list(process.fds.files):
         m.files.release(process.fds.remove(fd))
     m.timers.cancel(process.term_timer)
+    m.timers.cancel(process.lease_timer)
+    process.requests.clear()
     process.threads.clear()
     process.source = None
     process.state = ProcessState.ZOMBIE
@@ -130,10 +136,14 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     note(m, process, "exit", json.dumps(asdict(status)), now_ns)
     m.mark(*m.tracers)
     m.flush(now_ns)  # viewers and tracers of this process end here
-    if process.kind is not Kind.PROGRAM:
+    if process.kind is Kind.SESSION:
+        m.num_sessions -= 1
+        m.emit(Hangup(process.pid, status.error or status.reason))
+    elif process.kind is Kind.PROGRAM:
+        m.num_programs -= 1
+    else:
         del m.processes[process.pid]
         return
-    m.num_programs -= 1
     if process.parent is None:
         _keep_for_a_while(m, process)
     else:
@@ -148,7 +158,7 @@ def _leave_children(m: Machine, process: Process, now_ns: int) -> None:
         if child.has_ended:
             _keep_for_a_while(m, child)
         elif not child.detached:
-            child.is_orphan = True
+            child.orphaned = "lease" if "lease" in (process.orphaned, process.exit and process.exit.reason) else "orphan"
             terminate(m, child, now_ns)
 
 

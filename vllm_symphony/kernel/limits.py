@@ -14,6 +14,9 @@ class Limits:
     calls: int = 4096  # calls in flight a process: EAGAIN
     items: int = 1024  # forwards in one forward_many: EINVAL
     processes: int = 4096  # running programs: EAGAIN
+    sessions: int = 16_384  # remote programs: EAGAIN
+    requests: int = 256  # results kept for a retry with the same request_id, a process or a principal
+    requesters: int = 1024  # principals whose results are kept for calls without a process of their own
     files: int = 1 << 20  # files, named or not: EDQUOT
     path_bytes: int = 255  # ENAMETOOLONG
     random_bytes: int = 1 << 16  # of one `random`: EINVAL
@@ -24,6 +27,7 @@ class Limits:
     part_bytes: int = 1 << 16
     ended: int = 256  # ended programs without a parent that `ps` still shows
     log_records: int = 100_000
+    step_records: int = 20_000
     grace_s: float = 5.0  # from TERM to KILL
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from vllm_symphony.abi.types import Credentials, JobId, ModelInfo, Pid
+from vllm_symphony.abi.types import Credentials, JobId, ModelInfo, Pid, StepRecord
 from vllm_symphony.errors import NoSuchProcess, SymphonyError
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Effect, Reply, ReplyError
@@ -23,6 +23,7 @@ from vllm_symphony.kernel.fs.table import FileTable
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.process import Process
+from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.sched.policy import FirstCome, Policy
 from vllm_symphony.kernel.timer import Timers
 from vllm_symphony.trace.log import EventLog
@@ -59,10 +60,13 @@ class Machine:
         self.texts: dict[JobId, Pending] = {}
         self.tracers: list[Pending] = []
         self.lost: str | None = None  # the device's last words
+        self.steps: deque[StepRecord] = deque(maxlen=limits.step_records)
+        self.requests: dict[str, Requests] = {}  # of principals who call through an edge
 
         self.num_pids = 0
         self.num_jobs = 0
         self.num_programs = 0  # that have not ended
+        self.num_sessions = 0
         self.num_silent = 0  # calls without a reply so far: their keys
         self._dirty: dict[Pending, None] = {}
 
@@ -81,10 +85,13 @@ class Machine:
         """The call succeeded. Harmless when it has ended already."""
         if call.ended:
             return
+        if call.requests is not None:
+            call.requests.settle(call.request_id, result)
+            call.requests = None
         self._end(call, "ok", now_ns)
-        process = call.process
-        if call.id and process.pid in self.processes:
-            self.effects.append(Reply(process.pid, call.id, result))
+        pid = call.door.pid
+        if call.id and pid in self.processes:
+            self.effects.append(Reply(pid, call.id, result))
 
     def fail(self, call: Call, error: SymphonyError, now_ns: int) -> None:
         """The call failed. Harmless when it has ended already."""
@@ -92,7 +99,7 @@ class Machine:
             return
         self._end(call, error.reason, now_ns)
         if call.id:
-            self.effects.append(ReplyError(call.process.pid, call.id, error))
+            self.effects.append(ReplyError(call.door.pid, call.id, error))
 
     def abandon(self, call: Call, now_ns: int) -> None:
         """End a call whose process is gone: let go of what it waits for, log it, answer nobody."""
@@ -103,11 +110,15 @@ class Machine:
         self._end(call, "EINTR", now_ns)
 
     def _end(self, call: Call, result: str, now_ns: int) -> None:
-        process = call.process
+        process, door = call.process, call.door
         call.ended = True
         call.pending = None
         if process.calls.get(call.key) is call:
             del process.calls[call.key]
+        if door is not process and door.calls.get(call.id) is call:
+            del door.calls[call.id]
+        if call.requests is not None:
+            call.requests.forget(call.request_id)
         self.log.append((
             process.pid, call.tid, call.op, call.digest, result, call.start_ns, now_ns, call.step_first, call.step_last,
             call.cred.principal,
@@ -134,8 +145,9 @@ class Machine:
         return {
             "processes": sum(not p.has_ended for p in processes),
             "programs": self.num_programs,
+            "sessions": self.num_sessions,
             "zombies": sum(p.has_ended for p in processes),
-            "calls": sum(len(p.calls) for p in processes),
+            "calls": sum(call.process is p for p in processes for call in p.calls.values()),
             "jobs": len(self.jobs) + len(self.texts),
             "files": len(self.files.inodes),
             "named_files": sum(1 for inode in self.files.inodes.values() if inode.names),
@@ -168,7 +180,8 @@ class Machine:
             j for i in self.files.inodes.values() for j in i.readers
         }
         assert held <= self.jobs.keys()
-        assert self.num_programs == sum(p.kind == "program" and not p.has_ended for p in self.processes.values())
+        for kind, count in (("program", self.num_programs), ("session", self.num_sessions)):
+            assert count == sum(p.kind == kind and not p.has_ended for p in self.processes.values())
         assert all(p.has_ended and p.parent is None and self.processes[p.pid] is p for p in self.ended)
         assert len(self.ended) == sum(p.has_ended and p.parent is None for p in self.processes.values()) <= self.limits.ended
         assert all(s.call is not None and not s.call.ended for s in self.tracers)

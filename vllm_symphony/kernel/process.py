@@ -2,7 +2,8 @@
 
     program     STARTING --started--> RUNNING --exited--> ZOMBIE --wait, or pushed out--> gone
     client      RUNNING --disconnected--> gone        a connection: own fds and children, no code
-    edge        the same, and it may call in the name of a principal
+    edge        the same, and it may call in the name of a principal, and for a session
+    session     a client that outlives its connections by a lease (kernel/lease.py); ends like a program, into a zombie
 
 Everything that a process owns hangs here, so that its end is one walk over this object: calls in flight, fds, threads, children,
 viewers of its output. A zombie holds nothing but its status, its usage and its events.
@@ -18,6 +19,7 @@ from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessStat, P
 from vllm_symphony.kernel.event import EventRing
 from vllm_symphony.kernel.fs.fd import FdTable
 from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.timer import Timer
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Kind(StrEnum):
     PROGRAM = "program"
     CLIENT = "client"
     EDGE = "edge"
+    SESSION = "session"
 
 
 class ByteSource:
@@ -56,10 +59,10 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "calls", "children", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
-        "fds", "is_orphan", "killed", "kind", "lost", "name", "num_calls", "num_forwards", "num_steps", "os_pid", "parent", "pid",
-        "random", "reported", "source", "started_ns", "state", "term_timer", "termed", "threads", "tokens_in", "tokens_out",
-        "viewers", "waiters",
+        "abi", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
+        "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "name", "num_calls", "num_forwards", "num_steps", "orphaned",
+        "os_pid", "parent", "pid", "random", "reported", "requests", "source", "started_ns", "state", "term_timer", "termed",
+        "threads", "tokens_in", "tokens_out", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -73,10 +76,16 @@ class Process:
         self.detached = False
         self.source: str | None = None
         self.os_pid: int | None = None
+        self.abi = ""
+
+        self.connected = True
+        self.lease_s = 0.0
+        self.lease_timer: Timer | None = None
 
         self.threads: dict[int, str] = {0: "main"}
         self.fds = FdTable(limits.fds)
-        self.calls: dict[int, Call] = {}  # by call id; those without a reply under negative numbers
+        self.calls: dict[int, Call] = {}  # by call id; those without a reply, and an edge's for us, under negative numbers
+        self.requests = Requests(limits.requests)
         self.waiters: list[ChildWait] = []  # calls of ours that wait for a child
         self.viewers: list[Pending] = []  # streams of anyone that show our events
         self.events = EventRing(pid, limits.event_count, limits.event_bytes)
@@ -84,7 +93,8 @@ class Process:
 
         self.reported: ExitStatus | None = None  # by the `exit` call
         self.exit: ExitStatus | None = None  # when it ended
-        self.termed = self.killed = self.is_orphan = False
+        self.termed = self.killed = False
+        self.orphaned = ""  # why, when it ends because its parent did
         self.lost: str | None = None  # the device's last words, when it died under us
         self.term_timer: Timer | None = None
 
@@ -126,6 +136,10 @@ class Process:
             waiting=tuple(call.op for call in self.calls.values() if call.pending is not None),
             usage=self.usage(),
             exit=self.exit,
+            kind=str(self.kind),
+            abi=self.abi,
+            lease_s=self.lease_s,
+            connected=self.connected,
         )
 
     def check(self) -> None:
@@ -135,10 +149,12 @@ class Process:
             assert file.inode.num_open > 0
         assert all(child.parent is self for child in self.children.values())
         assert self.parent is None or self.parent.children.get(self.pid) is self
-        assert all(call.process is self and not call.ended for call in self.calls.values())
+        assert all(self in (call.process, call.door) and not call.ended for call in self.calls.values())
+        assert self.lease_timer is None or not self.lease_timer.live or not (self.connected or self.has_ended)
         if self.has_ended:
             assert self.exit is not None and self.ended_ns is not None
             assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
             assert self.term_timer is None or not self.term_timer.live
+            assert not self.requests
         else:
             assert self.exit is None and 0 in self.threads

@@ -24,7 +24,8 @@ import sys
 from typing import Any
 
 from vllm_symphony.abi.calls import Exit
-from vllm_symphony.abi.codec import FrameReader, Program, read_answer
+from vllm_symphony.abi.codec import Program, read_answer
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.runtime import loader
 from vllm_symphony.runtime.transport import SocketTransport

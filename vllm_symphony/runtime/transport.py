@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_symphony.abi.calls import Cancel
-from vllm_symphony.abi.codec import Answer, FrameReader, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.errors import DeviceLost, SymphonyError
 
 _RECEIVE_BYTES = 1 << 18

@@ -58,6 +58,7 @@ _ROWS: Mapping[str, Row] = {
     "thread_end": _TID,
     "attach": (("pid", "from_seq"), lambda a: (a.pid, a.from_seq)),
     "strace": _PID,
+    "why": _PID,
 }
 _NAMES: Mapping[str, tuple[str, ...]] = {op: names for op, (names, _) in _ROWS.items()}
 DIGESTS: Mapping[str, Callable[[Any], Digest]] = {op: take for op, (_, take) in _ROWS.items()}

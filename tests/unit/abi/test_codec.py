@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from vllm_symphony import errors
 from vllm_symphony.abi import codec
-from vllm_symphony.abi.calls import CALLS, MAX_FRAME_BYTES, Forward, ForwardResult, Generate, GeneratePart, ReadResult
+from vllm_symphony.abi.calls import MAX_FRAME_BYTES, Forward, ForwardResult, Generate, GeneratePart, ReadResult
+from vllm_symphony.abi.frame import FrameReader, frame
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Credentials, Distribution, Grammar, Predicate, Sampler
 
 pack = msgspec.msgpack.encode
@@ -38,7 +40,7 @@ def example(hint):
 
 
 def unframed(data):
-    (body,) = codec.FrameReader().feed(data)
+    (body,) = FrameReader().feed(data)
     return body
 
 
@@ -153,8 +155,8 @@ def test_bombs_are_refused_without_building_them():
 
 @given(st.lists(st.binary(max_size=60)), st.lists(st.integers(1, 40), min_size=1))
 def test_frames_come_out_whole_however_they_were_cut(bodies, sizes):
-    stream = b"".join(codec.frame(b) for b in bodies)
-    reader, found, at, turn = codec.FrameReader(), [], 0, 0
+    stream = b"".join(frame(b) for b in bodies)
+    reader, found, at, turn = FrameReader(), [], 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)]
         found += reader.feed(stream[at : at + size])
@@ -164,19 +166,19 @@ def test_frames_come_out_whole_however_they_were_cut(bodies, sizes):
 
 
 def test_a_frame_over_the_limit_is_refused_by_its_length_alone():
-    reader = codec.FrameReader()
+    reader = FrameReader()
 
     with pytest.raises(errors.InvalidArgument, match="104857600"):
         reader.feed((100 << 20).to_bytes(4, "little"))
 
     with pytest.raises(errors.InvalidArgument):
-        codec.frame(bytes(MAX_FRAME_BYTES + 1))
-    assert len(codec.FrameReader().feed(codec.frame(bytes(MAX_FRAME_BYTES)))[0]) == MAX_FRAME_BYTES
+        frame(bytes(MAX_FRAME_BYTES + 1))
+    assert len(FrameReader().feed(frame(bytes(MAX_FRAME_BYTES)))[0]) == MAX_FRAME_BYTES
 
 
 def test_a_large_frame_in_small_pieces_costs_no_quadratic_time():
     data = codec.reply_frame(1, ReadResult(bytes(MAX_FRAME_BYTES - 100), b"", 0))
-    reader, start = codec.FrameReader(), time.perf_counter()
+    reader, start = FrameReader(), time.perf_counter()
 
     frames = [f for i in range(0, len(data), 1 << 12) for f in reader.feed(data[i : i + (1 << 12)])]
 

@@ -8,7 +8,8 @@ import pytest
 from benchmarks.apart import Failed
 from benchmarks.session import Child, Session
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.codec import FrameReader, error_frame, part_frame, read_call, reply_frame
+from vllm_symphony.abi.codec import error_frame, part_frame, read_call, reply_frame
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ProcessEvent
 from vllm_symphony.errors import NoSuchFile
 

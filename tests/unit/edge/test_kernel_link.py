@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from vllm_symphony.abi.calls import Attach, AttachPart, Done, HelloResult, NoArgs
-from vllm_symphony.abi.codec import FrameReader, error_frame, part_frame, read_call, reply_frame
+from vllm_symphony.abi.codec import error_frame, part_frame, read_call, reply_frame
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import Credentials, ProcessEvent
 from vllm_symphony.edge.kernel_link import MAX_PARTS_AHEAD, KernelLink
 from vllm_symphony.errors import BrokenPipe, DeviceLost, NoSuchProcess, NotSupported, WouldBlock

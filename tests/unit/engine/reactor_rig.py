@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm_symphony.abi.calls import Done, ForwardResult, Hello, PidResult, ReadResult
-from vllm_symphony.abi.codec import FrameReader, call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.codec import call_frame, error_of, read_answer, read_part, read_result
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Distribution, ModelInfo
 from vllm_symphony.errors import Interrupted
 from vllm_symphony.kernel.effect import CancelJob, ForwardDone, ForwardJob, JobFailed, Launch, Reply, ReplyError, Signalled
@@ -114,12 +115,24 @@ class ScriptedKernel:
 
     # ---- the interface
 
-    def connect(self, cred: Any, role: str, now_ns: int) -> int:
+    def connect(self, cred: Any, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "") -> int:
         pid = self.new_pid()
         self.note("connect", pid, role, cred.principal)
         return pid
 
-    def call(self, pid: int, call_id: int, tid: int, op: str, args: Any, now_ns: int, cred: Any = None) -> None:
+    def call(
+        self,
+        pid: int,
+        call_id: int,
+        tid: int,
+        op: str,
+        args: Any,
+        now_ns: int,
+        cred: Any = None,
+        *,
+        session: int = 0,
+        request_id: str = "",
+    ) -> None:
         self.note("call", pid, op, args, tid, cred)
         if op == "forward":
             self._last += 1

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from vllm_symphony.abi.codec import frame
+from vllm_symphony.abi.frame import frame
 from vllm_symphony.engine.connection import CALLS_PER_TURN, HIGH_WATER_BYTES, Connection
 from vllm_symphony.engine.poll import Poll
 

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.unit.kernel.world import ME, World
-from vllm_symphony.abi.calls import CALLS, Forward
+from vllm_symphony.abi.calls import Forward
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import OpenFlags, Pid, pack_tokens
 
 ENDS = ("killed", "exits", "vanishes before it reports", "loses the device", "vanishes and its device work succeeds")

@@ -2,7 +2,7 @@ import ast
 from pathlib import Path
 
 import vllm_symphony.kernel
-from vllm_symphony.abi.calls import CALLS
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 
 PURE = {

@@ -8,14 +8,14 @@ until it lets cancelled ones end (`reap`).
 from collections import deque
 from typing import Any
 
-from vllm_symphony.abi.calls import CALLS
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Credentials, Distribution, ModelInfo, Pid, pack_tokens, unpack_tokens
 from vllm_symphony.errors import Interrupted, SymphonyError
 from vllm_symphony.kernel import effect as e
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
 
-ME, OTHER, ADMIN = Credentials("me"), Credentials("other"), Credentials("root", scopes=("admin",))
+ME, OTHER, ADMIN = Credentials("me", scopes=("run",)), Credentials("other", scopes=("run",)), Credentials("root", scopes=("admin",))
 MODEL = ModelInfo("fake", vocab_size=100, max_positions=64, page_size=4, num_pages=1000, max_top_k=20, eos_tokens=(2,))
 SECOND = 1_000_000_000
 ROW = Distribution(0, b"", b"", 0.0, 0.0)

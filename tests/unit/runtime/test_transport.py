@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from vllm_symphony.abi import codec
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.calls import Cancel, Done, Emit, Generate, GeneratePart, GenerateResult, NoArgs, PidResult, Sleep, Tokenize
 from vllm_symphony.errors import DeviceLost, InvalidArgument, NoSuchFile
 from vllm_symphony.runtime.transport import SocketTransport
@@ -18,7 +19,7 @@ class KernelEnd:
     def __init__(self, sock):
         self.sock = sock
         sock.settimeout(10)
-        self._reader = codec.FrameReader()
+        self._reader = FrameReader()
         self._bodies = []
 
     async def call(self):
@@ -166,7 +167,7 @@ def test_term_is_heard_once():
 
     async def main():
         heard = []
-        transport = SocketTransport(left, early=[codec.FrameReader().feed(codec.signal_frame("TERM"))[0]])
+        transport = SocketTransport(left, early=[FrameReader().feed(codec.signal_frame("TERM"))[0]])
         transport.start(on_term=lambda: heard.append(1))
         right.sendall(codec.signal_frame("TERM"))
         pending = transport.call("ping", NoArgs())

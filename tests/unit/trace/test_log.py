@@ -1,4 +1,5 @@
-from vllm_symphony.abi.calls import CALLS, Generate, Open, Spawn
+from vllm_symphony.abi.calls import Generate, Open, Spawn
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Grammar, Predicate, pack_tokens
 from vllm_symphony.trace import summary
 from vllm_symphony.trace.log import Entry, EventLog

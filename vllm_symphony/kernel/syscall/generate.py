@@ -60,7 +60,7 @@ class GenerateWork(Job):
             self.text.append(step.text)
         if self.args.stream and self.call is not None and self.call.id:
             part = GeneratePart(pack_tokens(step.tokens), step.text, pack_floats(step.logprobs))
-            m.emit(Part(self.process.pid, self.call.id, part))
+            m.emit(Part(self.call.door.pid, self.call.id, part))
 
     def done(self, m: Machine, done: GenerateDone, now_ns: int) -> None:
         """It ended by its own rules."""

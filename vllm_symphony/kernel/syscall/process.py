@@ -1,6 +1,6 @@
 """Calls on processes and threads (kernel/syscall/process.py).
 
-    spawn wait kill ps getpid exit emit thread_start thread_end cancel hello ping
+    spawn wait kill ps getpid exit emit thread_start thread_end cancel hello keep_alive ping
 
 A program that is spawned by a process is its child and ends with it, unless detached. What an edge spawns for a principal has no
 parent: it is that principal's, and does not end when the edge does. What one may not see does not exist: ESRCH.
@@ -18,6 +18,7 @@ from vllm_symphony.abi.calls import (
     Hello,
     HelloResult,
     Kill,
+    LeaseResult,
     NoArgs,
     PidResult,
     Ps,
@@ -28,16 +29,16 @@ from vllm_symphony.abi.calls import (
     Wait,
     WaitResult,
 )  # fmt: skip
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, ExitStatus, Signal
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, ExitStatus, Signal
 from vllm_symphony.errors import Interrupted, InvalidArgument, NotOwner, NotSupported, TimedOut, WouldBlock
-from vllm_symphony.kernel import lifecycle
+from vllm_symphony.kernel import lease, lifecycle
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.syscall import argument
 
 EXIT_REASONS = ("exit", "exception", "signal", "cancelled", "orphan", "device", "program")
-MAX_NAME = 255
+SCOPE = "run"  # what a principal needs to start programs
 
 
 def hello(m: Machine, call: Call, a: Hello) -> HelloResult:
@@ -45,7 +46,15 @@ def hello(m: Machine, call: Call, a: Hello) -> HelloResult:
     if a.abi_major != ABI_MAJOR:
         theirs = f"{a.abi_major}.{a.abi_minor}"
         raise NotSupported(f"the server speaks ABI {ABI_MAJOR}.{ABI_MINOR}, not {theirs}", abi_major=ABI_MAJOR)
-    return HelloResult(ABI_MAJOR, ABI_MINOR, call.process.pid)
+    return HelloResult(ABI_MAJOR, ABI_MINOR, call.process.pid, FEATURES)
+
+
+def keep_alive(m: Machine, call: Call, a: NoArgs) -> LeaseResult:
+    """Begin the session's lease anew; that of a connected one does not run."""
+    if call.process.kind is not Kind.SESSION:
+        raise InvalidArgument("only a session has a lease")
+    lease.renew(m, call.process, call.start_ns)
+    return LeaseResult(call.process.lease_s)
 
 
 def ping(m: Machine, call: Call, a: NoArgs) -> Done:
@@ -56,7 +65,7 @@ def ping(m: Machine, call: Call, a: NoArgs) -> Done:
 def cancel(m: Machine, call: Call, a: Cancel) -> Done:
     """End another call of the caller early."""
     target = call.process.calls.get(a.target)
-    if target is not None and target is not call and target.pending is not None:
+    if target is not None and target is not call and target.pending is not None and target.cred.principal == call.cred.principal:
         target.pending.interrupt(m, Interrupted("cancelled by the caller"), call.start_ns)
     return Done()
 
@@ -69,11 +78,17 @@ def getpid(m: Machine, call: Call, a: NoArgs) -> PidResult:
 def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
     """Start a program; it is STARTING until its code runs."""
     caller = call.process
+    if SCOPE not in call.cred.scopes and not call.cred.is_admin:
+        raise NotOwner(f"{call.cred.principal} may not run programs here: scope {SCOPE} is missing", scope=SCOPE)
+    if a.abi:
+        _demand_abi(a.abi)
     source = a.source if a.source is not None else caller.source
     if source is None:
         raise InvalidArgument("spawn needs the program's source: the caller is no program")
-    if not a.entry.isidentifier() or len(a.entry) > MAX_NAME or len(a.name) > MAX_NAME:
-        raise InvalidArgument(f"entry must be a function's name of up to {MAX_NAME} characters, and so must name be short")
+    if not a.entry.isidentifier() or len(a.entry) > lifecycle.MAX_NAME or len(a.name) > lifecycle.MAX_NAME:
+        raise InvalidArgument(
+            f"entry must be a function's name of up to {lifecycle.MAX_NAME} characters, and so must name be short"
+        )
     try:
         keywords = json.loads(a.args)
     except (ValueError, RecursionError) as error:
@@ -84,7 +99,17 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
         raise Interrupted("the process is ending and starts nothing more")
     parent = None if caller.kind is Kind.EDGE else caller
     child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
+    child.abi = a.abi
     return PidResult(child.pid)
+
+
+def _demand_abi(abi: str) -> None:
+    """Raises NotSupported for another major version than ours, InvalidArgument for what is no version."""
+    major, dot, minor = abi.partition(".")
+    if not (major.isdecimal() and dot and minor.isdecimal()):
+        raise InvalidArgument(f"abi must be like {ABI_MAJOR}.{ABI_MINOR}, not {abi[:64]!r}")
+    if int(major) != ABI_MAJOR:
+        raise NotSupported(f"the program was written for ABI {abi}, the server speaks {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
 
 
 def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
@@ -106,7 +131,7 @@ def kill(m: Machine, call: Call, a: Kill) -> Done:
     if a.signal not in (Signal.TERM, Signal.KILL):
         raise InvalidArgument(f"signal must be TERM or KILL, not {a.signal!r}")
     target = m.find(a.pid, call.cred)
-    if target.kind is not Kind.PROGRAM:
+    if target.kind not in (Kind.PROGRAM, Kind.SESSION):
         raise NotOwner(f"process {a.pid} is a connection, not a program", pid=a.pid)
     if a.signal == Signal.KILL:
         lifecycle.kill(m, target, call.start_ns)
@@ -120,7 +145,7 @@ def ps(m: Machine, call: Call, a: Ps) -> PsResult:
     if a.pid is not None:
         found = [m.find(a.pid, call.cred)]
     else:
-        found = [p for p in m.processes.values() if p.kind is Kind.PROGRAM and p.visible_to(call.cred)]
+        found = [p for p in m.processes.values() if p.kind in (Kind.PROGRAM, Kind.SESSION) and p.visible_to(call.cred)]
     return PsResult(tuple(p.stat(m.model.page_size, m.offset_ns) for p in found))
 
 
@@ -136,14 +161,18 @@ def emit(m: Machine, call: Call, a: Emit) -> Done:
     return Done()
 
 
-def exit_(m: Machine, call: Call, a: Exit) -> Done:
-    """Record how the program ended; the OS process must follow within the grace."""
+def exit_(m: Machine, call: Call, a: Exit) -> Done | None:
+    """Record how the program ended; the OS process must follow within the grace. A session ends here."""
     process = call.process
-    if process.kind is not Kind.PROGRAM:
+    if process.kind not in (Kind.PROGRAM, Kind.SESSION):
         raise NotOwner("exit is for programs; close the connection instead")
     if not 0 <= a.code <= 255 or a.reason not in EXIT_REASONS:
         raise InvalidArgument(f"code must be in 0..255 and reason one of {', '.join(EXIT_REASONS)}", code=a.code)
     process.reported = ExitStatus(a.code, a.reason, a.value, a.error)
+    if process.kind is Kind.SESSION:
+        m.finish(call, Done(), call.start_ns)
+        lifecycle.finalise(m, process, process.reported, call.start_ns)
+        return None
     lifecycle.start_grace(m, process, call.start_ns)
     return Done()
 
@@ -151,8 +180,10 @@ def exit_(m: Machine, call: Call, a: Exit) -> Done:
 def thread_start(m: Machine, call: Call, a: ThreadStart) -> Done:
     """Name a new thread."""
     threads = call.process.threads
-    if a.tid in threads or not 0 < a.tid < 1 << 53 or len(a.name) > MAX_NAME:
-        raise InvalidArgument(f"tid must be new and positive, not {a.tid}; its name at most {MAX_NAME} characters", tid=a.tid)
+    if a.tid in threads or not 0 < a.tid < 1 << 53 or len(a.name) > lifecycle.MAX_NAME:
+        raise InvalidArgument(
+            f"tid must be new and positive, not {a.tid}; its name at most {lifecycle.MAX_NAME} characters", tid=a.tid
+        )
     if len(threads) >= m.limits.threads:
         raise WouldBlock(f"{len(threads)} threads run, the most a process may have", limit=m.limits.threads)
     threads[a.tid] = a.name

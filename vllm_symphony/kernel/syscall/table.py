@@ -17,6 +17,7 @@ Syscall = Callable[[Machine, Call, Any], Any]
 
 SYSCALLS: Mapping[str, Syscall] = {
     "hello": process.hello,
+    "keep_alive": process.keep_alive,
     "cancel": process.cancel,
     "open": file.open_,
     "close": file.close,

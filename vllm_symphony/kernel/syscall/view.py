@@ -40,7 +40,7 @@ class Viewer(Pending):
         assert call is not None
         while events := self.target.events.take(self.next_seq, m.limits.part_events, m.limits.part_bytes):
             self.next_seq = events[-1].seq + 1
-            m.emit(Part(call.process.pid, call.id, AttachPart(events)))
+            m.emit(Part(call.door.pid, call.id, AttachPart(events)))
         if self.target.has_ended or not self.follow:
             self.drop(m)
             m.finish(call, Done(), now_ns)
@@ -70,10 +70,10 @@ class Tracer(Pending):
         for record in m.log.since(self.next_seq, pid=self.pid, principal=self.principal):
             room.append(record)
             if len(room) == m.limits.part_events:
-                m.emit(Part(call.process.pid, call.id, StracePart(tuple(room))))
+                m.emit(Part(call.door.pid, call.id, StracePart(tuple(room))))
                 room = []
         if room:
-            m.emit(Part(call.process.pid, call.id, StracePart(tuple(room))))
+            m.emit(Part(call.door.pid, call.id, StracePart(tuple(room))))
         self.next_seq = m.log.next_seq
         target = m.processes.get(Pid(self.pid)) if self.pid is not None else None
         if not self.follow or (self.pid is not None and (target is None or target.has_ended)):
@@ -82,7 +82,7 @@ class Tracer(Pending):
 
 
 def _demand_door(call: Call) -> None:
-    if call.process.kind is Kind.PROGRAM:
+    if call.process.kind in (Kind.PROGRAM, Kind.SESSION):
         raise NotOwner(f"{call.op} is for clients, not for programs")
 
 
@@ -92,7 +92,7 @@ def attach(m: Machine, call: Call, a: Attach) -> None:
     if a.from_seq < 1:
         raise InvalidArgument(f"from_seq must be 1 or more, not {a.from_seq}", from_seq=a.from_seq)
     target = m.find(a.pid, call.cred)
-    if target.kind is not Kind.PROGRAM:
+    if target.kind not in (Kind.PROGRAM, Kind.SESSION):
         raise NoSuchProcess(f"process {a.pid} is a connection and has no events", pid=a.pid)
     viewer = Viewer(call, target, a.from_seq, a.follow)
     call.pending = viewer
