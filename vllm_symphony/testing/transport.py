@@ -14,14 +14,14 @@ from vllm_symphony.abi.types import Pid
 from vllm_symphony.errors import DeviceLost, SymphonyError
 
 if TYPE_CHECKING:
-    from vllm_symphony.testing.machine import Machine
+    from vllm_symphony.testing.world import World
 
 
 class MemoryFuture(asyncio.Future[Any]):
     """The answer of one call. Cancelling it cancels the call at the kernel."""
 
     def __init__(self, transport: MemoryTransport, call_id: int) -> None:
-        super().__init__(loop=transport.machine.loop)
+        super().__init__(loop=transport.world.loop)
         self._transport = transport
         self._call_id = call_id
 
@@ -35,8 +35,8 @@ class MemoryFuture(asyncio.Future[Any]):
 class MemoryTransport:
     """Of one process."""
 
-    def __init__(self, machine: Machine, pid: Pid) -> None:
-        self.machine = machine
+    def __init__(self, world: World, pid: Pid) -> None:
+        self.world = world
         self.pid = pid
         self.is_closed = False
         self._last_id = 0
@@ -52,12 +52,12 @@ class MemoryTransport:
         self._calls[call_id] = future
         if on_part is not None:
             self._on_part[call_id] = on_part
-        self.machine.enter(self.pid, call_id, tid, op, args)
+        self.world.enter(self.pid, call_id, tid, op, args)
         return future
 
     def post(self, op: str, args: object, *, tid: int = 0) -> None:
         if not self.is_closed:
-            self.machine.enter(self.pid, 0, tid, op, args)
+            self.world.enter(self.pid, 0, tid, op, args)
 
     def answer(self, call_id: int, result: Any) -> None:
         """The call's end: a result or an error. Late answers of cancelled calls are dropped."""

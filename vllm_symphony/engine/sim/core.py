@@ -20,7 +20,7 @@ from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
 from vllm_symphony.engine.room import Room
 from vllm_symphony.engine.sim import grammar as grammars
 from vllm_symphony.engine.sim.job import SimJob, Writer
-from vllm_symphony.engine.sim.model import CONTEXT, END, Model, Row, SimModel, text_result
+from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
 from vllm_symphony.engine.sim.pool import SimBlock, SimPool
 from vllm_symphony.engine.sim.sampler import sample_row
 from vllm_symphony.errors import DeviceLost, Interrupted, OutOfPages, SymphonyError
@@ -303,12 +303,19 @@ class SimCore:
         total = sum(n for _, n in batch) + len(asks)
         for e in asks:
             if self.asks.pop(e.job, None) is not None:
-                self._answer(e, self._row_of_file(e), StepSpan(self.step, self.step, self.step_s / total))
+                span = StepSpan(self.step, self.step, self.step_s / total)
+                try:
+                    self._answer(e, self._row_of_file(e), span)
+                except SymphonyError as error:
+                    self.out.append(JobFailed(e.job, error, span))
         for job, n in batch:
             job.first_step = job.first_step or self.step
             job.last_step = self.step
             job.device_s += self.step_s * n / total
-            self._compute(job, n)
+            try:
+                self._compute(job, n)
+            except SymphonyError as error:
+                self._fail(job, error)
         self._sweep_rows()
 
     def _compute(self, job: SimJob, n: int) -> None:
@@ -340,12 +347,16 @@ class SimCore:
     def _row(self, blocks: Sequence[SimBlock], index: int) -> Row:
         """The row after index, from what is in the pages."""
         size = self.table.page_size
-        return self.weights.row([blocks[i // size].slots[i % size] for i in range(max(0, index + 1 - CONTEXT), index + 1)])
+        return self.weights.row([blocks[i // size].slots[i % size] for i in range(self._first_seen(index), index + 1)])
 
     def _row_of_file(self, e: SampleJob | RowJob) -> Row:
         f = self.table.files[e.ino]
-        first = max(0, e.position + 1 - CONTEXT)
+        first = self._first_seen(e.position)
         return self.weights.row(list(zip(f.tokens[first : e.position + 1], self._positions(f, first), strict=False)))
+
+    def _first_seen(self, index: int) -> int:
+        """The first index that the row after `index` depends on."""
+        return 0 if self.weights.context is None else max(0, index + 1 - self.weights.context)
 
     @staticmethod
     def _positions(f: PagedFile, first: int) -> Any:

@@ -27,7 +27,7 @@ END, USER, ASSISTANT, SYSTEM, TOOL = range(256, 261)
 ROLES = {"user": USER, "assistant": ASSISTANT, "system": SYSTEM, "tool": TOOL}
 SPECIAL = {END: "<|end|>", **{token: f"<|{role}|>" for role, token in ROLES.items()}}
 VOCAB_SIZE = 264
-CONTEXT = 3  # tokens that a row depends on
+CONTEXT = 3  # tokens that a row of the babbling model depends on
 _LETTERS = b" etaoinshrdlucmfwygpbvk"
 _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
@@ -36,15 +36,21 @@ class Model(Protocol):
     """What gives rows."""
 
     vocab_size: int
+    context: int | None  # how many of the file's last tokens a row depends on; None: all
 
     def row(self, context: Sequence[tuple[int, int]]) -> Row:
-        """Raw logits after these (token, position) pairs: the last `CONTEXT` of the file, fewer at its start."""
+        """Raw logits after these (token, position) pairs: the last `context` of the file, fewer at its start.
+
+        Raises:
+            SymphonyError: there is no row; the call that wants it fails so.
+        """
 
 
 class SimModel:
     """Deterministic under `seed`."""
 
     vocab_size = VOCAB_SIZE
+    context: int | None = CONTEXT
 
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

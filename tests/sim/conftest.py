@@ -1,0 +1,1 @@
+from vllm_symphony.testing.fixture import machine  # noqa: F401

@@ -1,0 +1,77 @@
+"""One program of a machine, and what it left (testing/run.py); what each prints is kept apart by context."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm_symphony.abi.types import ExitStatus, FileStat, Pid
+from vllm_symphony.lip import ProgramFailed
+from vllm_symphony.testing.transport import MemoryTransport
+
+KILLED = 137
+_run: ContextVar[Run] = ContextVar("symphony_testing_run")
+
+
+@dataclass(eq=False)
+class Run:
+    """A program of the machine. `left_open`: files that its `main` had not closed when it ended; the machine closes them."""
+
+    pid: Pid
+    stdout: str = ""
+    stderr: str = ""
+    emitted: list[Any] = field(default_factory=list)
+    status: ExitStatus | None = None
+    error: BaseException | None = None
+    ended_s: float = 0.0
+    left_open: list[FileStat] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    transport: MemoryTransport | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status is not None
+
+    @property
+    def value(self) -> Any:
+        """What `main` returned. Raises what it raised, or ProgramFailed."""
+        if self.error is not None:
+            raise self.error
+        if self.status is None or self.status.code:
+            raise ProgramFailed(self.pid, self.status or ExitStatus(KILLED, "signal"))
+        return None if self.status.value is None else json.loads(self.status.value)
+
+
+def enter(run: Run) -> None:
+    """What this task and those that it starts print is the run's."""
+    _run.set(run)
+
+
+class _Apart(io.TextIOBase):
+    """What programs print, each to its own; the rest to where it went before."""
+
+    def __init__(self, name: str, before: Any) -> None:
+        self._name = name
+        self._before = before
+
+    def write(self, text: str) -> int:
+        run = _run.get(None)
+        if run is None:
+            return int(self._before.write(text))
+        setattr(run, self._name, getattr(run, self._name) + text)
+        return len(text)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """While programs run."""
+    out, err = _Apart("stdout", sys.stdout), _Apart("stderr", sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
