@@ -1,7 +1,7 @@
 """The node: one server, put together (node.py). The composition root; `symphony serve` is its only door.
 
     symphony serve (this process: the edge)  --starts-->  kernel host (engine/main.py, a child)
-        gRPC on symphony.sock                               kernel.sock, status lines, SIGTERM
+        gRPC on symphony.sock, other doors                  kernel.sock, status lines, SIGTERM
 
     lock the run directory -> listen, NOT_SERVING -> start the host -> it says ready -> link -> SERVING
     asked to stop          -> NOT_SERVING, no new calls, those in flight get a grace -> TERM the host -> 0
@@ -16,17 +16,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from vllm_symphony.client.address import check_socket_path
+from vllm_symphony.client.address import TOKEN_NAME, check_socket_path
+from vllm_symphony.edge.door import doors
 from vllm_symphony.edge.host_process import HostProcess
+from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.run_dir import claim
 from vllm_symphony.edge.server import EdgeServer, give_way
+from vllm_symphony.edge.state_dir import default_state_dir
+from vllm_symphony.edge.tls import ServerTls
+from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import SymphonyError
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
@@ -47,10 +53,17 @@ class Settings:
     host_log: Path | None = None  # None: the host prints to our stderr
     grace_s: float = 5.0  # for calls in flight when asked to stop
     host_grace_s: float = 15.0  # for the host after it
+    listen: tuple[str, ...] = ()  # doors beside the socket
+    tls: ServerTls | None = None  # of the TCP doors
+    state_dir: Path = field(default_factory=default_state_dir)  # holds the tokens
+    unconfined: bool = False  # scope `run` works for others than our own user
 
 
 class Progress(Protocol):
     """Who is told how the server fares."""
+
+    def listening(self, addresses: Sequence[str]) -> None:
+        """The doors are open; calls are told to come again until it is ready."""
 
     def phase(self, text: str) -> None:
         """The host does this now, until it is ready."""
@@ -68,7 +81,7 @@ class Progress(Protocol):
 def serve(settings: Settings, progress: Progress) -> int:
     """Serve until asked to stop; gives the exit code.
 
-    Raises: FileExists, AccessDenied, NameTooLong: the run directory or the socket cannot be used.
+    Raises: FileExists, AccessDenied, NameTooLong, InvalidArgument: the run directory or a door cannot be used; nothing was started.
     """
     return asyncio.run(_Node(settings, progress).serve())
 
@@ -79,6 +92,7 @@ class _Node:
         self._progress = progress
         self._socket = check_socket_path(settings.socket)
         self._kernel_socket = check_socket_path(settings.run_dir / "kernel.sock")
+        self._doors = doors(settings.listen, settings.tls)
         self._asked, self._asked_twice = asyncio.Event(), asyncio.Event()
         self._error: tuple[str, int] | None = None  # the host's last words and its exit code
         self._kernel = KernelLink(str(self._kernel_socket))
@@ -88,14 +102,21 @@ class _Node:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
-            edge = EdgeServer(self._kernel, str(self._socket))
+            edge = EdgeServer(self._kernel, str(self._socket), doors=self._doors, identity=self._identity())
             await edge.start()
             try:
+                self._progress.listening(edge.addresses)
                 return await self._with_host(edge)
             finally:
                 self._kernel.close()
                 await edge.stop(LAST_WORDS_S)
                 self._kernel_socket.unlink(missing_ok=True)  # a killed host leaves it
+
+    def _identity(self) -> Identity:
+        settings, own = self._settings, OwnToken(self._settings.run_dir / TOKEN_NAME)
+        own.withdraw()  # what a killed server left
+        on_loopback = any(door.is_loopback for door in self._doors)
+        return Identity(TokenFile(settings.state_dir), own if on_loopback else None, unconfined=settings.unconfined)
 
     def _ask(self) -> None:
         (self._asked_twice if self._asked.is_set() else self._asked).set()
@@ -120,6 +141,7 @@ class _Node:
         async with asyncio.TaskGroup() as tasks:
             exited = tasks.create_task(host.wait())
             reports = tasks.create_task(self._listen(host, edge))
+            watch = tasks.create_task(edge.watch())
             others = [tasks.create_task(event.wait()) for event in (self._asked, self._asked_twice, self._kernel.lost)]
             asked, twice, lost = others
             try:
@@ -132,7 +154,7 @@ class _Node:
                     await asyncio.wait_for(asyncio.shield(reports), 1.0)  # its last words
                 return self._died(code)
             finally:
-                for task in (reports, *others):
+                for task in (reports, watch, *others):
                     task.cancel()
 
     async def _listen(self, host: HostProcess, edge: EdgeServer) -> None:

@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,16 @@ def natural(text: str) -> int:
 
 
 def _server_arguments(parser: argparse.ArgumentParser) -> None:
-    server = parser.add_argument_group("server")
-    server.add_argument("--socket", metavar="PATH", help="where it listens (default: $SYMPHONY_SOCKET, else the run directory's)")
+    server = parser.add_argument_group(
+        "server", "No option takes a token itself: `ps` of the system would show it. SYMPHONY_TOKEN or a file holds it."
+    )
+    where = server.add_mutually_exclusive_group()
+    where.add_argument("--server", metavar="ADDRESS", help="unix:PATH, HOST:PORT or grpcs://HOST:PORT (default: $SYMPHONY_SERVER)")
+    where.add_argument("--socket", metavar="PATH", help="its unix socket (default: $SYMPHONY_SOCKET, else the run directory's)")
+    server.add_argument("--token-file", metavar="FILE", help="your token is its first line (default: $SYMPHONY_TOKEN_FILE)")
+    server.add_argument("--tls-ca", metavar="FILE", help="trust this CA (default: $SYMPHONY_TLS_CA, else the system's)")
+    server.add_argument("--tls-cert", metavar="FILE", help="your certificate, for a server that asks (default: $SYMPHONY_TLS_CERT)")
+    server.add_argument("--tls-key", metavar="FILE", help="its key (default: $SYMPHONY_TLS_KEY)")
     server.add_argument(
         "--wait", metavar="SECONDS", type=float, default=0.0, help="wait that long for a server that is not ready yet (default: 0)"
     )
@@ -78,20 +87,28 @@ def _server_arguments(parser: argparse.ArgumentParser) -> None:
 def _with_server(call: Callable[[Client, argparse.Namespace], Awaitable[int]], args: argparse.Namespace) -> int:
     import asyncio
 
+    from vllm_symphony.client.channel import Tls
     from vllm_symphony.client.client import connect
+    from vllm_symphony.client.token import token_in
+
+    def reach() -> Client:
+        ca, cert, key = args.tls_ca, args.tls_cert, args.tls_key
+        token = token_in(Path(args.token_file)) if args.token_file else None
+        target = args.server or (Path(args.socket) if args.socket else None)
+        return connect(target, token=token, tls=Tls(ca, cert, key) if ca or cert or key else None)
 
     async def talk() -> int:
         deadline = time.monotonic() + args.wait
         while args.wait:
             try:
-                async with connect(args.socket) as client:  # a new one: a channel that failed waits before it tries again
+                async with reach() as client:  # a new one: a channel that failed waits before it tries again
                     await client.ping()
                 break
             except (ConnectionError, WouldBlock):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(_POLL_S)
-        async with connect(args.socket) as client:
+        async with reach() as client:
             return await call(client, args)
 
     return asyncio.run(talk())

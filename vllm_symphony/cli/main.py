@@ -17,6 +17,7 @@ COMMANDS = {
     "Server": {
         "serve": "start a server on a model",
         "info": "show versions, model, memory and counters of a running server",
+        "token": "make, list and revoke tokens: who may talk to the server",
         "doctor": "look for what would keep a server from working here",
     },
     "Programs": {

@@ -29,7 +29,9 @@ from vllm_symphony.lip.program import parse as parse_program
 
 EXAMPLE = 'symphony run examples/best_of_n.py --question "What is the capital of France?" --n 4'
 
-_WITH_VALUE = ("--entry", "--name", "--socket", "--wait")
+_WITH_VALUE = (
+    "--entry", "--name", "--server", "--socket", "--token-file", "--tls-ca", "--tls-cert", "--tls-key", "--wait",
+)  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

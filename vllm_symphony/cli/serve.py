@@ -2,6 +2,7 @@
 
     symphony serve                                    the embedded default model
     symphony serve Qwen/Qwen3-0.6B --max-model-len 8192     a model and any flag of vLLM's engine
+    symphony serve --listen 127.0.0.1:50051           a door for TCP beside the unix socket (docs/security.md)
 
 Words that are not ours go on to the engine as they are. Loading shows one line for each phase where a terminal reads it, log lines
 elsewhere.
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", metavar="PATH", type=Path, help="listen there (default: symphony.sock in the run directory)")
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="sockets, lock and log (default: $SYMPHONY_RUN_DIR, else "
                         "$XDG_RUNTIME_DIR/symphony, else ~/.symphony/run)")  # fmt: skip
+    parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where the tokens are (default: $SYMPHONY_STATE_DIR, else "
+                        "$XDG_STATE_HOME/symphony, else ~/.local/state/symphony)")  # fmt: skip
+    parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
+                        help="listen there too: unix:PATH, 127.0.0.1:PORT (0: a free one; callers need a token), or with TLS any "
+                        "HOST:PORT; may be repeated")  # fmt: skip
+    parser.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain (PEM): all TCP doors speak TLS")
+    parser.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key (PEM, without a passphrase)")
+    parser.add_argument("--tls-client-ca", metavar="FILE", type=Path,
+                        help="TCP clients need a certificate that this CA signed; where no token is sent its common name is the "
+                        "principal")  # fmt: skip
+    parser.add_argument("--unconfined", action="store_true",
+                        help="programs are not confined yet, so only your own user may start them; with this, every principal with "
+                        "scope run may, with all your rights")  # fmt: skip
     parser.add_argument("--grace", metavar="SECONDS", type=float, default=5.0,
                         help="when asked to stop, let calls in flight go on that long (default: 5)")  # fmt: skip
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
@@ -48,8 +64,12 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 
 def start(args: argparse.Namespace) -> int:
+    from vllm_symphony.edge.state_dir import default_state_dir
+    from vllm_symphony.edge.tls import server_tls
     from vllm_symphony.node import Settings, serve
 
+    for name in ("SYMPHONY_TOKEN", "SYMPHONY_TOKEN_FILE"):  # a client's; the host and what it starts have no use for it
+        os.environ.pop(name, None)
     run_dir = (args.run_dir or default_run_dir()).expanduser().absolute()
     chosen_dir = args.run_dir is not None
     socket = args.socket or (run_dir / SOCKET_NAME if chosen_dir else default_socket())
@@ -63,17 +83,30 @@ def start(args: argparse.Namespace) -> int:
         host_flags=("--log-level", level, *(("--device", args.device) if args.device != "engine" else ())),
         host_log=run_dir / "kernel.log" if is_terminal and args.log_level is None else None,
         grace_s=args.grace,
+        listen=tuple(args.listen),
+        tls=server_tls(args.tls_cert, args.tls_key, args.tls_client_ca),
+        state_dir=(args.state_dir or default_state_dir()).expanduser().absolute(),
+        unconfined=args.unconfined,
     )
-    return serve(settings, _Terminal(socket) if is_terminal else _Log(socket))
+    confinement = "programs are not confined: " + (
+        "whoever has scope run starts them with your rights (--unconfined)"
+        if args.unconfined
+        else "only your own user may start them"
+    )
+    return serve(settings, _Terminal(confinement) if is_terminal else _Log(confinement))
 
 
 class _Terminal:
     """Progress for a person: one line for each phase, with how long it took."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, confinement: str) -> None:
+        self._confinement = confinement
+        self._addresses: Sequence[str] = ()
         self._began = self._phase_began = time.monotonic()
         self._phase = ""
+
+    def listening(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
 
     def phase(self, text: str) -> None:
         self._end_phase()
@@ -83,7 +116,9 @@ class _Terminal:
     def ready(self, info: dict[str, Any]) -> None:
         self._end_phase()
         model = f"{info['model']} " if isinstance(info.get("model"), str) else ""
-        print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on unix:{self._socket}", file=sys.stderr)
+        where = ", ".join(self._addresses)
+        print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on {where}", file=sys.stderr)
+        print(self._confinement, file=sys.stderr)
         print("try: symphony run FILE   (Ctrl-C stops the server)", file=sys.stderr)
 
     def stopping(self, grace_s: float) -> None:
@@ -103,15 +138,20 @@ class _Terminal:
 class _Log:
     """Progress for a log."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, confinement: str) -> None:
+        self._confinement = confinement
+        self._addresses: Sequence[str] = ()
         self._log = logging.getLogger("symphony")
+
+    def listening(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+        self._log.info("%s", self._confinement)
 
     def phase(self, text: str) -> None:
         self._log.info("%s", text)
 
     def ready(self, info: dict[str, Any]) -> None:
-        self._log.info("ready, listening on unix:%s", self._socket)
+        self._log.info("ready, listening on %s", ", ".join(self._addresses))
 
     def stopping(self, grace_s: float) -> None:
         self._log.info("stopping: calls in flight get %g s", grace_s)

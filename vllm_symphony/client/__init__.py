@@ -13,10 +13,11 @@ Needs grpcio and protobuf, nothing of the server.
 
 from vllm_symphony.client.address import default_run_dir, default_socket
 from vllm_symphony.client.call import ServerUnreachable
+from vllm_symphony.client.channel import Tls
 from vllm_symphony.client.client import Client, FileText, ServerInfo, connect
 from vllm_symphony.client.run import Program, Run, RunResult
 
 __all__ = [
-    "Client", "FileText", "Program", "Run", "RunResult", "ServerInfo", "ServerUnreachable", "connect", "default_run_dir",
-    "default_socket",
+    "Client", "FileText", "Program", "Run", "RunResult", "ServerInfo", "ServerUnreachable", "Tls", "connect",
+    "default_run_dir", "default_socket",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Where the server listens (client/address.py).
 
-    SYMPHONY_SOCKET                          the socket itself
+    SYMPHONY_SERVER                          any target: unix:PATH, HOST:PORT, grpcs://HOST:PORT
+    SYMPHONY_SOCKET                          else: the socket itself
     SYMPHONY_RUN_DIR / symphony.sock         else: the run directory
     $XDG_RUNTIME_DIR/symphony/symphony.sock  else
     ~/.symphony/run/symphony.sock            else
@@ -11,12 +12,27 @@ Server and clients read this one file, so they meet without being told.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_symphony.errors import NameTooLong
+from vllm_symphony.abi.address import HostPort, check_socket_path, host_port, refuse_secrets
+from vllm_symphony.errors import InvalidArgument
+
+__all__ = ["SOCKET_NAME", "TOKEN_NAME", "Target", "check_socket_path", "default_run_dir", "default_socket", "target_of"]
 
 SOCKET_NAME = "symphony.sock"
-MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its final zero
+TOKEN_NAME = "token"  # the server's own token, in the run directory
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server's address. `tls`: it was written as grpcs://."""
+
+    where: Path | HostPort
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return str(self.where)
 
 
 def default_run_dir() -> Path:
@@ -35,14 +51,23 @@ def default_socket() -> Path:
     return default_run_dir() / SOCKET_NAME
 
 
-def check_socket_path(path: Path) -> Path:
-    """The path, absolute. Raises NameTooLong when a unix socket cannot have it."""
-    path = path.expanduser().absolute()
-    size = len(os.fsencode(path))
-    if size > MAX_SOCKET_PATH_BYTES:
-        raise NameTooLong(
-            f"socket path of {size} bytes, the system's limit is {MAX_SOCKET_PATH_BYTES}: {path} (choose a shorter run directory)",
-            path=str(path),
-            limit=MAX_SOCKET_PATH_BYTES,
-        )
-    return path
+def target_of(target: str | os.PathLike[str] | None = None) -> Target:
+    """What a target means: a path object, or text that begins with unix: or has a slash, is a socket; HOST:PORT is TCP.
+
+    Raises:
+        InvalidArgument: it is of another scheme, no address, or holds a token.
+        NameTooLong: a socket's path is.
+    """
+    if target is None:
+        target = os.environ.get("SYMPHONY_SERVER") or default_socket()
+    text = os.fspath(target)
+    refuse_secrets(text)
+    if not isinstance(target, str) or text.startswith("unix:"):
+        return Target(check_socket_path(Path(text.removeprefix("unix:"))))
+    if text.startswith("grpcs://"):
+        return Target(host_port(text.removeprefix("grpcs://").removesuffix("/")), tls=True)
+    if "://" in text:
+        raise InvalidArgument(f"no such scheme: {text.partition('://')[0]} (unix:PATH, HOST:PORT, grpcs://HOST:PORT)")
+    if ":" in text and "/" not in text:
+        return Target(host_port(text))
+    return Target(check_socket_path(Path(text)))

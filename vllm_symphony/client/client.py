@@ -10,16 +10,15 @@ import json
 import os
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import grpc
-
 from vllm_symphony.abi.types import CallRecord, FileStat, ModelInfo, ProcessEvent, ProcessStat, Signal
-from vllm_symphony.client.address import check_socket_path, default_socket
+from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import each, once
+from vllm_symphony.client.channel import Access, Tls, tls_for
 from vllm_symphony.client.run import Program, Run, RunResult
+from vllm_symphony.client.token import token_for
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.proto.message import from_message, number_of
 from vllm_symphony.proto.v1 import (
@@ -31,14 +30,6 @@ from vllm_symphony.proto.v1 import (
     process_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
-)
-
-_MAX_MESSAGE_BYTES = 64 << 20
-_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # else a new client inherits another's back-off after a failure
 )
 
 
@@ -63,20 +54,29 @@ class ServerInfo:
     detail: Mapping[str, Any]
 
 
-def connect(target: str | os.PathLike[str] | None = None) -> Client:
-    """A client of the server at `target` (a socket's path, default: `default_socket()`). Use it in `async with`."""
-    text = os.fspath(target if target is not None else default_socket()).removeprefix("unix:")
-    return Client(check_socket_path(Path(text)))
+def connect(target: str | os.PathLike[str] | None = None, *, token: str | None = None, tls: Tls | None = None) -> Client:
+    """A client of the server at `target`: a unix socket's path, HOST:PORT or grpcs://HOST:PORT. Use it in `async with`.
+
+    What is not given is found as address.py, token.py and channel.py tell.
+
+    Raises:
+        InvalidArgument: target, token and TLS do not fit together; another machine is reached by TLS only.
+        AccessDenied: a token file cannot be read or is not private.
+        NameTooLong: no socket can have this path.
+    """
+    where = target_of(target)
+    return Client(Access(where, token_for(where, token), tls_for(where, tls)))
 
 
 class Client:
     """A connection. Made by `connect`; usable inside its `async with`, by any number of tasks."""
 
-    def __init__(self, socket: Path) -> None:
-        self.target = str(socket)
+    def __init__(self, access: Access) -> None:
+        self.target = str(access.target)
+        self._access = access
 
     async def __aenter__(self) -> Client:
-        self._channel = grpc.aio.insecure_channel(f"unix:{self.target}", options=_OPTIONS)
+        self._channel = self._access.open()
         self._process: process_pb2_grpc.ProcessServiceAsyncStub = process_pb2_grpc.ProcessServiceStub(self._channel)
         self._file: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self._channel)
         self._model: model_pb2_grpc.ModelServiceAsyncStub = model_pb2_grpc.ModelServiceStub(self._channel)

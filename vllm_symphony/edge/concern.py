@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from vllm_symphony.edge.credentials import CALLER
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.proto.status import TRAILER, to_status
 
@@ -37,7 +38,7 @@ async def errors(method: str, context: Any) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def access_log(method: str, context: Any) -> AsyncIterator[None]:
-    """One line for each RPC: method, status, duration."""
+    """One line for each RPC: method, status, duration, caller and where it came from."""
     began, outcome = time.monotonic(), "OK"
     try:
         yield
@@ -46,7 +47,9 @@ async def access_log(method: str, context: Any) -> AsyncIterator[None]:
         outcome = "CANCELLED" if isinstance(e, asyncio.CancelledError) else getattr(code, "name", str(code))
         raise
     finally:
-        _access.info("%s %s %.1f ms", method.rpartition(".")[2], outcome, (time.monotonic() - began) * 1e3)
+        who, took_ms = CALLER.get(), (time.monotonic() - began) * 1e3
+        name = who.principal if who else "-"
+        _access.info("%s %s %.1f ms %s %s", method.rpartition(".")[2], outcome, took_ms, name, context.peer())
 
 
 async def _abort(context: Any, error: SymphonyError) -> None:

@@ -1,16 +1,22 @@
 """Who calls (edge/credentials.py).
 
-The server listens on a unix socket with mode 0600 only: whoever reaches it is the user who runs it. So there is one principal,
-named as that user, and it may see and do everything.
+    unix socket, no token      the server's own user, scopes admin and run
+    a token, at any door       its principal, groups and scopes
+    a client certificate       its common name as principal, no scopes
+
+gRPC does not tell the uid of a unix socket's peer: that the socket has mode 0600 in a folder of ours is the check. `identity.py`
+finds out who it is, once for each RPC; the services ask here. Each RPC runs in a task and so in a context of its own.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+from contextvars import ContextVar
 from typing import Any
 
 from vllm_symphony.abi.types import Credentials
+from vllm_symphony.errors import Unauthenticated
 
 
 def _user() -> str:
@@ -20,9 +26,16 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-LOCAL = Credentials(_user(), scopes=("admin",))
+OWN = Credentials(_user(), scopes=("admin", "run"))
+CALLER: ContextVar[Credentials | None] = ContextVar("CALLER", default=None)
 
 
 def caller(context: Any) -> Credentials:
-    """The credentials of an RPC's caller; `context` is its grpc.aio.ServicerContext."""
-    return LOCAL
+    """The credentials of the RPC that this task serves; `context` is its grpc.aio.ServicerContext.
+
+    Raises Unauthenticated where nobody asked who it is: an RPC outside `Identity.known` has no caller.
+    """
+    credentials = CALLER.get()
+    if credentials is None:
+        raise Unauthenticated("this call was not authenticated")
+    return credentials

@@ -5,20 +5,24 @@
     lost()    the kernel is gone: NOT_SERVING, calls answer ENODEV
     stop()    NOT_SERVING first, then no new calls, then those in flight get `grace_s`
 
-It listens on a unix socket with mode 0600 and nowhere else: running a program is code execution by design.
+It listens on a unix socket with mode 0600, and on the doors that it is given (door.py).
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from vllm_symphony.edge.concern import access_log, errors
+from vllm_symphony.edge.door import Door, clear, why_not
 from vllm_symphony.edge.file_service import FileService
+from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.model_service import ModelService
@@ -65,9 +69,14 @@ def give_way() -> None:
 class EdgeServer:
     """One gRPC server in front of one kernel."""
 
-    def __init__(self, kernel: KernelLink, socket_path: str) -> None:
-        self._path = socket_path
-        self._server = grpc.aio.server(interceptors=(Around(access_log), Around(errors)), options=_OPTIONS)
+    def __init__(
+        self, kernel: KernelLink, socket_path: str, *, doors: Sequence[Door] = (), identity: Identity | None = None
+    ) -> None:
+        self.addresses: list[str] = []  # once it is started
+        self._doors = (Door(Path(socket_path)), *doors)
+        self._identity = identity or Identity()
+        around = (Around(access_log), Around(errors), Around(self._identity.known))
+        self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
         process_pb2_grpc.add_ProcessServiceServicer_to_server(ProcessService(kernel), self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
@@ -77,19 +86,41 @@ class EdgeServer:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> None:
-        """Listen, replacing a socket that a dead server left; the caller holds the run directory's lock. Raises AccessDenied."""
+        """Listen, replacing sockets that a dead server left; the caller holds the run directory's lock.
+
+        Raises:
+            AccessDenied, FileExists, InvalidArgument: a door cannot be opened; then none is.
+        """
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        before = os.umask(0o177)
         try:
-            _remove(self._path)
-            self._server.add_insecure_port(f"unix:{self._path}")
+            for door in self._doors:
+                self.addresses.append(self._open(door))
+            if self._identity.own:
+                self._identity.own.publish(self.addresses)
             await self._server.start()
-        except (OSError, RuntimeError):
-            folder = os.path.dirname(self._path)
-            why = "may not be written" if os.access(folder, os.F_OK) else "does not exist"
-            raise AccessDenied(f"cannot listen on {self._path}: the directory {why}", path=self._path) from None
-        finally:
-            os.umask(before)
+        except BaseException:
+            self._clean()
+            raise
+
+    def _open(self, door: Door) -> str:
+        """Bind one door; gives its address. Nobody is let in before the server starts."""
+        if isinstance(door.where, Path):
+            clear(door.where)
+            before = os.umask(0o177)
+            try:
+                self._server.add_insecure_port(f"unix:{door.where}")
+            except RuntimeError:
+                raise AccessDenied(f"cannot listen on {door.where}", path=str(door.where)) from None
+            finally:
+                os.umask(before)
+            return f"unix:{door.where}"
+        credentials = door.tls.credentials() if door.tls else None
+        address = str(door.where)
+        try:
+            port = self._server.add_secure_port(address, credentials) if credentials else self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise why_not(door.where) from None
+        return str(replace(door.where, port=port))
 
     async def ready(self) -> None:
         """The kernel answers."""
@@ -103,13 +134,19 @@ class EdgeServer:
         """Refuse new calls, let those in flight end for `grace_s`, cancel the rest, remove the socket."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.stop(grace_s)
-        _remove(self._path)
+        self._clean()
+
+    async def watch(self) -> None:
+        """End the calls of tokens that are no longer good; to be run as long as the server."""
+        await self._identity.watch()
+
+    def _clean(self) -> None:
+        if self._identity.own:
+            self._identity.own.withdraw()
+        for door in self._doors[: len(self.addresses)]:
+            if isinstance(door.where, Path):
+                door.where.unlink(missing_ok=True)
 
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for service in ("", *_SERVICES):
             await self._health.set(service, status)
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)

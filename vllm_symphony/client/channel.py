@@ -1,0 +1,128 @@
+"""A channel to the server (client/channel.py): plain or TLS, with the caller's token on each call.
+
+    unix:PATH             plain
+    loopback HOST:PORT    plain, or TLS where a `Tls` is given
+    other HOST:PORT       TLS only: neither a token nor a program travels where others can read it
+
+The token is a header of each call, put there as the stub makes the call. (Rejected: gRPC's call credentials, which refuse plain
+channels; client interceptors, which put a task of their own between a stream and its reader.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from vllm_symphony.abi.address import HostPort
+from vllm_symphony.client.address import Target
+from vllm_symphony.errors import InvalidArgument
+
+_MAX_MESSAGE_BYTES = 64 << 20
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new client inherits another's back-off after a failure
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom to trust and who to be; PEM files. `ca` None: the system's roots. `cert` and `key`: for servers that ask for one."""
+
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """All that it takes to reach a server. Raises InvalidArgument when it does not fit together."""
+
+    target: Target
+    token: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+
+    def __post_init__(self) -> None:
+        where = self.target.where
+        if isinstance(where, HostPort):
+            if self.tls is None and not where.is_loopback:
+                raise InvalidArgument(
+                    f"{where} is another machine: use grpcs://{where} or give TLS files (plain text is for loopback)"
+                )
+        elif self.tls:
+            raise InvalidArgument(f"TLS is for HOST:PORT, and {where} is a unix socket")
+
+    def open(self) -> Any:
+        """A grpc.aio.Channel, or what stubs take for one. Raises InvalidArgument when a TLS file cannot be read."""
+        where = self.target.where
+        if isinstance(where, Path):
+            channel = grpc.aio.insecure_channel(f"unix:{where}", options=_OPTIONS)
+        elif self.tls:
+            channel = grpc.aio.secure_channel(str(where), _credentials(self.tls), options=_OPTIONS)
+        else:
+            channel = grpc.aio.insecure_channel(str(where.literal), options=_OPTIONS)
+        return _Bearer(channel, self.token) if self.token else channel
+
+
+def tls_for(target: Target, given: Tls | None = None) -> Tls | None:
+    """The TLS of a connection: what was given, else SYMPHONY_TLS_CA, _CERT and _KEY, else the system's roots for grpcs://."""
+    if given or not isinstance(target.where, HostPort):
+        return given
+    ca, cert, key = (os.environ.get(f"SYMPHONY_TLS_{name}") or None for name in ("CA", "CERT", "KEY"))
+    return Tls(ca, cert, key) if ca or cert or key or target.tls else None
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    if (tls.cert is None) != (tls.key is None):
+        raise InvalidArgument("a client certificate and its key go together: give both, or neither")
+    return grpc.ssl_channel_credentials(_read(tls.ca or _system_roots()), _read(tls.key), _read(tls.cert))
+
+
+def _system_roots() -> str | None:
+    from ssl import get_default_verify_paths
+
+    return get_default_verify_paths().cafile  # None: gRPC's own
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as e:
+        raise InvalidArgument(f"TLS: cannot read {os.fspath(path)}: {e.strerror}") from None
+
+
+class _Bearer:
+    """A channel whose calls carry a token; all that generated stubs use of a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._channel = channel
+        self._header = (("authorization", f"Bearer {token}"),)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        return self._with_header(self._channel.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        return self._with_header(self._channel.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        return self._with_header(self._channel.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        return self._with_header(self._channel.stream_stream(*args, **kwargs))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _with_header(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, metadata: Any = None, **kwargs: Any) -> Any:
+            return make(*args, metadata=(*(metadata or ()), *self._header), **kwargs)
+
+        return call
