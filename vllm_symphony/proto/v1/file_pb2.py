@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16symphony/v1/file.proto\x12\x0bsymphony.v1\"\xef\x01\n\x08\x46ileStat\x12\x0b\n\x03ino\x18\x01 \x01(\x04\x12\x11\n\x04path\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05nlink\x18\x03 \x01(\r\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\x04\x12\x10\n\x08\x66rontier\x18\x07 \x01(\x04\x12\x11\n\tnum_pages\x18\x08 \x01(\r\x12\x10\n\x08\x66idelity\x18\t \x01(\t\x12\x10\n\x08num_open\x18\n \x01(\r\x12\x0c\n\x04\x62usy\x18\x0b \x01(\x08\x12\x12\n\ncreated_ns\x18\x0c \x01(\x03\x12\x13\n\x0bmodified_ns\x18\r \x01(\x03\x42\x07\n\x05_path\"\"\n\x10ListFilesRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"9\n\x11ListFilesResponse\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.symphony.v1.FileStat\"\x1b\n\x0bStatRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"3\n\x0cStatResponse\x12#\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.symphony.v1.FileStat\"W\n\x0bReadRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x12\n\x05\x63ount\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\x08\x42\x08\n\x06_count\"]\n\x0cReadResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x11\n\tpositions\x18\x02 \x03(\r\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x11\n\x04text\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_text\"\x1d\n\rUnlinkRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x10\n\x0eUnlinkResponse\"3\n\rRenameRequest\x12\x10\n\x08old_path\x18\x01 \x01(\t\x12\x10\n\x08new_path\x18\x02 \x01(\t\"\x10\n\x0eRenameResponse2\xd9\x02\n\x0b\x46ileService\x12J\n\tListFiles\x12\x1d.symphony.v1.ListFilesRequest\x1a\x1e.symphony.v1.ListFilesResponse\x12;\n\x04Stat\x12\x18.symphony.v1.StatRequest\x1a\x19.symphony.v1.StatResponse\x12;\n\x04Read\x12\x18.symphony.v1.ReadRequest\x1a\x19.symphony.v1.ReadResponse\x12\x41\n\x06Unlink\x12\x1a.symphony.v1.UnlinkRequest\x1a\x1b.symphony.v1.UnlinkResponse\x12\x41\n\x06Rename\x12\x1a.symphony.v1.RenameRequest\x1a\x1b.symphony.v1.RenameResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16symphony/v1/file.proto\x12\x0bsymphony.v1\"\xef\x01\n\x08\x46ileStat\x12\x0b\n\x03ino\x18\x01 \x01(\x04\x12\x11\n\x04path\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05nlink\x18\x03 \x01(\r\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\x04\x12\x10\n\x08\x66rontier\x18\x07 \x01(\x04\x12\x11\n\tnum_pages\x18\x08 \x01(\r\x12\x10\n\x08\x66idelity\x18\t \x01(\t\x12\x10\n\x08num_open\x18\n \x01(\r\x12\x0c\n\x04\x62usy\x18\x0b \x01(\x08\x12\x12\n\ncreated_ns\x18\x0c \x01(\x03\x12\x13\n\x0bmodified_ns\x18\r \x01(\x03\x42\x07\n\x05_path\"\"\n\x10ListFilesRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"9\n\x11ListFilesResponse\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.symphony.v1.FileStat\"\x1b\n\x0bStatRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"3\n\x0cStatResponse\x12#\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.symphony.v1.FileStat\"W\n\x0bReadRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x12\n\x05\x63ount\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x04 \x01(\x08\x42\x08\n\x06_count\"]\n\x0cReadResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x11\n\tpositions\x18\x02 \x03(\r\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x11\n\x04text\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_text\"1\n\rUnlinkRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x10\n\x0eUnlinkResponse\"G\n\rRenameRequest\x12\x10\n\x08old_path\x18\x01 \x01(\t\x12\x10\n\x08new_path\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x10\n\x0eRenameResponse2\xd9\x02\n\x0b\x46ileService\x12J\n\tListFiles\x12\x1d.symphony.v1.ListFilesRequest\x1a\x1e.symphony.v1.ListFilesResponse\x12;\n\x04Stat\x12\x18.symphony.v1.StatRequest\x1a\x19.symphony.v1.StatResponse\x12;\n\x04Read\x12\x18.symphony.v1.ReadRequest\x1a\x19.symphony.v1.ReadResponse\x12\x41\n\x06Unlink\x12\x1a.symphony.v1.UnlinkRequest\x1a\x1b.symphony.v1.UnlinkResponse\x12\x41\n\x06Rename\x12\x1a.symphony.v1.RenameRequest\x1a\x1b.symphony.v1.RenameResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,13 +46,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READRESPONSE']._serialized_start=547
   _globals['_READRESPONSE']._serialized_end=640
   _globals['_UNLINKREQUEST']._serialized_start=642
-  _globals['_UNLINKREQUEST']._serialized_end=671
-  _globals['_UNLINKRESPONSE']._serialized_start=673
-  _globals['_UNLINKRESPONSE']._serialized_end=689
-  _globals['_RENAMEREQUEST']._serialized_start=691
-  _globals['_RENAMEREQUEST']._serialized_end=742
-  _globals['_RENAMERESPONSE']._serialized_start=744
-  _globals['_RENAMERESPONSE']._serialized_end=760
-  _globals['_FILESERVICE']._serialized_start=763
-  _globals['_FILESERVICE']._serialized_end=1108
+  _globals['_UNLINKREQUEST']._serialized_end=691
+  _globals['_UNLINKRESPONSE']._serialized_start=693
+  _globals['_UNLINKRESPONSE']._serialized_end=709
+  _globals['_RENAMEREQUEST']._serialized_start=711
+  _globals['_RENAMEREQUEST']._serialized_end=782
+  _globals['_RENAMERESPONSE']._serialized_start=784
+  _globals['_RENAMERESPONSE']._serialized_end=800
+  _globals['_FILESERVICE']._serialized_start=803
+  _globals['_FILESERVICE']._serialized_end=1148
 # @@protoc_insertion_point(module_scope)

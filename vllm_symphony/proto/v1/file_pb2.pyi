@@ -269,16 +269,20 @@ class UnlinkRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The path."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,19 +313,23 @@ class RenameRequest(_message.Message):
 
     OLD_PATH_FIELD_NUMBER: _builtins.int
     NEW_PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     old_path: _builtins.str
     """The path now."""
     new_path: _builtins.str
     """The path then."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
     def __init__(
         self,
         *,
         old_path: _builtins.str = ...,
         new_path: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "old_path", b"old_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "old_path", b"old_path", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19symphony/v1/process.proto\x12\x0bsymphony.v1\"j\n\x0cProcessEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04t_ns\x18\x02 \x01(\x03\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.symphony.v1.EventKind\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x04\"\x8b\x01\n\x05Usage\x12\x11\n\tnum_calls\x18\x01 \x01(\x04\x12\x11\n\ttokens_in\x18\x02 \x01(\x04\x12\x12\n\ntokens_out\x18\x03 \x01(\x04\x12\x14\n\x0cnum_forwards\x18\x04 \x01(\x04\x12\x11\n\tnum_steps\x18\x05 \x01(\x04\x12\x10\n\x08\x64\x65vice_s\x18\x06 \x01(\x01\x12\r\n\x05\x63pu_s\x18\x07 \x01(\x01\"f\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_error\"\xd3\x02\n\x0bProcessStat\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x13\n\x06parent\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.symphony.v1.ProcessState\x12\x12\n\nstarted_ns\x18\x06 \x01(\x03\x12\x15\n\x08\x65nded_ns\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x13\n\x0bnum_threads\x18\x08 \x01(\r\x12\x11\n\tnum_files\x18\t \x01(\r\x12\x11\n\tnum_pages\x18\n \x01(\r\x12\x0f\n\x07waiting\x18\x0b \x03(\t\x12!\n\x05usage\x18\x0c \x01(\x0b\x32\x12.symphony.v1.Usage\x12%\n\x04\x65xit\x18\r \x01(\x0b\x32\x17.symphony.v1.ExitStatusB\t\n\x07_parentB\x0b\n\t_ended_ns\"\xd1\x01\n\nCallRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0b\n\x03pid\x18\x02 \x01(\x04\x12\x0b\n\x03tid\x18\x03 \x01(\r\x12\n\n\x02op\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x05 \x01(\t\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\x12\n\nt_start_ns\x18\x07 \x01(\x03\x12\x10\n\x08t_end_ns\x18\x08 \x01(\x03\x12\x17\n\nstep_first\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tstep_last\x18\n \x01(\x04H\x01\x88\x01\x01\x42\r\n\x0b_step_firstB\x0c\n\n_step_last\"D\n\x07Program\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"3\n\nRunRequest\x12%\n\x07program\x18\x01 \x01(\x0b\x32\x14.symphony.v1.Program\"\x97\x01\n\x0bRunResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.symphony.v1.ProcessEvent\x12%\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x17.symphony.v1.ExitStatus\x12)\n\x07process\x18\x04 \x01(\x0b\x32\x18.symphony.v1.ProcessStat\"5\n\x0cSpawnRequest\x12%\n\x07program\x18\x01 \x01(\x0b\x32\x14.symphony.v1.Program\"\x1c\n\rSpawnResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x04\">\n\rAttachRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\";\n\x0e\x41ttachResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.symphony.v1.ProcessEvent\"@\n\x0bWaitRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x16\n\ttimeout_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_timeout_s\"`\n\x0cWaitResponse\x12%\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x17.symphony.v1.ExitStatus\x12)\n\x07process\x18\x02 \x01(\x0b\x32\x18.symphony.v1.ProcessStat\"?\n\x0bKillRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12#\n\x06signal\x18\x02 \x01(\x0e\x32\x13.symphony.v1.Signal\"\x0e\n\x0cKillResponse\"0\n\x14ListProcessesRequest\x12\x10\n\x03pid\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x06\n\x04_pid\"D\n\x15ListProcessesResponse\x12+\n\tprocesses\x18\x01 \x03(\x0b\x32\x18.symphony.v1.ProcessStat\"9\n\rStraceRequest\x12\x10\n\x03pid\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x06\n\x04_pid\":\n\x0eStraceResponse\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.symphony.v1.CallRecord*B\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSIGNAL_TERM\x10\x01\x12\x0f\n\x0bSIGNAL_KILL\x10\x02*~\n\x0cProcessState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROCESS_STATE_STARTING\x10\x01\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x02\x12\x18\n\x14PROCESS_STATE_ZOMBIE\x10\x03*\xab\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_KIND_STARTED\x10\x01\x12\x15\n\x11\x45VENT_KIND_STDOUT\x10\x02\x12\x15\n\x11\x45VENT_KIND_STDERR\x10\x03\x12\x13\n\x0f\x45VENT_KIND_EMIT\x10\x04\x12\x13\n\x0f\x45VENT_KIND_EXIT\x10\x05\x12\x12\n\x0e\x45VENT_KIND_GAP\x10\x06\x32\xe8\x03\n\x0eProcessService\x12:\n\x03Run\x12\x17.symphony.v1.RunRequest\x1a\x18.symphony.v1.RunResponse0\x01\x12>\n\x05Spawn\x12\x19.symphony.v1.SpawnRequest\x1a\x1a.symphony.v1.SpawnResponse\x12\x43\n\x06\x41ttach\x12\x1a.symphony.v1.AttachRequest\x1a\x1b.symphony.v1.AttachResponse0\x01\x12;\n\x04Wait\x12\x18.symphony.v1.WaitRequest\x1a\x19.symphony.v1.WaitResponse\x12;\n\x04Kill\x12\x18.symphony.v1.KillRequest\x1a\x19.symphony.v1.KillResponse\x12V\n\rListProcesses\x12!.symphony.v1.ListProcessesRequest\x1a\".symphony.v1.ListProcessesResponse\x12\x43\n\x06Strace\x12\x1a.symphony.v1.StraceRequest\x1a\x1b.symphony.v1.StraceResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19symphony/v1/process.proto\x12\x0bsymphony.v1\"j\n\x0cProcessEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04t_ns\x18\x02 \x01(\x03\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.symphony.v1.EventKind\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x04\"\x8b\x01\n\x05Usage\x12\x11\n\tnum_calls\x18\x01 \x01(\x04\x12\x11\n\ttokens_in\x18\x02 \x01(\x04\x12\x12\n\ntokens_out\x18\x03 \x01(\x04\x12\x14\n\x0cnum_forwards\x18\x04 \x01(\x04\x12\x11\n\tnum_steps\x18\x05 \x01(\x04\x12\x10\n\x08\x64\x65vice_s\x18\x06 \x01(\x01\x12\r\n\x05\x63pu_s\x18\x07 \x01(\x01\"f\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_error\"\xd3\x02\n\x0bProcessStat\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x13\n\x06parent\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.symphony.v1.ProcessState\x12\x12\n\nstarted_ns\x18\x06 \x01(\x03\x12\x15\n\x08\x65nded_ns\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x13\n\x0bnum_threads\x18\x08 \x01(\r\x12\x11\n\tnum_files\x18\t \x01(\r\x12\x11\n\tnum_pages\x18\n \x01(\r\x12\x0f\n\x07waiting\x18\x0b \x03(\t\x12!\n\x05usage\x18\x0c \x01(\x0b\x32\x12.symphony.v1.Usage\x12%\n\x04\x65xit\x18\r \x01(\x0b\x32\x17.symphony.v1.ExitStatusB\t\n\x07_parentB\x0b\n\t_ended_ns\"\xd1\x01\n\nCallRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0b\n\x03pid\x18\x02 \x01(\x04\x12\x0b\n\x03tid\x18\x03 \x01(\r\x12\n\n\x02op\x18\x04 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x05 \x01(\t\x12\x0e\n\x06result\x18\x06 \x01(\t\x12\x12\n\nt_start_ns\x18\x07 \x01(\x03\x12\x10\n\x08t_end_ns\x18\x08 \x01(\x03\x12\x17\n\nstep_first\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tstep_last\x18\n \x01(\x04H\x01\x88\x01\x01\x42\r\n\x0b_step_firstB\x0c\n\n_step_last\"Q\n\x07Program\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03\x61\x62i\x18\x05 \x01(\t\"G\n\nRunRequest\x12%\n\x07program\x18\x01 \x01(\x0b\x32\x14.symphony.v1.Program\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x97\x01\n\x0bRunResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.symphony.v1.ProcessEvent\x12%\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x17.symphony.v1.ExitStatus\x12)\n\x07process\x18\x04 \x01(\x0b\x32\x18.symphony.v1.ProcessStat\"I\n\x0cSpawnRequest\x12%\n\x07program\x18\x01 \x01(\x0b\x32\x14.symphony.v1.Program\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1c\n\rSpawnResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x04\">\n\rAttachRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\";\n\x0e\x41ttachResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.symphony.v1.ProcessEvent\"@\n\x0bWaitRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12\x16\n\ttimeout_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_timeout_s\"`\n\x0cWaitResponse\x12%\n\x04\x65xit\x18\x01 \x01(\x0b\x32\x17.symphony.v1.ExitStatus\x12)\n\x07process\x18\x02 \x01(\x0b\x32\x18.symphony.v1.ProcessStat\"S\n\x0bKillRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x04\x12#\n\x06signal\x18\x02 \x01(\x0e\x32\x13.symphony.v1.Signal\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x0e\n\x0cKillResponse\"0\n\x14ListProcessesRequest\x12\x10\n\x03pid\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x06\n\x04_pid\"D\n\x15ListProcessesResponse\x12+\n\tprocesses\x18\x01 \x03(\x0b\x32\x18.symphony.v1.ProcessStat\"9\n\rStraceRequest\x12\x10\n\x03pid\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x06\n\x04_pid\":\n\x0eStraceResponse\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.symphony.v1.CallRecord*B\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSIGNAL_TERM\x10\x01\x12\x0f\n\x0bSIGNAL_KILL\x10\x02*~\n\x0cProcessState\x12\x1d\n\x19PROCESS_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROCESS_STATE_STARTING\x10\x01\x12\x19\n\x15PROCESS_STATE_RUNNING\x10\x02\x12\x18\n\x14PROCESS_STATE_ZOMBIE\x10\x03*\xab\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_KIND_STARTED\x10\x01\x12\x15\n\x11\x45VENT_KIND_STDOUT\x10\x02\x12\x15\n\x11\x45VENT_KIND_STDERR\x10\x03\x12\x13\n\x0f\x45VENT_KIND_EMIT\x10\x04\x12\x13\n\x0f\x45VENT_KIND_EXIT\x10\x05\x12\x12\n\x0e\x45VENT_KIND_GAP\x10\x06\x32\xe8\x03\n\x0eProcessService\x12:\n\x03Run\x12\x17.symphony.v1.RunRequest\x1a\x18.symphony.v1.RunResponse0\x01\x12>\n\x05Spawn\x12\x19.symphony.v1.SpawnRequest\x1a\x1a.symphony.v1.SpawnResponse\x12\x43\n\x06\x41ttach\x12\x1a.symphony.v1.AttachRequest\x1a\x1b.symphony.v1.AttachResponse0\x01\x12;\n\x04Wait\x12\x18.symphony.v1.WaitRequest\x1a\x19.symphony.v1.WaitResponse\x12;\n\x04Kill\x12\x18.symphony.v1.KillRequest\x1a\x19.symphony.v1.KillResponse\x12V\n\rListProcesses\x12!.symphony.v1.ListProcessesRequest\x1a\".symphony.v1.ListProcessesResponse\x12\x43\n\x06Strace\x12\x1a.symphony.v1.StraceRequest\x1a\x1b.symphony.v1.StraceResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'symphony.v1.process_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNAL']._serialized_start=1921
-  _globals['_SIGNAL']._serialized_end=1987
-  _globals['_PROCESSSTATE']._serialized_start=1989
-  _globals['_PROCESSSTATE']._serialized_end=2115
-  _globals['_EVENTKIND']._serialized_start=2118
-  _globals['_EVENTKIND']._serialized_end=2289
+  _globals['_SIGNAL']._serialized_start=1994
+  _globals['_SIGNAL']._serialized_end=2060
+  _globals['_PROCESSSTATE']._serialized_start=2062
+  _globals['_PROCESSSTATE']._serialized_end=2188
+  _globals['_EVENTKIND']._serialized_start=2191
+  _globals['_EVENTKIND']._serialized_end=2362
   _globals['_PROCESSEVENT']._serialized_start=42
   _globals['_PROCESSEVENT']._serialized_end=148
   _globals['_USAGE']._serialized_start=151
@@ -48,35 +48,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLRECORD']._serialized_start=739
   _globals['_CALLRECORD']._serialized_end=948
   _globals['_PROGRAM']._serialized_start=950
-  _globals['_PROGRAM']._serialized_end=1018
-  _globals['_RUNREQUEST']._serialized_start=1020
-  _globals['_RUNREQUEST']._serialized_end=1071
-  _globals['_RUNRESPONSE']._serialized_start=1074
-  _globals['_RUNRESPONSE']._serialized_end=1225
-  _globals['_SPAWNREQUEST']._serialized_start=1227
-  _globals['_SPAWNREQUEST']._serialized_end=1280
-  _globals['_SPAWNRESPONSE']._serialized_start=1282
-  _globals['_SPAWNRESPONSE']._serialized_end=1310
-  _globals['_ATTACHREQUEST']._serialized_start=1312
-  _globals['_ATTACHREQUEST']._serialized_end=1374
-  _globals['_ATTACHRESPONSE']._serialized_start=1376
-  _globals['_ATTACHRESPONSE']._serialized_end=1435
-  _globals['_WAITREQUEST']._serialized_start=1437
-  _globals['_WAITREQUEST']._serialized_end=1501
-  _globals['_WAITRESPONSE']._serialized_start=1503
-  _globals['_WAITRESPONSE']._serialized_end=1599
-  _globals['_KILLREQUEST']._serialized_start=1601
-  _globals['_KILLREQUEST']._serialized_end=1664
-  _globals['_KILLRESPONSE']._serialized_start=1666
-  _globals['_KILLRESPONSE']._serialized_end=1680
-  _globals['_LISTPROCESSESREQUEST']._serialized_start=1682
-  _globals['_LISTPROCESSESREQUEST']._serialized_end=1730
-  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1732
-  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1800
-  _globals['_STRACEREQUEST']._serialized_start=1802
-  _globals['_STRACEREQUEST']._serialized_end=1859
-  _globals['_STRACERESPONSE']._serialized_start=1861
-  _globals['_STRACERESPONSE']._serialized_end=1919
-  _globals['_PROCESSSERVICE']._serialized_start=2292
-  _globals['_PROCESSSERVICE']._serialized_end=2780
+  _globals['_PROGRAM']._serialized_end=1031
+  _globals['_RUNREQUEST']._serialized_start=1033
+  _globals['_RUNREQUEST']._serialized_end=1104
+  _globals['_RUNRESPONSE']._serialized_start=1107
+  _globals['_RUNRESPONSE']._serialized_end=1258
+  _globals['_SPAWNREQUEST']._serialized_start=1260
+  _globals['_SPAWNREQUEST']._serialized_end=1333
+  _globals['_SPAWNRESPONSE']._serialized_start=1335
+  _globals['_SPAWNRESPONSE']._serialized_end=1363
+  _globals['_ATTACHREQUEST']._serialized_start=1365
+  _globals['_ATTACHREQUEST']._serialized_end=1427
+  _globals['_ATTACHRESPONSE']._serialized_start=1429
+  _globals['_ATTACHRESPONSE']._serialized_end=1488
+  _globals['_WAITREQUEST']._serialized_start=1490
+  _globals['_WAITREQUEST']._serialized_end=1554
+  _globals['_WAITRESPONSE']._serialized_start=1556
+  _globals['_WAITRESPONSE']._serialized_end=1652
+  _globals['_KILLREQUEST']._serialized_start=1654
+  _globals['_KILLREQUEST']._serialized_end=1737
+  _globals['_KILLRESPONSE']._serialized_start=1739
+  _globals['_KILLRESPONSE']._serialized_end=1753
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=1755
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=1803
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1805
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=1873
+  _globals['_STRACEREQUEST']._serialized_start=1875
+  _globals['_STRACEREQUEST']._serialized_end=1932
+  _globals['_STRACERESPONSE']._serialized_start=1934
+  _globals['_STRACERESPONSE']._serialized_end=1992
+  _globals['_PROCESSSERVICE']._serialized_start=2365
+  _globals['_PROCESSSERVICE']._serialized_end=2853
 # @@protoc_insertion_point(module_scope)

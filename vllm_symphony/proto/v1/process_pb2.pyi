@@ -401,6 +401,7 @@ class Program(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    ABI_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The program's text, in Python."""
     entry: _builtins.str
@@ -409,6 +410,8 @@ class Program(_message.Message):
     """Its keyword arguments, a JSON object; empty = none."""
     name: _builtins.str
     """What lists show; empty = chosen by the server."""
+    abi: _builtins.str
+    """The ABI that it was written for, as 1.1; empty = not said. Another major version is ENOTSUP."""
     def __init__(
         self,
         *,
@@ -416,10 +419,11 @@ class Program(_message.Message):
         entry: _builtins.str = ...,
         args: _builtins.str = ...,
         name: _builtins.str = ...,
+        abi: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "entry", b"entry", "name", b"name", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi", b"abi", "args", b"args", "entry", b"entry", "name", b"name", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +436,9 @@ class RunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRAM_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
     @_builtins.property
     def program(self) -> Global___Program:
         """The program."""
@@ -440,10 +447,11 @@ class RunRequest(_message.Message):
         self,
         *,
         program: Global___Program | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,6 +504,9 @@ class SpawnRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRAM_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
     @_builtins.property
     def program(self) -> Global___Program:
         """The program."""
@@ -504,10 +515,11 @@ class SpawnRequest(_message.Message):
         self,
         *,
         program: Global___Program | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,19 +667,23 @@ class KillRequest(_message.Message):
 
     PID_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """The process."""
     signal: Global___Signal.ValueType
     """The signal."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
     def __init__(
         self,
         *,
         pid: _builtins.int = ...,
         signal: Global___Signal.ValueType = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
