@@ -23,7 +23,7 @@ from vllm_symphony.abi.codec import Program
 from vllm_symphony.abi.types import Credentials, Pid, Signal
 from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.errors import BadProgram
-from vllm_symphony.kernel.effect import JobFailed, Launch, Part, Reply, ReplyError, Signalled
+from vllm_symphony.kernel.effect import Hangup, JobFailed, Launch, Part, Reply, ReplyError, Signalled
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.lip import transport
@@ -149,7 +149,7 @@ class World:
                     self._launch(e)
                 elif isinstance(e, Signalled):
                     self._signal(e)
-                else:
+                elif not isinstance(e, Hangup):  # no process of this world is a session
                     self.core.submit((e,))
         self._carrying = False
 

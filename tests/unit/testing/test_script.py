@@ -125,14 +125,15 @@ def test_what_is_not_scripted_ends_the_run_and_names_the_context():
         m.check_idle()
 
 
-def test_a_program_may_catch_it_and_the_test_still_hears_of_it():
-    async def main() -> str:
+@pytest.mark.parametrize("ask", [lambda f: f.forward("y"), lambda f: f.generate(3), lambda f: f.logits()])
+def test_a_program_may_catch_it_and_the_test_still_hears_of_it(ask):
+    async def main() -> tuple[str, int]:
         async with lip.open(text="x") as file:
             try:
-                await file.generate(3)
+                await ask(file)
             except lip.NotSupported as e:
-                return e.reason
-        return ""
+                return e.reason, (await file.stat()).length
+        raise AssertionError("it was answered")
 
     with Machine(model=Script()) as m:
         run = m.start(main)
@@ -140,8 +141,9 @@ def test_a_program_may_catch_it_and_the_test_still_hears_of_it():
         with pytest.raises(Unscripted, match="the script is empty"):
             m.run()
         m.run()
+        m.check_idle()
 
-    assert run.value == "ENOTSUP"
+    assert run.value == ["ENOTSUP", 1]
 
 
 def test_otherwise_another_model_speaks():
