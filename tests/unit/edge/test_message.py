@@ -1,15 +1,27 @@
 """Dataclasses of the abi and messages of symphony.v1: the same fields, and no loss between them."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 
 import pytest
 
+from tests.unit.abi.test_codec import example
 from vllm_symphony import errors
-from vllm_symphony.abi import types
+from vllm_symphony.abi import calls, types
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import CallRecord, ExitStatus, FileStat, ModelInfo, ProcessEvent, ProcessStat, Usage
-from vllm_symphony.proto.message import from_message, number_of, to_message, word_of
+from vllm_symphony.proto.message import (
+    call_message,
+    call_of,
+    from_message,
+    is_part,
+    number_of,
+    outcome_message,
+    outcome_of,
+    to_message,
+    word_of,
+)  # fmt: skip
 from vllm_symphony.proto.status import TRAILER, from_trailer, to_status
-from vllm_symphony.proto.v1 import file_pb2, model_pb2, process_pb2
+from vllm_symphony.proto.v1 import call_pb2, file_pb2, model_pb2, process_pb2
 
 MODULES = (file_pb2, model_pb2, process_pb2)
 SHARED = {
@@ -47,6 +59,64 @@ def test_nothing_is_lost_on_the_wire(value):
     sent = to_message(value, message()).SerializeToString()
 
     assert from_message(message.FromString(sent)) == value
+
+
+REMOTE = [op for op in CALLS if op in call_pb2.Call.DESCRIPTOR.fields_by_name]
+
+
+def test_all_calls_but_those_of_the_edge_have_a_message():
+    assert CALLS.keys() - set(REMOTE) == {"hello", *(op for op, spec in CALLS.items() if spec.kind == "edge")}
+
+
+@pytest.mark.parametrize("op", REMOTE)
+def test_every_call_and_outcome_crosses_the_wire(op):
+    spec = CALLS[op]
+    call = call_pb2.Call()
+    call_message(op, example(spec.args), call)
+    assert call_of(call_pb2.Call.FromString(call.SerializeToString())) == (op, example(spec.args))
+
+    for cls in (spec.result, spec.part):
+        if cls is not None:
+            sent, answer = with_known_words(example(cls)), call_pb2.Answer()
+            outcome_message(sent, answer)
+            assert outcome_of(call_pb2.Answer.FromString(answer.SerializeToString())) == sent
+            assert is_part(sent) == (cls is spec.part)
+
+
+@pytest.mark.parametrize("op", REMOTE)
+def test_what_is_left_out_takes_the_defaults_of_the_table(op):
+    call = call_pb2.Call()
+    getattr(call, op).SetInParent()
+
+    _, args = call_of(call)
+
+    for f in fields(args):
+        if f.default is not MISSING:
+            assert getattr(args, f.name) == f.default, f.name
+
+
+def test_forwards_that_failed_keep_their_places():
+    one = calls.ForwardResult(3, ())
+    error = calls.CallError("EBUSY", "busy", {"ino": 7, "path": "/a", "ok": True, "share": 0.5}, 1.5)
+    sent, answer = calls.ForwardManyResult((one, None), (None, error)), call_pb2.Answer()
+    outcome_message(sent, answer)
+    assert outcome_of(answer) == sent
+
+
+def test_a_call_of_the_future_and_a_number_out_of_range_are_refused():
+    with pytest.raises(errors.InvalidArgument, match="does not know"):
+        call_of(call_pb2.Call(id=1))
+    with pytest.raises(errors.InvalidArgument, match=r"Sleep\.seconds"):
+        call_message("sleep", calls.Sleep("long"), call_pb2.Call())  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidArgument, match=r"FdArgs\.fd"):
+        call_message("close", calls.FdArgs(1 << 70), call_pb2.Call())
+
+
+def with_known_words(value):
+    """Where a word must be one of an enum."""
+    if isinstance(value, calls.PsResult):
+        return calls.PsResult(tuple(replace(p, state="running") for p in value.processes))
+    return replace(value, usage=replace(value.usage, state="zombie")) if isinstance(value, calls.WaitResult) else value
 
 
 def test_words_are_enum_values():
