@@ -23,8 +23,8 @@ class Server:
     def start(self, *words: str, **kwargs: object) -> subprocess.Popen[str]:
         return start(self.run_dir, *words, **kwargs)
 
-    def run(self, *words: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words)
+    def run(self, *words: str, timeout_s: float = 30, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words, **kwargs)
         out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
@@ -39,8 +39,10 @@ class Server:
 
 
 def start(run_dir: Path, *words: str, **kwargs: object) -> subprocess.Popen[str]:
-    env = {**os.environ, "SYMPHONY_RUN_DIR": str(run_dir), "PYTHONPATH": str(ROOT)}
-    env.pop("SYMPHONY_SOCKET", None)
+    """`env` adds to an environment without settings of Symphony but the server's directories."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
+    given = {"SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
+    env = {**inherited, **given, **(kwargs.pop("env", None) or {})}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, str(HERE / "symphony.py"), *words], env=env, **{**pipes, **kwargs})
 
