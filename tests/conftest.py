@@ -15,6 +15,7 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 from tests.counts import FULL, SEED
 from tests.leaks import Allowed, left_behind, look
+from tests.reasons import unlisted
 
 TESTS = Path(__file__).parent
 KINDS = frozenset({"threads", "fds", "children"})
@@ -68,3 +69,12 @@ def leaks(request: pytest.FixtureRequest, leaks_allowed: Allowed) -> Iterator[No
         found = left_behind(before, leaks_allowed, KINDS - kept)
     if found:
         pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def reasons() -> Iterator[None]:
+    """No kernel answers an error that the call table does not list."""
+    with unlisted() as found:
+        yield
+    if found:
+        pytest.fail("errors that abi/table.py does not list:\n  " + "\n  ".join(dict.fromkeys(found)), pytrace=False)
