@@ -96,6 +96,20 @@ def test_after_a_text_another_one_may_begin():
     assert say(script, "Say:") == "yes or no"
 
 
+def test_a_grammar_leaves_the_best_of_what_it_allows():
+    script = Script({"Is it?": {"maybe": 0.7, "no": 0.2, "yes": 0.1}})
+
+    assert say(script, "Is it?") == "maybe"
+    assert say(script, "Is it?", grammar=lip.choice(["yes", "no"])) == "no"
+
+
+def test_a_later_wish_goes_before_an_earlier_one_and_a_longer_end_before_a_shorter_one():
+    script = Script({"of France?": "Lyon.", "France?": "Nice."}).after("of France?", "Paris.")
+
+    assert say(script, "The capital of France?") == "Paris."
+    assert say(script, "Where in France?") == "Nice."
+
+
 def test_after_the_end_comes_the_end():
     assert say(Script("ab"), "x", ignore_eos=True) == "ab"
 
