@@ -528,18 +528,22 @@ class AttachPart:
 @dataclass(frozen=True, slots=True)
 class Strace:
     """Stream the event log of `pid` (None: all that the caller may see), `children`: and of what it spawned; `follow` until it
-    ends. `steps`: the engine's steps too. Parts: StracePart."""
+    ends. `steps`: the engine's steps too. A reader that was cut off goes on at `from_seq`. Parts: StracePart."""
 
     pid: int | None = None
     follow: bool = False
     children: bool = False
     steps: bool = False
+    from_seq: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class StracePart:
+    """`missing`: calls before these that the log had no room for; of a reader that goes on at a number, calls of all processes."""
+
     records: tuple[CallRecord, ...]
     steps: tuple[StepRecord, ...] = ()
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

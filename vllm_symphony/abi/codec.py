@@ -68,11 +68,13 @@ class Program:
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What the kernel sends: exactly one of the fields after `seq` is set (true). `seq` numbers what a session gets, from 1; 0
-    elsewhere. Unknown fields are ignored: a newer server may add some."""
+    """What the kernel sends: exactly one of the fields after `of` is set (true). Of a session `seq` is the answer's number, from 1,
+    and `of` the name of the result's or part's dataclass: who carries on with a session does not know what was called before.
+    Unknown fields are ignored: a newer server may add some."""
 
     id: Id = 0
     seq: Id = 0
+    of: str = ""
     ok: Raw = _NOTHING
     err: CallError | None = None
     part: Raw = _NOTHING
@@ -80,6 +82,7 @@ class Answer(msgspec.Struct, gc=False):
     program: Program | None = None
 
 
+_OUTCOMES = {cls.__name__: cls for spec in CALLS.values() for cls in (spec.result, spec.part) if cls is not None}
 _encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(Call).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
@@ -115,12 +118,12 @@ def read_args(call: Call) -> Any:
 
 def reply_frame(call_id: int, result: object, seq: int = 0) -> bytes:
     """Raises InvalidArgument when the result does not fit into one frame, DataCorrupt when it cannot be written at all."""
-    return _written({"id": call_id, "seq": seq, "ok": result} if seq else {"id": call_id, "ok": result})
+    return _written({**_numbered(call_id, seq, result), "ok": result} if seq else {"id": call_id, "ok": result})
 
 
 def part_frame(call_id: int, part: object, seq: int = 0) -> bytes:
     """Raises as `reply_frame`."""
-    return _written({"id": call_id, "seq": seq, "part": part} if seq else {"id": call_id, "part": part})
+    return _written({**_numbered(call_id, seq, part), "part": part} if seq else {"id": call_id, "part": part})
 
 
 def error_frame(call_id: int, error: SymphonyError, seq: int = 0) -> bytes:
@@ -136,6 +139,10 @@ def signal_frame(signal: str, seq: int = 0) -> bytes:
 def program_frame(program: Program) -> bytes:
     """Raises as `reply_frame`."""
     return _written({"program": program})
+
+
+def _numbered(call_id: int, seq: int, result: object) -> dict[str, object]:
+    return {"id": call_id, "seq": seq, "of": type(result).__name__}
 
 
 def call_error(error: SymphonyError) -> CallError:
@@ -160,8 +167,8 @@ def _short(text: str) -> str:
 
 
 def call_frame(call_id: int, op: str, args: object, tid: int = 0, cred: Credentials | None = None, **beside: object) -> bytes:
-    """A call, ready to send; `beside`: fields of `Call`, left out where they are empty. Raises InvalidArgument when it is too large
-    or holds what msgpack cannot carry."""
+    """A call, ready to send; `beside`: further fields of `Call`, left out where they are empty. Raises InvalidArgument when it is
+    too large or holds what msgpack cannot carry."""
     message: dict[str, object] = {"id": call_id, "op": op, "tid": tid, "a": args}
     if cred is not None:
         message["cred"] = cred
@@ -192,6 +199,16 @@ def read_part(op: str, raw: Raw) -> Any:
     part = CALLS[op].part
     assert part is not None, f"{op} has no parts"
     return _typed(op, raw, part)
+
+
+def read_outcome(answer: Answer) -> Any:
+    """The result, part or CallError of a session's answer."""
+    if answer.err is not None:
+        return answer.err
+    cls = _OUTCOMES.get(answer.of)
+    if cls is None:
+        raise InvalidArgument(f"an answer of an unknown kind: {answer.of[:64]!r}")
+    return _typed(answer.of, answer.part or answer.ok, cls)
 
 
 def error_of(err: CallError) -> SymphonyError:

@@ -12,7 +12,7 @@ that said the feature `chunks`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vllm_symphony.abi.calls import CHUNK_BYTES, MAX_FRAME_BYTES
 from vllm_symphony.errors import InvalidArgument
@@ -97,6 +97,11 @@ def frame(body: bytes) -> bytes:
     if size > MAX_FRAME_BYTES:
         raise InvalidArgument(f"frame of {size} bytes, the limit is {MAX_FRAME_BYTES}", size=size, limit=MAX_FRAME_BYTES)
     return _LENGTH.pack(size) + body
+
+
+def pieces(call_id: int, whole: bytes) -> Iterable[bytes]:
+    """A whole frame as it travels to a peer that takes chunks: as it is, or in chunks when it is large."""
+    return (whole,) if len(whole) <= CHUNK_BYTES else chunks(call_id, whole)
 
 
 def chunked_bytes(num_bytes: int) -> int:

@@ -35,9 +35,10 @@ class FileService(FileServiceServicer):
         return response
 
     async def Unlink(self, request: pb.UnlinkRequest, context: Any) -> pb.UnlinkResponse:  # noqa: N802
-        await self._kernel.call("unlink", PathArgs(request.path), caller(context))
+        await self._kernel.call("unlink", PathArgs(request.path), caller(context), request_id=request.request_id)
         return pb.UnlinkResponse()
 
     async def Rename(self, request: pb.RenameRequest, context: Any) -> pb.RenameResponse:  # noqa: N802
-        await self._kernel.call("rename", Rename(request.old_path, request.new_path), caller(context))
+        args = Rename(request.old_path, request.new_path)
+        await self._kernel.call("rename", args, caller(context), request_id=request.request_id)
         return pb.RenameResponse()

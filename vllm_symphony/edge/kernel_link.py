@@ -2,6 +2,7 @@
 
     RPC, RPC, RPC ---- one shared socket, calls told apart by id ---->  kernel
     stream       ---- a socket of its own ------------------------->  kernel
+    session      ---- a socket of its own (edge/session_link.py) --->  kernel
 
 A unary call travels on the shared socket; cancelling the awaiting task sends `cancel` for its id. A stream gets its own socket: a
 slow reader stops reading it, so back-pressure reaches the kernel and nobody else waits. (Rejected: windows per call on one socket;
@@ -19,8 +20,8 @@ from msgspec import Raw
 
 from vllm_symphony.abi.calls import Cancel, Hello, NoArgs
 from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
-from vllm_symphony.abi.frame import FrameReader
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials
+from vllm_symphony.abi.frame import FrameReader, pieces
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, Credentials
 from vllm_symphony.errors import BrokenPipe, DeviceLost, InvalidArgument, NotSupported, SymphonyError, WouldBlock
 
 MAX_UNSENT_BYTES = 64 << 20  # to a kernel that does not read; above it calls are refused
@@ -54,14 +55,15 @@ class KernelLink:
         if self._socket is None:
             raise WouldBlock(f"the server is starting: {self.phase}", retry_after_s=1.0, phase=self.phase)
 
-    async def call(self, op: str, args: object, cred: Credentials) -> Any:
-        """Make a call for `cred` and wait for its result; a cancelled wait cancels the call.
+    async def call(self, op: str, args: object, cred: Credentials, **beside: Any) -> Any:
+        """Make a call for `cred` and wait for its result; a cancelled wait cancels the call. `beside`: `request_id`, `session` with
+        `resume`, `tid`, as in the codec's Call.
 
         Raises: what the kernel answered; WouldBlock, DeviceLost as `check`.
         """
         self.check()
         assert self._socket is not None
-        call_id, future = self._socket.send(op, args, cred)
+        call_id, future = self._socket.send(op, args, cred, **beside)
         try:
             return read_result(op, await future)
         except asyncio.CancelledError:
@@ -100,7 +102,7 @@ async def _connect(path: str) -> _Socket:
         _, socket = await asyncio.get_running_loop().create_unix_connection(_Socket, path)
     except OSError as e:
         raise DeviceLost(f"the kernel does not listen on {path}: {e.strerror}", path=path) from None
-    _, future = socket.send("hello", Hello(ABI_MAJOR, ABI_MINOR, "edge"), None)
+    _, future = socket.send("hello", Hello(ABI_MAJOR, ABI_MINOR, "edge", FEATURES), None)
     try:
         hello = read_result("hello", await future)
         if hello.abi_major != ABI_MAJOR:
@@ -124,14 +126,14 @@ class _Socket(asyncio.Protocol):
         self._parts: deque[Raw] = deque()
         self._wake = asyncio.Event()
 
-    def send(self, op: str, args: object, cred: Credentials | None) -> tuple[int, asyncio.Future[Raw]]:
+    def send(self, op: str, args: object, cred: Credentials | None, **beside: Any) -> tuple[int, asyncio.Future[Raw]]:
         """Write a call. Raises InvalidArgument when it is too large, WouldBlock when the kernel does not read."""
         if self.transport.is_closing():
             raise DeviceLost("the kernel is gone")
         if self.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             raise WouldBlock("the kernel is behind with reading calls", retry_after_s=0.1)
         call_id, self._next_id = self._next_id, self._next_id + 1
-        self.transport.write(call_frame(call_id, op, args, cred=cred))
+        self.transport.writelines(pieces(call_id, call_frame(call_id, op, args, cred=cred, **beside)))
         future = self._calls[call_id] = asyncio.get_running_loop().create_future()
         return call_id, future
 

@@ -30,7 +30,7 @@ class ProcessService(ProcessServiceServicer):
     async def Run(self, request: pb.RunRequest, context: Any) -> AsyncGenerator[pb.RunResponse, None]:  # noqa: N802
         """Spawn and attach; leaving before the end is TERM."""
         cred = caller(context)
-        pid = (await self._kernel.call("spawn", _spawn(request.program), cred)).pid
+        pid = (await self._kernel.call("spawn", _spawn(request.program), cred, request_id=request.request_id)).pid
         ended = False
         try:
             yield pb.RunResponse(pid=pid)
@@ -45,7 +45,8 @@ class ProcessService(ProcessServiceServicer):
                 self._kernel.post("kill", Kill(pid), cred)
 
     async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.SpawnResponse:  # noqa: N802
-        return pb.SpawnResponse(pid=(await self._kernel.call("spawn", _spawn(request.program), caller(context))).pid)
+        spawned = await self._kernel.call("spawn", _spawn(request.program), caller(context), request_id=request.request_id)
+        return pb.SpawnResponse(pid=spawned.pid)
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = AttachCall(request.pid, max(request.from_seq, 1), request.follow)
@@ -68,7 +69,7 @@ class ProcessService(ProcessServiceServicer):
 
     async def Kill(self, request: pb.KillRequest, context: Any) -> pb.KillResponse:  # noqa: N802
         word = word_of(pb.Signal.DESCRIPTOR, request.signal or pb.SIGNAL_TERM).upper()
-        await self._kernel.call("kill", Kill(request.pid, word), caller(context))
+        await self._kernel.call("kill", Kill(request.pid, word), caller(context), request_id=request.request_id)
         return pb.KillResponse()
 
     async def ListProcesses(self, request: pb.ListProcessesRequest, context: Any) -> pb.ListProcessesResponse:  # noqa: N802
@@ -103,4 +104,4 @@ def _spawn(program: pb.Program) -> Spawn:
     """Detached from the edge, so that it can still be looked at when it has ended; `Run` ends it with its caller."""
     if not program.source.strip():
         raise BadProgram("the program is empty")
-    return Spawn(program.source, program.entry or "main", program.args or "{}", program.name, detach=True)
+    return Spawn(program.source, program.entry or "main", program.args or "{}", program.name, detach=True, abi=program.abi)

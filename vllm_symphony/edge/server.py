@@ -27,6 +27,7 @@ from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
+from vllm_symphony.edge.session_service import SessionService
 from vllm_symphony.edge.system_service import SystemService
 from vllm_symphony.errors import AccessDenied
 from vllm_symphony.proto.v1 import (
@@ -36,6 +37,8 @@ from vllm_symphony.proto.v1 import (
     model_pb2_grpc,
     process_pb2,
     process_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
 )
@@ -56,6 +59,7 @@ _SERVICES = tuple(
         (process_pb2, "ProcessService"),
         (file_pb2, "FileService"),
         (model_pb2, "ModelService"),
+        (session_pb2, "SessionService"),
         (system_pb2, "SystemService"),
     )
 )
@@ -80,6 +84,7 @@ class EdgeServer:
         process_pb2_grpc.add_ProcessServiceServicer_to_server(ProcessService(kernel), self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(kernel), self._server)
         system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(kernel), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

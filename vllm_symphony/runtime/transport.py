@@ -19,7 +19,7 @@ from typing import Any
 
 from vllm_symphony.abi.calls import Cancel
 from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
-from vllm_symphony.abi.frame import FrameReader
+from vllm_symphony.abi.frame import FrameReader, pieces
 from vllm_symphony.errors import DeviceLost, SymphonyError
 
 _RECEIVE_BYTES = 1 << 18
@@ -78,7 +78,7 @@ class SocketTransport:
         Raises InvalidArgument at once for arguments that cannot be sent.
         """
         call_id = self._last_id = self._last_id + 1
-        data = call_frame(call_id, op, args, tid)
+        data = b"".join(pieces(call_id, call_frame(call_id, op, args, tid)))
         future = _CallFuture(self, call_id, op, on_part)
         if self._lost is not None:
             future.set_exception(DeviceLost(self._lost))
