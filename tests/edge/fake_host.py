@@ -65,6 +65,9 @@ class FakeDevice:
         if self._thread.is_alive():
             self._thread.join()
 
+    def job_state(self, job: int) -> tuple[str, str]:
+        return "batch", ""
+
     def counters(self) -> dict[str, float]:
         return {"steps": self._num_steps}
 

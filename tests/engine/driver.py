@@ -24,6 +24,7 @@ from vllm_symphony.kernel.effect import (
     JobFailed,
     RowJob,
     SampleJob,
+    StepRan,
     TruncateFile,
 )  # fmt: skip
 
@@ -47,13 +48,17 @@ class Driver:
         self.inos = itertools.count(1)
         self.waiting: dict[int, queue.Queue[Any]] = {}
         self.lengths: dict[int, int] = {}
+        self.steps: list[StepRan] = []
         self.lock = threading.Lock()
         self.died: BaseException | None = None
         host.start(self.deliver, self.death)
 
     def deliver(self, batch: Any) -> None:
         for c in batch:
-            self.waiting[c.job].put(c)
+            if isinstance(c, StepRan):
+                self.steps.append(c)
+            else:
+                self.waiting[c.job].put(c)
 
     def death(self, error: BaseException) -> None:
         self.died = error

@@ -54,6 +54,7 @@ from vllm_symphony.kernel.effect import (
     RowJob,
     SampleDone,
     SampleJob,
+    StepRan,
     StepSpan,
     TruncateFile,
 )  # fmt: skip
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from vllm_symphony.engine.scheduler import SymphonyMixin
 
 MAX_RESTING = 256
+MAX_STEPS_UNTOLD = 32
 
 
 class FileDevice:
@@ -98,6 +100,7 @@ class FileDevice:
         self.by_id: dict[JobId, FileJob | SampleJob | RowJob] = {}
         self._recomputing: dict[JobId, JobId] = {}  # sample or row -> the forward that computes its row again
         self.out: list[Completion] = []
+        self._ran: list[Completion] = []  # steps that the kernel has not been told of
         self.step = 0
         self.clock = time.monotonic
         self._serial = 0
@@ -127,8 +130,8 @@ class FileDevice:
 
     def flush(self) -> None:
         """Hand the completions so far to the kernel."""
-        if self.out:
-            batch, self.out = self.out, []
+        if self.out or len(self._ran) >= MAX_STEPS_UNTOLD:
+            batch, self._ran, self.out = self._ran + self.out, [], []
             self.deliver(batch)
 
     def _fail_effect(self, e: DeviceEffect, error: SymphonyError) -> None:
@@ -402,6 +405,10 @@ class FileDevice:
             if job is not None:
                 job.device_s += seconds * n / total
 
+    def ran(self, step: StepRan) -> None:
+        """A step is over. The kernel hears of it with the next completions: its thread is not woken for this alone."""
+        self._ran.append(step)
+
     def sampled(self, job: FileJob, tokens: list[int], ended: bool) -> str | None:
         """Tokens that vLLM appended to a generate's request; returns a stop string that they complete."""
         if job.detokenizer is None or not tokens:
@@ -547,6 +554,32 @@ class FileDevice:
         for f in self.table.files.values():
             assert f.job is None or f.job in self.by_id, (f.ino, f.job)
             assert f.resting is None or (self.resting[f.resting.request.request_id] is f.resting and f.job is None), f.ino
+
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        """As `Device.job_state`. Safe beside the engine thread: each look is one read of a dict, a length or an attribute, which
+        the interpreter lock keeps whole, and nothing is iterated. A job that moves between two looks is told of as it was, or is."""
+        work = self.by_id.get(job)
+        if work is None:
+            return "queue", "it comes into the next step" if self.mail else ""
+        if not isinstance(work, FileJob):
+            again = self._recomputing.get(job)
+            cause, detail = self.job_state(again) if again is not None else ("batch", "")
+            return cause, f"its row is computed again; {detail}" if detail else "its row is computed again"
+        scheduler, request = self.scheduler, work.request
+        is_parked = request in scheduler.parked
+        if work.lent and not is_parked:
+            return "batch", f"in step {work.last_step}" if work.last_step else ""
+        blocks = self.lending.blocks(work) if work.lent else work.file.blocks
+        need, free = max(0, self.table.pages(work.num_tokens) - len(blocks)), self.table.pool.get_num_free_blocks()
+        if need > free:
+            return "pages", f"needs {need} pages, {free} are free"
+        if is_parked:
+            return "pages", "older calls have taken what was free"
+        if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+            return "queue", "its grammar is compiled"
+        if len(scheduler.running) >= scheduler.max_num_active_reqs:
+            return "queue", f"the batch is full: {len(scheduler.running)} calls run"
+        return "queue", "it comes into the next step"
 
     def counters(self) -> dict[str, float]:
         pool = self.table.pool

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import ModelInfo
+from vllm_symphony.abi.types import JobId, ModelInfo
 from vllm_symphony.kernel.effect import Completion, DeviceEffect, TextJob
 
 PLUGIN = "symphony"
@@ -108,6 +108,9 @@ class EmbeddedHost:
 
     def stop(self) -> None:
         self.text.stop()
+
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        return self.device.job_state(job)
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.core.scheduler.symphony_counters()}

@@ -164,6 +164,9 @@ class OwnHost:
             self.core.shutdown()
             self.core = None
 
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        return self.device.job_state(job)
+
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.scheduler.symphony_counters()}
 

@@ -34,7 +34,7 @@ from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
 from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
-from vllm_symphony.kernel.effect import ForwardJob
+from vllm_symphony.kernel.effect import ForwardJob, StepRan
 
 WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
 WINDOW_OF_STEP = 0.05  # ... or for this share of a recent step, if that is longer ...
@@ -145,6 +145,7 @@ class SymphonyMixin(_Base):
         if device is not None:
             self._cohort_wait()
         self._step_began = time.perf_counter()
+        began_ns = time.monotonic_ns()
         self.plain_arrived = self.say_goodbye = False
         self.wake_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
@@ -166,6 +167,7 @@ class SymphonyMixin(_Base):
         self.num_empty_steps += not scheduled
         if device is not None:
             plan = device.plan(scheduled)
+            output.symphony_step = (device.step, began_ns)
             if plan is not None:
                 output.symphony = plan
             if device.jobs:
@@ -368,6 +370,9 @@ class SymphonyMixin(_Base):
         if output.num_scheduled_tokens:
             self._step_s = seconds if not self._step_s else 0.7 * self._step_s + 0.3 * seconds
             device.charge(output.num_scheduled_tokens, seconds)
+            step, began_ns = output.symphony_step
+            num_calls, num_tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
+            device.ran(StepRan(step, began_ns, time.monotonic_ns(), num_calls, num_tokens))
         ours = outputs.pop(CLIENT, None)
         answered = 0
         if ours is not None:

@@ -310,5 +310,12 @@ class Device(Protocol):
     def stop(self) -> None:
         """Fail what is in flight with ENODEV, free everything, end the device's threads. Idempotent."""
 
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        """What a job waits for: `batch`, `pages` or `queue` (abi/types.py `ThreadWait`), and the values of it in words.
+
+        From any thread, never blocks on a step. The answer may be a moment old; for a job that it does not know, or that has just
+        ended, it is `queue` or `batch` without more.
+        """
+
     def counters(self) -> dict[str, float]:
         """Steps, tokens, pages free and used, preemptions, parked, waits: for `info` and tests."""

@@ -49,6 +49,8 @@ class Machine:
         self.offset_ns = epoch_ns - boot_ns
         self.info = info
         self.policy: Policy = FirstCome()
+        self.job_state: Callable[[JobId], tuple[str, str]] = lambda _: ("batch", "")  # the device's, for `why`
+        self.unread_bytes: Callable[[Pid], int] = lambda _: 0  # answers that a peer has not taken; the host's, for `why`
 
         self.effects: list[Effect] = []
         self.log = EventLog(limits.log_records, self.offset_ns)

@@ -61,6 +61,14 @@ class EventLog:
         """Whether a call of `pid`, owned by `principal` (None: by anyone), is still in the ring."""
         return any(e[0] == pid and (principal is None or e[9] == principal) for e in self._ring)
 
+    def last_end_ns(self, pid: int, tid: int) -> int | None:
+        """When the last call of that thread ended, in the kernel's nanoseconds; None when it is not in the ring."""
+        for number in range(self.next_seq - 1, self.first_seq - 1, -1):
+            entry = self._ring[(number - 1) % self.capacity]
+            if entry[0] == pid and entry[1] == tid:
+                return entry[6]
+        return None
+
     def _record(self, seq: int, entry: Entry) -> CallRecord:
         pid, tid, op, digest, result, start_ns, end_ns, first, last, _ = entry
         shift = self.offset_ns

@@ -49,6 +49,9 @@ class EchoDevice:
             self._thread.join()
             self._thread = None
 
+    def job_state(self, job: int) -> tuple[str, str]:
+        return "batch", ""
+
     def counters(self) -> dict[str, float]:
         return {}
 

@@ -42,6 +42,7 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "thread_start": {},
         "attach": {"pid": child},
         "strace": {"pid": child, "follow": True},
+        "why": {"pid": child},
         **{name: {"fd": fd} for name in ("close", "dup", "fork")},
     }.get(op, {})
 

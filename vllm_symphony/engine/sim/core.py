@@ -40,6 +40,7 @@ from vllm_symphony.kernel.effect import (
     RowJob,
     SampleDone,
     SampleJob,
+    StepRan,
     StepSpan,
     TextDone,
     TextJob,
@@ -99,6 +100,7 @@ class SimCore:
         self.batch_asks: list[SampleJob | RowJob] = []
         self.step_s = 0.0
         self.step = 0
+        self._began_ns = 0
         self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
         self.dead: str | None = None
         self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
@@ -275,6 +277,9 @@ class SimCore:
         self._serial += 1
         return key64(self._seed, self._serial)
 
+    def _clock_ns(self) -> int:
+        return int(self.clock() * 1e9)
+
     # ---- the step
 
     @property
@@ -291,6 +296,7 @@ class SimCore:
         if not self.is_stepping:
             return None
         self.step += 1
+        self._began_ns = self._clock_ns()
         num_tokens = sum(n for _, n in self.batch) + len(self.batch_asks)
         self.num_rows += len(self.batch) + len(self.batch_asks)
         self.step_s = self.cost.of(len(self.batch) + len(self.batch_asks), num_tokens)
@@ -301,6 +307,7 @@ class SimCore:
         batch, self.batch = self.batch, []
         asks, self.batch_asks = self.batch_asks, []
         total = sum(n for _, n in batch) + len(asks)
+        self.out.append(StepRan(self.step, self._began_ns, self._clock_ns(), len(batch) + len(asks), total))
         for e in asks:
             if self.asks.pop(e.job, None) is not None:
                 span = StepSpan(self.step, self.step, self.step_s / total)
@@ -466,6 +473,23 @@ class SimCore:
             for index, position in zip(range(computed), self._positions(f, 0), strict=False):
                 slot = blocks[index // self.table.page_size].slots[index % self.table.page_size]
                 assert slot == (f.tokens[index], position), f"file {f.ino}, index {index}: {slot} is in the page"
+
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        """As `Device.job_state`. Safe beside the thread that steps: each look is one read of a dict, a length or an attribute,
+        which the interpreter lock keeps whole; the one list that is walked is never changed, only replaced."""
+        if job in self.asks:
+            return "batch", "its row is computed again"
+        work = self.jobs.get(job)
+        if work is None:
+            return "queue", "it comes into the next step" if self.mail else ""
+        if any(work is other for other, _ in self.batch):
+            return "batch", f"in step {self.step}"
+        f, free = work.file, self.pool.get_num_free_blocks()
+        blocks = len(work.blocks) if work.lent else len(f.blocks)
+        need = max(0, self.table.pages(len(f.tokens)) - blocks)
+        if need > free:
+            return "pages", f"needs {need} pages, {free} are free"
+        return "queue", f"{len(self.batch)} calls are in the batch" if self.is_stepping else "it comes into the next step"
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from vllm_symphony.abi.types import ModelInfo
+from vllm_symphony.abi.types import JobId, ModelInfo
 from vllm_symphony.engine.sim.core import Cost, SimCore
 from vllm_symphony.engine.sim.model import Model
 from vllm_symphony.kernel.effect import Completion, DeviceEffect, TextJob
@@ -69,6 +69,9 @@ class SimDevice:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def job_state(self, job: JobId) -> tuple[str, str]:
+        return self.core.job_state(job)
 
     def counters(self) -> dict[str, float]:
         return self.core.counters()

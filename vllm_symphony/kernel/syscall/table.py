@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.syscall import clock, file, forward, generate, process, row, text, view
+from vllm_symphony.kernel.syscall import clock, file, forward, generate, process, row, text, view, why
 
 Syscall = Callable[[Machine, Call, Any], Any]
 
@@ -56,6 +56,7 @@ SYSCALLS: Mapping[str, Syscall] = {
     "thread_end": process.thread_end,
     "attach": view.attach,
     "strace": view.strace,
+    "why": why.why,
     "info": view.info,
     "ping": process.ping,
 }

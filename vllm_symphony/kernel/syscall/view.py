@@ -81,14 +81,15 @@ class Tracer(Pending):
             m.finish(call, Done(), now_ns)
 
 
-def _demand_door(call: Call) -> None:
+def demand_door(call: Call) -> None:
+    """Raises NotOwner for a program."""
     if call.process.kind in (Kind.PROGRAM, Kind.SESSION):
         raise NotOwner(f"{call.op} is for clients, not for programs")
 
 
 def attach(m: Machine, call: Call, a: Attach) -> None:
     """Stream a program's events; answers Done at its end, or at once without `follow`."""
-    _demand_door(call)
+    demand_door(call)
     if a.from_seq < 1:
         raise InvalidArgument(f"from_seq must be 1 or more, not {a.from_seq}", from_seq=a.from_seq)
     target = m.find(a.pid, call.cred)
@@ -101,7 +102,7 @@ def attach(m: Machine, call: Call, a: Attach) -> None:
 
 def strace(m: Machine, call: Call, a: Strace) -> None:
     """Stream the event log; answers Done at the end of the process, or at once without `follow`."""
-    _demand_door(call)
+    demand_door(call)
     principal = None if call.cred.is_admin else call.cred.principal
     if a.pid is not None and Pid(a.pid) not in m.processes and not m.log.has(a.pid, principal):
         raise NoSuchProcess(f"no such process: {a.pid}", pid=a.pid)
@@ -114,7 +115,7 @@ def strace(m: Machine, call: Call, a: Strace) -> None:
 
 def info(m: Machine, call: Call, a: NoArgs) -> InfoResult:
     """The server as it is now: what the host says of itself, and the kernel's counters."""
-    _demand_door(call)
+    demand_door(call)
     host = m.info() if m.info is not None else {}
     return InfoResult(json.dumps({**host, "kernel": m.counters()}, default=str))
 

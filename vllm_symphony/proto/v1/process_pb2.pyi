@@ -262,6 +262,10 @@ class ProcessStat(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ABI_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Its id, below 2^53, never reused."""
     parent: _builtins.int
@@ -282,6 +286,14 @@ class ProcessStat(_message.Message):
     """Open files."""
     num_pages: _builtins.int
     """Pages that its files cover on the device."""
+    kind: _builtins.str
+    """`program`: it runs at the server; `session`: a remote program, its code runs at the client."""
+    abi: _builtins.str
+    """The ABI that it was written for, as 1.1; empty = it did not say."""
+    lease_s: _builtins.float
+    """Of a session: how long it outlives its last connection."""
+    connected: _builtins.bool
+    """Of a session: somebody is connected."""
     @_builtins.property
     def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The call that each blocked thread is in."""
@@ -310,10 +322,14 @@ class ProcessStat(_message.Message):
         waiting: _abc.Iterable[_builtins.str] | None = ...,
         usage: Global___Usage | None = ...,
         exit: Global___ExitStatus | None = ...,
+        kind: _builtins.str = ...,
+        abi: _builtins.str = ...,
+        lease_s: _builtins.float = ...,
+        connected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "ended_ns", b"ended_ns", "exit", b"exit", "parent", b"parent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "ended_ns", b"ended_ns", "exit", b"exit", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "abi", b"abi", "connected", b"connected", "ended_ns", b"ended_ns", "exit", b"exit", "kind", b"kind", "lease_s", b"lease_s", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ended_ns: _TypeAlias = _typing.Literal["ended_ns"]  # noqa: Y015
     _WhichOneofArgType__ended_ns: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns"]  # noqa: Y015
@@ -390,6 +406,90 @@ class CallRecord(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step_last) -> _WhichOneofReturnType__step_last | None: ...
 
 Global___CallRecord: _TypeAlias = CallRecord  # noqa: Y015
+
+@_typing.final
+class StepRecord(_message.Message):
+    """StepRecord is one engine step of the event log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    T_START_NS_FIELD_NUMBER: _builtins.int
+    T_END_NS_FIELD_NUMBER: _builtins.int
+    NUM_CALLS_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Its number; steps without work have numbers too, and no record."""
+    t_start_ns: _builtins.int
+    """When it began, in nanoseconds since the epoch."""
+    t_end_ns: _builtins.int
+    """When it was done."""
+    num_calls: _builtins.int
+    """Calls and plain requests that had tokens in it."""
+    num_tokens: _builtins.int
+    """Tokens that it computed."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        t_start_ns: _builtins.int = ...,
+        t_end_ns: _builtins.int = ...,
+        num_calls: _builtins.int = ...,
+        num_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_calls", b"num_calls", "num_tokens", b"num_tokens", "step", b"step", "t_end_ns", b"t_end_ns", "t_start_ns", b"t_start_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepRecord: _TypeAlias = StepRecord  # noqa: Y015
+
+@_typing.final
+class ThreadWait(_message.Message):
+    """ThreadWait is what one thread of a process does now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
+    SINCE_NS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    tid: _builtins.int
+    """The thread, 0 = the main one."""
+    name: _builtins.str
+    """Its name."""
+    op: _builtins.str
+    """The call that it is in; empty = none, its own code runs."""
+    args: _builtins.str
+    """The call's arguments, as a short text."""
+    since_ns: _builtins.int
+    """Since when, in nanoseconds since the epoch."""
+    cause: _builtins.str
+    """`running`, `batch`, `pages`, `queue`, `lock`, `tokenizer`, `child`, `timer`, `reader` or `client`."""
+    detail: _builtins.str
+    """The cause with its values."""
+    def __init__(
+        self,
+        *,
+        tid: _builtins.int = ...,
+        name: _builtins.str = ...,
+        op: _builtins.str = ...,
+        args: _builtins.str = ...,
+        since_ns: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cause", b"cause", "detail", b"detail", "name", b"name", "op", b"op", "since_ns", b"since_ns", "tid", b"tid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThreadWait: _TypeAlias = ThreadWait  # noqa: Y015
 
 @_typing.final
 class Program(_message.Message):
@@ -762,19 +862,27 @@ class StraceRequest(_message.Message):
 
     PID_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Only this process; unset = all that the caller may see."""
     follow: _builtins.bool
     """Go on with new calls (with `pid`: until it ends); else end after the kept ones."""
+    children: _builtins.bool
+    """Also the processes that it spawned, and theirs."""
+    steps: _builtins.bool
+    """Also the engine's steps."""
     def __init__(
         self,
         *,
         pid: _builtins.int | None = ...,
         follow: _builtins.bool = ...,
+        children: _builtins.bool = ...,
+        steps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "pid", b"pid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "follow", b"follow", "pid", b"pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "children", b"children", "follow", b"follow", "pid", b"pid", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
     _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
@@ -789,19 +897,81 @@ class StraceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    missing: _builtins.int
+    """Calls before these that the log had no room for."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallRecord]:
         """The calls."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepRecord]:
+        """Engine steps, in order, when they were asked for."""
 
     def __init__(
         self,
         *,
         records: _abc.Iterable[Global___CallRecord] | None = ...,
+        steps: _abc.Iterable[Global___StepRecord] | None = ...,
+        missing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "records", b"records", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StraceResponse: _TypeAlias = StraceResponse  # noqa: Y015
+
+@_typing.final
+class WhyRequest(_message.Message):
+    """WhyRequest says whom to ask about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyRequest: _TypeAlias = WhyRequest  # noqa: Y015
+
+@_typing.final
+class WhyResponse(_message.Message):
+    """WhyResponse is what the process does now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def process(self) -> Global___ProcessStat:
+        """The process."""
+
+    @_builtins.property
+    def threads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThreadWait]:
+        """A line for each call that it is in, and for each thread that is in none; by thread."""
+
+    def __init__(
+        self,
+        *,
+        process: Global___ProcessStat | None = ...,
+        threads: _abc.Iterable[Global___ThreadWait] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process", b"process", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyResponse: _TypeAlias = WhyResponse  # noqa: Y015

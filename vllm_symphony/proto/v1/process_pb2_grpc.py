@@ -70,6 +70,11 @@ class ProcessServiceStub:
                 request_serializer=symphony_dot_v1_dot_process__pb2.StraceRequest.SerializeToString,
                 response_deserializer=symphony_dot_v1_dot_process__pb2.StraceResponse.FromString,
                 _registered_method=True)
+        self.Why = channel.unary_unary(
+                '/symphony.v1.ProcessService/Why',
+                request_serializer=symphony_dot_v1_dot_process__pb2.WhyRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_process__pb2.WhyResponse.FromString,
+                _registered_method=True)
 
 
 class ProcessServiceServicer:
@@ -145,6 +150,15 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Why(self, request, context):
+        """Why tells what each thread of a process waits for now: pages, a batch, a child, time, its client.
+
+        Errors: ESRCH if no such process is known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProcessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -182,6 +196,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Strace,
                     request_deserializer=symphony_dot_v1_dot_process__pb2.StraceRequest.FromString,
                     response_serializer=symphony_dot_v1_dot_process__pb2.StraceResponse.SerializeToString,
+            ),
+            'Why': grpc.unary_unary_rpc_method_handler(
+                    servicer.Why,
+                    request_deserializer=symphony_dot_v1_dot_process__pb2.WhyRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_process__pb2.WhyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -374,6 +393,33 @@ class ProcessService:
             '/symphony.v1.ProcessService/Strace',
             symphony_dot_v1_dot_process__pb2.StraceRequest.SerializeToString,
             symphony_dot_v1_dot_process__pb2.StraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Why(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.ProcessService/Why',
+            symphony_dot_v1_dot_process__pb2.WhyRequest.SerializeToString,
+            symphony_dot_v1_dot_process__pb2.WhyResponse.FromString,
             options,
             channel_credentials,
             insecure,

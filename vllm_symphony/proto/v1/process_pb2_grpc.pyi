@@ -79,6 +79,11 @@ class ProcessServiceStub:
 
     Errors: ESRCH if `pid` is given and not known.
     """
+    Why: _grpc.UnaryUnaryMultiCallable[_process_pb2.WhyRequest, _process_pb2.WhyResponse]
+    """Why tells what each thread of a process waits for now: pages, a batch, a child, time, its client.
+
+    Errors: ESRCH if no such process is known.
+    """
 
 @_typing.type_check_only
 class ProcessServiceAsyncStub(ProcessServiceStub):
@@ -125,6 +130,11 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     """Strace streams the event log: each system call with its result, its times and its engine steps.
 
     Errors: ESRCH if `pid` is given and not known.
+    """
+    Why: _aio.UnaryUnaryMultiCallable[_process_pb2.WhyRequest, _process_pb2.WhyResponse]  # type: ignore[assignment]
+    """Why tells what each thread of a process waits for now: pages, a batch, a child, time, its client.
+
+    Errors: ESRCH if no such process is known.
     """
 
 class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -211,6 +221,17 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         """Strace streams the event log: each system call with its result, its times and its engine steps.
 
         Errors: ESRCH if `pid` is given and not known.
+        """
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _process_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_pb2.WhyResponse, _abc.Awaitable[_process_pb2.WhyResponse]]:
+        """Why tells what each thread of a process waits for now: pages, a batch, a child, time, its client.
+
+        Errors: ESRCH if no such process is known.
         """
 
 def add_ProcessServiceServicer_to_server(servicer: ProcessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

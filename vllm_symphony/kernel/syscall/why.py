@@ -1,0 +1,124 @@
+"""why: what each thread of a process waits for (kernel/syscall/why.py).
+
+    its call waits for    a job         the device knows: batch, pages, queue (kernel/effect.py `Device.job_state`)
+                          a text job    tokenizer
+                          a child       child
+                          a stream      child: who is looked at has nothing new
+                          time          timer
+    it is in no call      running, or reader (it does not take its answers), or client (nobody is connected)
+
+A thread with several calls in flight has a line for each. Nothing waits for a lock: a call on a busy file is refused with EBUSY.
+"""
+
+from __future__ import annotations
+
+from vllm_symphony.abi.calls import PidArgs, WhyResult
+from vllm_symphony.abi.types import Credentials, ProcessState, ThreadWait
+from vllm_symphony.kernel.call import Call, Pending
+from vllm_symphony.kernel.job import Job
+from vllm_symphony.kernel.lifecycle import ChildWait
+from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.syscall.forward import Batch
+from vllm_symphony.kernel.syscall.text import TextWork
+from vllm_symphony.kernel.syscall.view import Tracer, Viewer, demand_door
+from vllm_symphony.trace import summary
+
+UNREAD_BYTES = 1 << 20  # from here on a peer's calls are held back until it reads (engine/connection.py)
+_MAX_HOLDERS = 5
+_WORST_FIRST = ("pages", "queue", "batch")
+
+
+def why(m: Machine, call: Call, a: PidArgs) -> WhyResult:
+    """The process, and a line for each call that it is in and each thread that is in none."""
+    demand_door(call)
+    process = m.find(a.pid, call.cred)
+    calls = [c for c in process.calls.values() if c is not call and c.pending is not None]
+    busy = {c.tid for c in calls}
+    waits = [_in_call(m, c, call) for c in calls] + [_outside(m, process, tid, call) for tid in process.threads if tid not in busy]
+    waits.sort(key=lambda wait: (wait.tid, wait.since_ns))
+    return WhyResult(process.stat(m.model.page_size, m.offset_ns), tuple(waits))
+
+
+def _in_call(m: Machine, c: Call, asked: Call) -> ThreadWait:
+    assert c.pending is not None
+    cause, detail = _cause(m, c.pending, asked)
+    name = c.process.threads.get(c.tid, "")
+    return ThreadWait(c.tid, name, c.op, summary.text(c.op, c.digest), c.start_ns + m.offset_ns, cause, detail)
+
+
+def _outside(m: Machine, process: Process, tid: int, asked: Call) -> ThreadWait:
+    since_ns = m.log.last_end_ns(process.pid, tid) or process.started_ns
+    cause, detail = "running", ""
+    if process.state is ProcessState.STARTING:
+        detail = "its code has not started"
+    elif process.kind is Kind.SESSION and not process.connected:
+        cause, detail = "client", "nobody is connected"
+        if process.lease_timer is not None:
+            detail += f"; its lease ends in {_seconds(process.lease_timer.when_ns - asked.start_ns)}"
+    elif (unread := m.unread_bytes(process.pid)) > UNREAD_BYTES:
+        cause, detail = "reader", f"{unread} bytes of answers are not read; its calls wait until they are"
+    return ThreadWait(tid, process.threads[tid], "", "", since_ns + m.offset_ns, cause, detail)
+
+
+def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
+    match pending:
+        case Job():
+            return _job(m, pending, asked.cred)
+        case Batch():
+            states = [_job(m, work, asked.cred) for work in pending.open.values()]
+            cause, detail = min(states, key=lambda state: _WORST_FIRST.index(state[0]))
+            return cause, "; ".join(filter(None, (f"{len(states)} of {len(pending.results)} forwards are not done", detail)))
+        case TextWork():
+            ahead = list(m.texts).index(pending.id)
+            return "tokenizer", f"{ahead} text calls are before it" if ahead else "it is next"
+        case ChildWait():
+            return "child", _children(pending)
+        case Viewer():
+            return "child", f"process {pending.target.pid} has shown nothing new"
+        case Tracer():
+            return "child", "no call has ended since"
+        case _ if pending.timer is not None:
+            return "timer", f"ends in {_seconds(pending.timer.when_ns - asked.start_ns)}"
+    return "timer", ""
+
+
+def _job(m: Machine, job: Job, cred: Credentials) -> tuple[str, str]:
+    """What the device says of it, and for want of pages who has them."""
+    cause, detail = m.job_state(job.id)
+    if cause == "pages" and (holders := _holders(m, job, cred)):
+        detail = f"{detail}; held by {holders}"
+    if job.stopping is not None:
+        detail = f"{detail}; it was told to stop: {job.stopping.message}" if detail else f"told to stop: {job.stopping.message}"
+    return cause, detail
+
+
+def _holders(m: Machine, job: Job, cred: Credentials) -> str:
+    """Processes with open files of many pages, most first; those that `cred` may not see are together `others`."""
+    size = m.model.page_size
+    pages: dict[int, int] = {}
+    others = 0
+    for process in m.processes.values():
+        inodes = {file.inode.ino: file.inode for file in process.fds.files.values()}
+        held = sum(inode.num_pages(size) for inode in inodes.values() if inode is not job.inode)
+        if held and process.visible_to(cred):
+            pages[process.pid] = held
+        else:
+            others += held
+    most = sorted(pages.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"process {pid} ({num})" for pid, num in most[:_MAX_HOLDERS]]
+    others += sum(num for _, num in most[_MAX_HOLDERS:])
+    return ", ".join([*words, *([f"others ({others})"] if others else [])])
+
+
+def _children(wait: ChildWait) -> str:
+    children = wait.parent.children
+    if wait.wanted is not None:
+        child = next((c for pid, c in children.items() if pid == wait.wanted), None)
+        return f"process {wait.wanted}" + (f" ({child.name}) is {child.state}" if child is not None else "")
+    shown = ", ".join(str(pid) for pid in list(children)[:_MAX_HOLDERS]) + (", ..." if len(children) > _MAX_HOLDERS else "")
+    return f"any of {len(children)}: {shown}"
+
+
+def _seconds(ns: int) -> str:
+    return f"{max(0, ns) / 1e9:.1f} s"
