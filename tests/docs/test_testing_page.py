@@ -8,7 +8,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "testing.md"
-CONFTEST = "from vllm_symphony.testing.fixture import machine\n"
 
 
 def run_pytest(path: Path) -> str:
@@ -21,7 +20,6 @@ def run_pytest(path: Path) -> str:
 
 def test_the_pages_blocks_are_tests_that_pass(tmp_path):
     source = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
-    (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_page.py").write_text(source)
 
     assert run_pytest(tmp_path).startswith(f"{source.count('def test_') + 2 + 4} passed")  # two are parametrized, by 3 and by 5

@@ -19,6 +19,7 @@ from typing import Any
 
 from vllm_symphony.abi import calls as c
 from vllm_symphony.abi.draw import uniform
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import (
     Distribution,
     ExitStatus,
@@ -176,7 +177,7 @@ class ToyTransport:
     # ---- the Transport protocol
 
     def call(self, op: str, args: object, *, tid: int, on_part: Callable[[object], None] | None = None) -> asyncio.Future[Any]:
-        assert type(args) is c.CALLS[op].args, f"{op} takes {c.CALLS[op].args}, not {args}"
+        assert type(args) is CALLS[op].args, f"{op} takes {CALLS[op].args}, not {args}"
         self.log.append((op, tid, args))
         task = asyncio.get_running_loop().create_task(self._answer(op, args, on_part))
         task.add_done_callback(lambda t: self.cancelled.append(op) if t.cancelled() else t.exception())
@@ -193,7 +194,7 @@ class ToyTransport:
         method = getattr(self, f"do_{op}")
         result = method(args, on_part) if op == "generate" else method(args)
         result = await result if inspect.isawaitable(result) else result
-        assert type(result) is c.CALLS[op].result
+        assert type(result) is CALLS[op].result
         return result
 
     # ---- files

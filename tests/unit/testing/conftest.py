@@ -1,1 +1,0 @@
-from vllm_symphony.testing.fixture import machine  # noqa: F401
