@@ -59,9 +59,17 @@ def _typed(target: str, error: grpc.aio.AioRpcError) -> Exception:
         return ours
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnreachable(target, "nobody listens there" if "connect" in details else details)
+        return ServerUnreachable(target, _why_unreachable(details))
     if code is grpc.StatusCode.CANCELLED:
         return Interrupted(details or "the call was cancelled")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(details or "the call's deadline passed")
     return SymphonyError(f"{code.name.lower()}: {details}")
+
+
+def _why_unreachable(details: str) -> str:
+    if (
+        "andshake" in details
+    ):  # gRPC: "failed to connect to all addresses; last error: UNKNOWN: ...: Ssl handshake failed (...): ..."
+        return f"TLS failed: {details.rpartition('andshake failed')[2].lstrip(': ') or details}"
+    return "nobody listens there" if "connect" in details else details

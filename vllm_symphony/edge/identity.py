@@ -79,7 +79,8 @@ class Identity:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise Unauthenticated(f"the token {who.token.name} was revoked or has expired: the call ends") from None
+            why = self._end_of(who.token) or "could not be checked for a moment"
+            raise Unauthenticated(f"the token {who.token.name} {why}: the call ends") from None
 
     async def watch(self) -> None:
         """End open RPCs whose tokens are no longer good; runs as long as the server."""
@@ -90,7 +91,7 @@ class Identity:
     def cut(self) -> None:
         """One look at all open RPCs of tokens."""
         for limit, token in list(self._open.items()):
-            if not self._is_good(token) and not limit.expired():
+            if self._end_of(token) and not limit.expired():
                 limit.reschedule(0.0)
 
     def _authenticate(self, context: Any) -> _Caller:
@@ -138,11 +139,14 @@ class Identity:
         except SymphonyError:
             raise Unauthenticated("the server cannot check tokens: its token file is unusable (its log says why)") from None
 
-    def _is_good(self, token: Token) -> bool:
+    def _end_of(self, token: Token) -> str | None:
+        """Why a token that was good is so no longer; None while it is."""
         try:
-            return self._find(token.id) == token and not token.is_expired(self._clock())
+            if self._find(token.id) != token:
+                return "was revoked"
         except Unauthenticated:
-            return False
+            return "cannot be checked any more (the server's log says why)"
+        return "has expired" if token.is_expired(self._clock()) else None
 
     def _confined(self, credentials: Credentials) -> Credentials:
         """Admins may do everything, so start programs too; where programs are not confined only our own user may."""
