@@ -25,11 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def call(client: Client, args: argparse.Namespace) -> int:
-    async for record in client.strace(args.pid, follow=args.follow):
-        if args.json:
-            table.line(asdict(record))
-        else:
-            print(text(record), flush=True)
+    async for part in client.strace(args.pid, follow=args.follow):
+        for record in part.records:
+            if args.json:
+                table.line(asdict(record))
+            else:
+                print(text(record), flush=True)
     return 0
 
 

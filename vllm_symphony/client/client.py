@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from vllm_symphony.abi.types import CallRecord, FileStat, ModelInfo, ProcessEvent, ProcessStat, Signal
+from vllm_symphony.abi.calls import StracePart, WhyResult
+from vllm_symphony.abi.types import FileStat, ModelInfo, ProcessEvent, ProcessStat, Signal
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import each, once
 from vllm_symphony.client.channel import Access, Tls, tls_for
@@ -128,11 +129,18 @@ class Client:
         response = await once(self.target, self._process.ListProcesses(process_pb2.ListProcessesRequest(pid=pid)))
         return [from_message(p) for p in response.processes]
 
-    async def strace(self, pid: int | None = None, *, follow: bool = False) -> AsyncGenerator[CallRecord, None]:
-        """The event log: of one process, or of all."""
-        async for response in each(self.target, self._process.Strace(process_pb2.StraceRequest(pid=pid, follow=follow))):
-            for record in response.records:
-                yield from_message(record)
+    async def strace(
+        self, pid: int | None = None, *, follow: bool = False, children: bool = False, steps: bool = False
+    ) -> AsyncGenerator[StracePart, None]:
+        """The event log, in parts: of one process, with `children` of all that it spawned, or of all that the caller may see."""
+        request = process_pb2.StraceRequest(pid=pid, follow=follow, children=children, steps=steps)
+        async for r in each(self.target, self._process.Strace(request)):
+            yield StracePart(tuple(map(from_message, r.records)), tuple(map(from_message, r.steps)), r.missing)
+
+    async def why(self, pid: int) -> WhyResult:
+        """What each thread of a process waits for."""
+        response = await once(self.target, self._process.Why(process_pb2.WhyRequest(pid=pid)))
+        return WhyResult(from_message(response.process), tuple(map(from_message, response.threads)))
 
     # ---- files
 

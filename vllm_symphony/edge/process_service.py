@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from vllm_symphony.abi.calls import Attach as AttachCall
-from vllm_symphony.abi.calls import Kill, Ps, Spawn, Strace
+from vllm_symphony.abi.calls import Kill, PidArgs, Ps, Spawn, StracePart
+from vllm_symphony.abi.calls import Strace as StraceCall
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
-from vllm_symphony.errors import BadProgram, BrokenPipe, TimedOut
+from vllm_symphony.errors import BadProgram, BrokenPipe, DeviceLost, TimedOut
 from vllm_symphony.proto.message import to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
@@ -26,6 +27,14 @@ class ProcessService(ProcessServiceServicer):
 
     def __init__(self, kernel: KernelLink) -> None:
         self._kernel = kernel
+        self._looks: set[asyncio.Task[Any]] = set()  # that follow something, for ever maybe
+        self._is_stopping = False
+
+    def end_looks(self) -> None:
+        """The server stops: streams that only follow a process end now, so that nobody waits for them."""
+        self._is_stopping = True
+        for task in self._looks:
+            task.cancel()
 
     async def Run(self, request: pb.RunRequest, context: Any) -> AsyncGenerator[pb.RunResponse, None]:  # noqa: N802
         """Spawn and attach; leaving before the end is TERM."""
@@ -50,9 +59,10 @@ class ProcessService(ProcessServiceServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = AttachCall(request.pid, max(request.from_seq, 1), request.follow)
-        async with aclosing(self._events(args, caller(context))) as parts:
-            async for events in parts:
-                yield pb.AttachResponse(events=events)
+        with self._looking():
+            async with aclosing(self._events(args, caller(context))) as parts:
+                async for events in parts:
+                    yield pb.AttachResponse(events=events)
 
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.WaitResponse:  # noqa: N802
         """Watch for the end and look: unlike the kernel's `wait`, which reaps, any number of clients may."""
@@ -94,10 +104,48 @@ class ProcessService(ProcessServiceServicer):
         return to_message(stat, pb.ProcessStat())
 
     async def Strace(self, request: pb.StraceRequest, context: Any) -> AsyncGenerator[pb.StraceResponse, None]:  # noqa: N802
-        args = Strace(request.pid if request.HasField("pid") else None, request.follow)
-        async with aclosing(self._kernel.stream("strace", args, caller(context))) as parts:
-            async for part in parts:
-                yield to_message(part, pb.StraceResponse())
+        pid = request.pid if request.HasField("pid") else None
+        args = StraceCall(pid, request.follow, request.children, request.steps)
+        with self._looking():
+            async with aclosing(self._records(args, caller(context))) as parts:
+                async for part in parts:
+                    yield to_message(part, pb.StraceResponse())
+
+    async def Why(self, request: pb.WhyRequest, context: Any) -> pb.WhyResponse:  # noqa: N802
+        return to_message(await self._kernel.call("why", PidArgs(request.pid), caller(context)), pb.WhyResponse())
+
+    async def _records(self, args: StraceCall, cred: Credentials) -> AsyncGenerator[StracePart, None]:
+        """The parts of a strace. A reader so slow that the kernel cut it off goes on where it was, as in `_events`."""
+        last_step = 0
+        while True:
+            try:
+                async with aclosing(self._kernel.stream("strace", args, cred)) as parts:
+                    async for part in parts:
+                        part = replace(part, steps=tuple(s for s in part.steps if s.step > last_step))
+                        if part.records:
+                            args = replace(args, from_seq=part.records[-1].seq + 1)
+                        if part.steps:
+                            last_step = part.steps[-1].step
+                        yield part
+                return
+            except BrokenPipe:
+                continue
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Around a stream that only looks: `end_looks` ends it with an error that says why."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._looks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            task.uncancel()
+            raise DeviceLost("the server is stopping") from None
+        finally:
+            self._looks.discard(task)
 
 
 def _spawn(program: pb.Program) -> Spawn:

@@ -51,6 +51,8 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is found by then, and its session's lease begins
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.so_reuseport", 0),
 )
 _SERVICES = tuple(
@@ -81,7 +83,8 @@ class EdgeServer:
         self._identity = identity or Identity()
         around = (Around(access_log), Around(errors), Around(self._identity.known))
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
-        process_pb2_grpc.add_ProcessServiceServicer_to_server(ProcessService(kernel), self._server)
+        self._processes = ProcessService(kernel)
+        process_pb2_grpc.add_ProcessServiceServicer_to_server(self._processes, self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(kernel), self._server)
@@ -136,8 +139,10 @@ class EdgeServer:
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let those in flight end for `grace_s`, cancel the rest, remove the socket."""
+        """Refuse new calls, end streams that only look, let the others in flight end for `grace_s`, cancel the rest, remove the
+        socket."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._processes.end_looks()
         await self._server.stop(grace_s)
         self._clean()
 

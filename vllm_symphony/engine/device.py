@@ -557,7 +557,7 @@ class FileDevice:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         """As `Device.job_state`. Safe beside the engine thread: each look is one read of a dict, a length or an attribute, which
-        the interpreter lock keeps whole, and nothing is iterated. A job that moves between two looks is told of as it was, or is."""
+        the interpreter lock keeps whole, and nothing is iterated. A job that moves meanwhile is told of as it was, or as it is."""
         work = self.by_id.get(job)
         if work is None:
             return "queue", "it comes into the next step" if self.mail else ""

@@ -45,6 +45,7 @@ def launch(
     m.num_programs += 1
     if parent is not None:
         process.parent = parent
+        process.spawner = parent.pid
         parent.children[process.pid] = process
     seed = int.from_bytes(blake2b(f"{m.seed}:{process.pid}".encode(), digest_size=8).digest(), "little") >> 11
     m.emit(Launch(process.pid, source, entry, args, process.name, seed))

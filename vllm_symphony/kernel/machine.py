@@ -123,7 +123,7 @@ class Machine:
             call.requests.forget(call.request_id)
         self.log.append((
             process.pid, call.tid, call.op, call.digest, result, call.start_ns, now_ns, call.step_first, call.step_last,
-            call.cred.principal,
+            call.cred.principal, process.spawner,
         ))  # fmt: skip
         if self.tracers:
             self.mark(*self.tracers)

@@ -61,8 +61,8 @@ class Process:
     __slots__ = (
         "abi", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
         "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "name", "num_calls", "num_forwards", "num_steps", "orphaned",
-        "os_pid", "parent", "pid", "random", "reported", "requests", "source", "started_ns", "state", "term_timer", "termed",
-        "threads", "tokens_in", "tokens_out", "viewers", "waiters",
+        "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state", "term_timer",
+        "termed", "threads", "tokens_in", "tokens_out", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -72,6 +72,7 @@ class Process:
         self.cred = cred
         self.state = ProcessState.STARTING if kind is Kind.PROGRAM else ProcessState.RUNNING
         self.parent: Process | None = None
+        self.spawner: Pid | None = None  # its first parent, for the event log: it stays when the parent has ended
         self.children: dict[Pid, Process] = {}  # in order of birth; zombies wait here to be reaped
         self.detached = False
         self.source: str | None = None

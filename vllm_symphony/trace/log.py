@@ -4,8 +4,8 @@
                  gone   |  the ring, newest last    |
 
 `append` is on the path of every call: it stores a tuple in a ring and makes no text. `since` makes records of what is still there,
-for readers who hold the number of the last one that they saw; what was overwritten meanwhile is simply missing, and their numbers
-show it. Times are given in the kernel's own nanoseconds and shown in the wall clock's.
+for readers who hold the number of the last one that they saw; what was overwritten meanwhile is missing, and their numbers show
+it. Times are given in the kernel's own nanoseconds and shown in the wall clock's.
 Invariant: `next_seq - first_seq <= capacity`, numbers have no holes.
 """
 
@@ -17,8 +17,28 @@ from typing import TypeAlias
 from vllm_symphony.abi.types import CallRecord
 from vllm_symphony.trace import summary
 
-# pid, tid, op, digest, result, t_start_ns, t_end_ns, step_first, step_last, principal
-Entry: TypeAlias = tuple[int, int, str, summary.Digest, str, int, int, int | None, int | None, str]
+# pid, tid, op, digest, result, t_start_ns, t_end_ns, step_first, step_last, principal, who spawned the process
+Entry: TypeAlias = tuple[int, int, str, summary.Digest, str, int, int, int | None, int | None, str, int | None]
+
+
+class Family:
+    """A process, and with `children` all that descend from it. It grows as they are seen, each after its parent: a process makes
+    its calls after the `spawn` that made it has ended, so the order of the log is such an order."""
+
+    __slots__ = ("children", "pids")
+
+    def __init__(self, pid: int, children: bool) -> None:
+        self.pids = {pid}
+        self.children = children
+
+    def takes(self, pid: int, spawner: int | None) -> bool:
+        """Whether this process belongs to it."""
+        if pid in self.pids:
+            return True
+        if self.children and spawner in self.pids:
+            self.pids.add(pid)
+            return True
+        return False
 
 
 class EventLog:
@@ -50,11 +70,15 @@ class EventLog:
             ring[(self.next_seq - 1) % self.capacity] = entry
         self.next_seq += 1
 
-    def since(self, seq: int = 1, *, pid: int | None = None, principal: str | None = None) -> Iterator[CallRecord]:
-        """Records from number `seq` on, oldest first; of one process and of one principal's processes, when given."""
+    def since(
+        self, seq: int = 1, *, pid: int | None = None, family: Family | None = None, principal: str | None = None
+    ) -> Iterator[CallRecord]:
+        """Records from number `seq` on, oldest first; of one process or a family, and of one principal's, when given."""
+        if pid is not None:
+            family = Family(pid, children=False)
         for number in range(max(seq, self.first_seq), self.next_seq):
             entry = self._ring[(number - 1) % self.capacity]
-            if (pid is None or entry[0] == pid) and (principal is None or entry[9] == principal):
+            if (principal is None or entry[9] == principal) and (family is None or family.takes(entry[0], entry[10])):
                 yield self._record(number, entry)
 
     def has(self, pid: int, principal: str | None) -> bool:
@@ -70,7 +94,7 @@ class EventLog:
         return None
 
     def _record(self, seq: int, entry: Entry) -> CallRecord:
-        pid, tid, op, digest, result, start_ns, end_ns, first, last, _ = entry
+        pid, tid, op, digest, result, start_ns, end_ns, first, last, _, _ = entry
         shift = self.offset_ns
         return CallRecord(
             seq, pid, tid, op, summary.text(op, digest), result, start_ns + shift, end_ns + shift, step_first=first, step_last=last

@@ -2,11 +2,11 @@ from vllm_symphony.abi.calls import Generate, Open, Spawn
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Grammar, Predicate, pack_tokens
 from vllm_symphony.trace import summary
-from vllm_symphony.trace.log import Entry, EventLog
+from vllm_symphony.trace.log import Entry, EventLog, Family
 
 
-def entry(pid: int, principal: str = "me") -> Entry:
-    return (pid, 0, "ping", (), "ok", 1, 2, None, None, principal)
+def entry(pid: int, principal: str = "me", spawner: int | None = None) -> Entry:
+    return (pid, 0, "ping", (), "ok", 1, 2, None, None, principal, spawner)
 
 
 def test_the_log_keeps_the_newest_and_numbers_have_no_holes() -> None:
@@ -26,10 +26,28 @@ def test_the_log_filters_by_process_and_principal() -> None:
     log.append(entry(1, "other"))
     log.append(entry(2))
 
-    assert [r.seq for r in log.since(pid=1)] == [1, 2]
+    assert [r.seq for r in log.since(family=Family(1, children=True))] == [1, 2]
     assert [r.seq for r in log.since(principal="me")] == [1, 3]
     assert log.has(1, "other")
     assert not log.has(2, "other")
+
+
+def test_a_family_is_a_process_and_all_that_descend_from_it() -> None:
+    log = EventLog()
+    for pid, spawner in ((1, None), (2, 1), (3, None), (4, 2), (5, 3), (1, None)):
+        log.append(entry(pid, spawner=spawner))
+
+    assert [r.pid for r in log.since(family=Family(1, children=True))] == [1, 2, 4, 1]
+    assert [r.pid for r in log.since(family=Family(1, children=False))] == [1, 1]
+    assert [r.pid for r in log.since(family=Family(2, children=True))] == [2, 4]
+
+
+def test_the_log_knows_when_a_thread_was_last_in_a_call() -> None:
+    log = EventLog(capacity=2)
+    log.append(entry(1))
+    log.append((2, 7, "ping", (), "ok", 3, 9, None, None, "me", None))
+
+    assert (log.last_end_ns(1, 0), log.last_end_ns(2, 7), log.last_end_ns(2, 0)) == (2, 9, None)
 
 
 def test_a_digest_holds_no_contents() -> None:

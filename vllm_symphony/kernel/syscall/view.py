@@ -1,7 +1,7 @@
 """attach, strace, info, model_info: looking at the machine (kernel/syscall/view.py).
 
     events of a process  --cursor--> AttachPart, AttachPart, ...     a stream holds a number, not a copy: the ring is the only
-    event log            --cursor--> StracePart, StracePart, ...     buffer, so a late viewer costs nothing, but meets gaps
+    event log, steps     --cursor--> StracePart, StracePart, ...     buffer, so a late viewer costs nothing, but meets gaps
 
 What is new is sent once an entry of the kernel, in parts of bounded size. Streams of a process end when it does.
 """
@@ -9,14 +9,17 @@ What is new is sent once an entry of the kernel, in parts of bounded size. Strea
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import takewhile
 
 from vllm_symphony.abi.calls import Attach, AttachPart, Done, InfoResult, ModelInfoResult, NoArgs, Strace, StracePart
-from vllm_symphony.abi.types import CallRecord, Pid
+from vllm_symphony.abi.types import Pid, StepRecord
 from vllm_symphony.errors import InvalidArgument, NoSuchProcess, NotOwner
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Part
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.trace.log import Family
 
 
 class Viewer(Pending):
@@ -47,16 +50,19 @@ class Viewer(Pending):
 
 
 class Tracer(Pending):
-    """One strace of `pid` (None: all of the principal's; principal None: all), from `next_seq` on."""
+    """One strace of a family (None: all of the principal's; principal None: all), from `next_seq` on."""
 
-    __slots__ = ("follow", "next_seq", "pid", "principal")
+    __slots__ = ("family", "follow", "last_step", "missing", "next_seq", "principal", "steps")
 
-    def __init__(self, m: Machine, call: Call, pid: int | None, principal: str | None, follow: bool) -> None:
+    def __init__(self, m: Machine, call: Call, a: Strace, family: Family | None, principal: str | None) -> None:
         super().__init__(call)
-        self.pid = pid
+        self.family = family
         self.principal = principal
-        self.follow = follow
-        self.next_seq = 1
+        self.follow = a.follow
+        self.steps = a.steps
+        self.last_step = 0
+        self.next_seq = a.from_seq
+        self.missing = _missing(m, self) if a.from_seq == 1 else max(0, m.log.first_seq - a.from_seq)
         m.tracers.append(self)
 
     def drop(self, m: Machine) -> None:
@@ -64,21 +70,49 @@ class Tracer(Pending):
         m.tracers.remove(self)
 
     def flush(self, m: Machine, now_ns: int) -> None:
-        call = self.call
+        call, size = self.call, m.limits.part_events
         assert call is not None
-        room: list[CallRecord] = []
-        for record in m.log.since(self.next_seq, pid=self.pid, principal=self.principal):
-            room.append(record)
-            if len(room) == m.limits.part_events:
-                m.emit(Part(call.door.pid, call.id, StracePart(tuple(room))))
-                room = []
-        if room:
-            m.emit(Part(call.door.pid, call.id, StracePart(tuple(room))))
+        records = list(m.log.since(self.next_seq, family=self.family, principal=self.principal))
+        steps = self._new_steps(m) if self.steps else []
         self.next_seq = m.log.next_seq
-        target = m.processes.get(Pid(self.pid)) if self.pid is not None else None
-        if not self.follow or (self.pid is not None and (target is None or target.has_ended)):
+        for start in range(0, max(len(records), len(steps), bool(self.missing)), size):
+            part = StracePart(tuple(records[start : start + size]), tuple(steps[start : start + size]), self.missing)
+            m.emit(Part(call.door.pid, call.id, part))
+            self.missing = 0
+        if not self.follow or (self.family is not None and not self._lives(m, self.family)):
             self.drop(m)
             m.finish(call, Done(), now_ns)
+
+    def _new_steps(self, m: Machine) -> list[StepRecord]:
+        """Steps that were not sent, in order. The newest are last, so this looks at no older one."""
+        steps = list(takewhile(lambda step: step.step > self.last_step, reversed(m.steps)))
+        if steps:
+            self.last_step = steps[0].step
+        return steps[::-1]
+
+    @staticmethod
+    def _lives(m: Machine, family: Family) -> bool:
+        """Somebody of the family has not ended; a child that made no call yet is in no log, but has a pid above its parent's."""
+        known = (m.processes.get(Pid(pid)) for pid in family.pids)
+        if any(p is not None and not p.has_ended for p in known):
+            return True
+        return family.children and any(family.takes(p.pid, p.spawner) and not p.has_ended for p in m.processes.values())
+
+
+def _missing(m: Machine, tracer: Tracer) -> int:
+    """Calls that have left the log: all that were made, but those that are in it and those that have not ended. Of a process that
+    was reaped nobody knows how many it made."""
+    if m.log.first_seq == 1:
+        return 0
+    family, principal = tracer.family, tracer.principal
+    if family is None and principal is None:
+        return m.log.first_seq - 1
+    shown = [
+        p for p in m.processes.values()
+        if (family is None or family.takes(p.pid, p.spawner)) and (principal is None or p.cred.principal == principal)
+    ]  # fmt: skip
+    kept = Counter(record.pid for record in m.log.since(1, family=family, principal=principal))
+    return sum(max(0, p.num_calls - len(p.calls) - kept[p.pid]) for p in shown)
 
 
 def demand_door(call: Call) -> None:
@@ -101,14 +135,20 @@ def attach(m: Machine, call: Call, a: Attach) -> None:
 
 
 def strace(m: Machine, call: Call, a: Strace) -> None:
-    """Stream the event log; answers Done at the end of the process, or at once without `follow`."""
+    """Stream the event log; answers Done at the end of the process (with `children`, of its last descendant), or at once without
+    `follow`."""
     demand_door(call)
+    if a.from_seq < 1:
+        raise InvalidArgument(f"from_seq must be 1 or more, not {a.from_seq}", from_seq=a.from_seq)
     principal = None if call.cred.is_admin else call.cred.principal
-    if a.pid is not None and Pid(a.pid) not in m.processes and not m.log.has(a.pid, principal):
-        raise NoSuchProcess(f"no such process: {a.pid}", pid=a.pid)
-    if a.pid is not None and Pid(a.pid) in m.processes:
-        m.find(a.pid, call.cred)
-    tracer = Tracer(m, call, a.pid, principal, a.follow)
+    family = None
+    if a.pid is not None:
+        if Pid(a.pid) in m.processes:
+            m.find(a.pid, call.cred)
+        elif not m.log.has(a.pid, principal):
+            raise NoSuchProcess(f"no such process: {a.pid}", pid=a.pid)
+        family = Family(a.pid, a.children)
+    tracer = Tracer(m, call, a, family, principal)
     call.pending = tracer
     m.mark(tracer)
 
