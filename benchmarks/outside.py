@@ -2,10 +2,12 @@
 
     kernel-calls   programs/calls.py over the kernel's unix socket: the same program, another door
     grpc-calls     each unary RPC of the edge, one at a time
+    door-...       programs/door.py as a client: over the kernel's socket, as a session's stream, as a session's unary calls
+    idle           so many sessions that do nothing, each with a connection, until stdin closes
     launch         programs by Run, `at_once` of them, `times` times
     disturb        pings and launches at given rates, until stdin closes
 
-Answers one JSON line on stdout (`disturb`: `ready` first). So what a client costs is not in the measured process.
+Answers one JSON line on stdout (`disturb` and `idle`: `ready` first). So what a client costs is not in the measured process.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
+
 from benchmarks.programs import source
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.client import connect
 from vllm_symphony.client.client import Client
 
@@ -28,8 +33,12 @@ PAUSE_S = 0.004  # as in programs/calls.py
 
 
 async def kernel_calls(socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
+    return await over_socket("calls", socket, options)
+
+
+async def over_socket(program: str, socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
+    """One of the programs, as a client of the kernel."""
     from vllm_symphony.abi import calls
-    from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
     from vllm_symphony.lip import transport as lip_transport
     from vllm_symphony.runtime.transport import SocketTransport
 
@@ -39,8 +48,7 @@ async def kernel_calls(socket: str, options: dict[str, Any]) -> dict[str, list[f
     transport.start()
     await transport.call("hello", calls.Hello(ABI_MAJOR, ABI_MINOR, "client"))
     lip_transport.bind(transport, seed=1)
-    program = importlib.import_module("benchmarks.programs.calls")
-    samples: dict[str, list[float]] = await program.main(**options)
+    samples: dict[str, list[float]] = await importlib.import_module(f"benchmarks.programs.{program}").main(**options)
     transport.close()
     return samples
 
@@ -68,6 +76,52 @@ async def grpc_calls(socket: str, options: dict[str, Any]) -> dict[str, list[flo
                 await rpc()
                 samples.setdefault(name, []).append(time.perf_counter() - began)
     return samples
+
+
+async def door_socket(socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
+    return await over_socket("door", socket, options)
+
+
+async def door_stream(socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
+    from benchmarks.programs import door
+
+    async with connect(socket) as client, client.session(lease_s=60, name="/bench/stream"):
+        return await door.main(**options)
+
+
+async def door_unary(socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
+    from benchmarks.programs import door
+    from benchmarks.unary import UnaryTransport
+    from vllm_symphony.lip import transport as lip_transport
+
+    async with UnaryTransport.to(socket) as transport:
+        lip_transport.bind(transport, seed=1)
+        return await door.main(**options)
+
+
+async def idle(socket: str, options: dict[str, Any]) -> dict[str, int]:
+    """The streams themselves, without the SDK: what they cost here does not matter."""
+    from contextlib import AsyncExitStack
+
+    from vllm_symphony.proto.v1 import session_pb2, session_pb2_grpc
+
+    async with AsyncExitStack() as stack:
+        streams = []
+        for i in range(options["num_sessions"]):
+            channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(("grpc.use_local_subchannel_pool", 1),))
+            await stack.enter_async_context(channel)
+            stub: Any = session_pb2_grpc.SessionServiceStub(channel)
+            stream = stub.Connect()
+            await stream.write(
+                session_pb2.ConnectRequest(
+                    hello=session_pb2.Hello(abi_major=ABI_MAJOR, abi_minor=ABI_MINOR, lease_s=60, name=f"/bench/idle-{i}")
+                )
+            )
+            assert (await stream.read()).hello.pid
+            streams.append(stream)
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    return {"sessions": len(streams)}
 
 
 async def launch(socket: str, options: dict[str, Any]) -> dict[str, list[float]]:
@@ -136,7 +190,8 @@ async def pace(per_s: float, start: Callable[[], Awaitable[None]]) -> None:
 
 
 WHAT: dict[str, Callable[[str, dict[str, Any]], Awaitable[Any]]] = {
-    "kernel-calls": kernel_calls, "grpc-calls": grpc_calls, "launch": launch, "disturb": disturb,
+    "kernel-calls": kernel_calls, "grpc-calls": grpc_calls, "launch": launch, "disturb": disturb, "door-socket": door_socket,
+    "door-stream": door_stream, "door-unary": door_unary, "idle": idle,
 }  # fmt: skip
 
 if __name__ == "__main__":

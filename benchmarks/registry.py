@@ -84,6 +84,16 @@ ALL = (
         "latency of each system call by door, idle and while 8 fused streams run",
         {"control_p50_ms_loaded": Bound(at_most=1.0), "control_p99_ms_loaded": Bound(at_most=5.0)},
     ),
+    Benchmark(
+        "doors",
+        "a control call and a one-token forward by door (child, socket, gRPC stream and unary, TypeScript); 1,000 idle sessions",
+        {
+            "stream_added_ms_p50": Bound(at_most=1.0),
+            "idle_session_kb": Bound(at_most=100),
+            "idle_edge_cpu_percent": Bound(at_most=2),
+            "idle_host_cpu_percent": Bound(at_most=2),
+        },
+    ),
     Benchmark("launch", "start of a program to its first line and to its exit, 1 and 100 at once"),
     Benchmark(
         "interference",

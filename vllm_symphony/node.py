@@ -14,6 +14,7 @@ However it ends: no socket, no process left.
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -83,6 +84,8 @@ def serve(settings: Settings, progress: Progress) -> int:
 
     Raises: FileExists, AccessDenied, NameTooLong, InvalidArgument: the run directory or a door cannot be used; nothing was started.
     """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a session takes two here and one in the host, which inherits this
     return asyncio.run(_Node(settings, progress).serve())
 
 

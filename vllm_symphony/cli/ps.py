@@ -15,6 +15,7 @@ EXAMPLE = "symphony ps --all --json"
 COLUMNS = {
     "PID": lambda p: p.pid,
     "STATE": lambda p: p.state if p.exit is None else f"exit {p.exit.code}",
+    "KIND": lambda p: p.kind if p.connected or p.exit is not None else "session, away",
     "AGE": lambda p: age(p.started_ns),
     "DEVICE": lambda p: duration(p.usage.device_s),
     "THREADS": lambda p: p.num_threads,
