@@ -33,7 +33,7 @@ COMMANDS = {
         "cat": "print a file's text or tokens",
         "rm": "take names away",
     },
-    "Other": {"version": "print the version"},
+    "Other": {"man": "show the manual: a page for each system call", "version": "print the version"},
 }
 SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
 
