@@ -68,8 +68,11 @@ def _typed(target: str, error: grpc.aio.AioRpcError) -> Exception:
 
 
 def _why_unreachable(details: str) -> str:
-    if (
-        "andshake" in details
-    ):  # gRPC: "failed to connect to all addresses; last error: UNKNOWN: ...: Ssl handshake failed (...): ..."
-        return f"TLS failed: {details.rpartition('andshake failed')[2].lstrip(': ') or details}"
+    """gRPC's "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: ..." in fewer words."""
+    if "andshake failed" in details:
+        return f"TLS failed: {details.rpartition('andshake failed')[2].lstrip(': ')}"
+    if "failed to connect" in details and "Socket closed" in details:
+        return (
+            "it hangs up at once: does it speak TLS (grpcs://HOST:PORT, --tls-ca), does it want a client certificate (--tls-cert)?"
+        )
     return "nobody listens there" if "connect" in details else details
