@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -17,12 +18,23 @@ from vllm_symphony.errors import AccessDenied, NotOwner, SymphonyError, Unauthen
 from vllm_symphony.proto.status import from_trailer
 from vllm_symphony.proto.v1 import system_pb2, system_pb2_grpc
 
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+LOOPBACK = ("--listen", "127.0.0.1:0", *(("--listen", "[::1]:0") if _has_ipv6() else ()))
 CUT_S = 3.0  # twice a second on an idle machine
 
 
 @pytest.fixture(scope="module")
 def server(fresh_server):
-    return fresh_server("--listen", "127.0.0.1:0", "--listen", "[::1]:0")
+    return fresh_server(*LOOPBACK)
 
 
 @pytest.fixture(scope="module")

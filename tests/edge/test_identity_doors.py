@@ -13,7 +13,7 @@ import pytest
 
 from tests.edge.conftest import ROOT, Server, start
 from tests.edge.test_command_line import HELLO
-from tests.edge.test_identity import add, addresses, talk
+from tests.edge.test_identity import LOOPBACK, add, addresses, talk
 from vllm_symphony.client import ServerUnreachable, Tls, connect
 from vllm_symphony.errors import InvalidArgument, NotOwner, Unauthenticated
 
@@ -107,16 +107,18 @@ def test_a_taken_port_is_refused(tmp_path):
 
 
 def test_doors_of_all_kinds_at_once(fresh_server, tmp_path):
-    server = fresh_server(
-        "--listen", "127.0.0.1:0", "--listen", "localhost:0", "--listen", "[::1]:0", "--listen", f"unix:{tmp_path}/b.sock"
-    )
+    server = fresh_server(*LOOPBACK, "--listen", "localhost:0", "--listen", f"unix:{tmp_path}/b.sock")
     token = add(server, "ci")
 
     ready = next(line for line in (server.run_dir / "serve.log").read_text().splitlines() if "ready, listening on" in line)
     found = ready.partition("listening on ")[2].split(", ")
-    assert len(found) == 5 and found[0] == f"unix:{server.run_dir}/symphony.sock" and found[-1] == f"unix:{tmp_path}/b.sock"
+    assert (
+        len(found) == len(LOOPBACK) // 2 + 3
+        and found[0] == f"unix:{server.run_dir}/symphony.sock"
+        and found[-1] == f"unix:{tmp_path}/b.sock"
+    )
     assert stat.S_IMODE((tmp_path / "b.sock").stat().st_mode) == 0o600
-    assert found[1:4] == addresses(server)
+    assert found[1:-1] == addresses(server)
     for target in found:
         talk(target, lambda client: client.ping(), token)
     talk(found[-1], lambda client: client.ping())
@@ -206,8 +208,17 @@ def test_a_server_that_another_ca_signed_is_not_trusted(tls_server, certificates
             ask(tls_server, tls, token=add(tls_server, f"ca-{time.time()}"))
 
 
-def test_plain_text_to_a_tls_port_is_an_error_that_ends(tls_server):
-    with pytest.raises(ServerUnreachable):
+def test_client_files_that_fit_nothing_are_refused_before_a_connection(tls_server, certificates, tmp_path):
+    (tmp_path / "text").write_text("no certificate")
+    ca, cert, key = certificates / "ca.crt", certificates / "alice.crt", certificates / "alice.key"
+
+    for tls in (Tls(tmp_path / "text"), Tls(key), Tls(ca, cert, certificates / "server.key"), Tls(ca, key, key)):
+        with pytest.raises(InvalidArgument, match="cannot be used"):
+            ask(tls_server, tls)
+
+
+def test_plain_text_to_a_tls_port_is_an_error_that_says_what_it_may_be(tls_server):
+    with pytest.raises(ServerUnreachable, match="does it speak TLS"):
         talk(addresses(tls_server)[0], lambda client: client.ping(), add(tls_server, "plain"))
 
 
@@ -215,7 +226,7 @@ def test_mutual_tls_needs_a_certificate_even_with_a_token(mtls_server, certifica
     token, ca = add(mtls_server, "no-certificate"), certificates / "ca.crt"
 
     for tls in (Tls(ca), Tls(ca, certificates / "other-alice.crt", certificates / "other-alice.key")):
-        with pytest.raises(ServerUnreachable):
+        with pytest.raises(ServerUnreachable, match="does it want a client certificate"):
             ask(mtls_server, tls, token=token)
 
 

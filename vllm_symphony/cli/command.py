@@ -51,7 +51,8 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
     except BrokenPipeError:  # of our own output, no server's
         raise
     except ConnectionError as e:
-        return complain(f"{e} (start one with: symphony serve)", EXIT_UNREACHABLE)
+        hint = " (start one with: symphony serve)" if "nobody listens" in str(e) else ""
+        return complain(f"{e}{hint}", EXIT_UNREACHABLE)
 
 
 def complain(message: str, code: int = EXIT_ERROR) -> int:

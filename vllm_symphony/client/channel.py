@@ -28,6 +28,15 @@ _OPTIONS = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # else a new client inherits another's back-off after a failure
+    ("grpc.initial_reconnect_backoff_ms", 100),  # gRPC's own wait, below ours (retry.py); its default is a second at least
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+_KEEPALIVE = (  # finds a connection that is open at one end only; the server allows pings from every 10 s on
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
@@ -58,15 +67,18 @@ class Access:
         elif self.tls:
             raise InvalidArgument(f"TLS is for HOST:PORT, and {where} is a unix socket")
 
-    def open(self) -> Any:
-        """A grpc.aio.Channel, or what stubs take for one. Raises InvalidArgument when a TLS file cannot be read."""
-        where = self.target.where
+    def open(self, *, keepalive: bool = False) -> Any:
+        """A grpc.aio.Channel, or what stubs take for one. `keepalive`: ping, so that a dead connection is noticed.
+
+        Raises InvalidArgument when a TLS file cannot be read.
+        """
+        where, options = self.target.where, _OPTIONS + (_KEEPALIVE if keepalive else ())
         if isinstance(where, Path):
-            channel = grpc.aio.insecure_channel(f"unix:{where}", options=_OPTIONS)
+            channel = grpc.aio.insecure_channel(f"unix:{where}", options=options)
         elif self.tls:
-            channel = grpc.aio.secure_channel(str(where), _credentials(self.tls), options=_OPTIONS)
+            channel = grpc.aio.secure_channel(str(where), _credentials(self.tls), options=options)
         else:
-            channel = grpc.aio.insecure_channel(str(where.literal), options=_OPTIONS)
+            channel = grpc.aio.insecure_channel(str(where.literal), options=options)
         return _Bearer(channel, self.token) if self.token else channel
 
 
@@ -79,15 +91,29 @@ def tls_for(target: Target, given: Tls | None = None) -> Tls | None:
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    """Raises InvalidArgument when a file cannot be read or used: gRPC would only log it."""
+    import ssl
+
     if (tls.cert is None) != (tls.key is None):
         raise InvalidArgument("a client certificate and its key go together: give both, or neither")
-    return grpc.ssl_channel_credentials(_read(tls.ca or _system_roots()), _read(tls.key), _read(tls.cert))
-
-
-def _system_roots() -> str | None:
-    from ssl import get_default_verify_paths
-
-    return get_default_verify_paths().cafile  # None: gRPC's own
+    ca, key, cert = _read(tls.ca), _read(tls.key), _read(tls.cert)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca is not None:
+            context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
+        if tls.cert is not None and tls.key is not None:
+            context.load_cert_chain(
+                Path(tls.cert).expanduser(), Path(tls.key).expanduser(), password=lambda: ""
+            )  # a locked key must not ask the terminal
+    except (ssl.SSLError, OSError, ValueError) as e:
+        files = ", ".join(os.fspath(path) for path in (tls.ca, tls.cert, tls.key) if path)
+        why = (
+            e.reason
+            if isinstance(e, ssl.SSLError) and e.reason
+            else "a certificate or a key without passphrase, in PEM, is missing"
+        )
+        raise InvalidArgument(f"TLS: {files} cannot be used: {why}") from None
+    return grpc.ssl_channel_credentials(ca or _read(ssl.get_default_verify_paths().cafile), key, cert)
 
 
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:
