@@ -5,6 +5,7 @@ A command is a module of this folder with
     EXAMPLE                         shown at the end of its help
     arguments(parser)               declares what it takes
     async call(client, args)        talks to a server;  or  start(args): does not.  Gives the exit code
+                                    with both, --from FILE (args.source) means start
     parse(parser, words) -> args    where the words need more than argparse (run, serve)
 
 Exit codes: 0 ok, 1 an error of the machine, 2 wrong usage, 69 no server to talk to, 130 Ctrl-C; `run` ends with its program's own.
@@ -43,7 +44,8 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
         if hasattr(command, "call"):
             _server_arguments(parser)
         args = command.parse(parser, words) if hasattr(command, "parse") else parser.parse_args(words)
-        return _with_server(command.call, args) if hasattr(command, "call") else int(command.start(args))
+        talks = hasattr(command, "call") and getattr(args, "source", None) is None
+        return _with_server(command.call, args) if talks else int(command.start(args))
     except SystemExit as e:  # argparse said what is wrong, or printed the help
         return int(e.code or 0)
     except SymphonyError as e:

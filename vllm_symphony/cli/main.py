@@ -24,7 +24,9 @@ COMMANDS = {
         "run": "run a program at the server and show what it prints",
         "ps": "list processes",
         "logs": "show what a process printed",
+        "why": "tell what a process waits for",
         "strace": "show the system calls of a process",
+        "trace": "draw a process's calls and the engine's steps, for Perfetto",
         "kill": "end processes",
     },
     "Files": {
