@@ -1,4 +1,4 @@
-"""The concerns of the edge: errors and the access log (edge/concern.py).
+"""The concerns of the edge: errors, the ABI's version and the access log (edge/concern.py).
 
 A deadline or a cancel needs none: gRPC cancels the task, and the kernel link cancels the call that the task awaits.
 """
@@ -14,9 +14,10 @@ from typing import Any
 
 import grpc
 
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.edge.credentials import CALLER
-from vllm_symphony.errors import SymphonyError
-from vllm_symphony.proto.status import TRAILER, to_status
+from vllm_symphony.errors import NotSupported, SymphonyError
+from vllm_symphony.proto.status import ABI_HEADER, TRAILER, to_status
 
 _access = logging.getLogger("symphony.access")
 _log = logging.getLogger("symphony.edge")
@@ -50,6 +51,16 @@ async def access_log(method: str, context: Any) -> AsyncIterator[None]:
         who, took_ms = CALLER.get(), (time.monotonic() - began) * 1e3
         name = who.principal if who else "-"
         _access.info("%s %s %.1f ms %s %s", method.rpartition(".")[2], outcome, took_ms, name, context.peer())
+
+
+@asynccontextmanager
+async def same_abi(method: str, context: Any) -> AsyncIterator[None]:
+    """A hello without a round trip: who says by metadata which ABI it was written for is told when that is not ours."""
+    for key, value in context.invocation_metadata() or ():
+        if key == ABI_HEADER and str(value).partition(".")[0] != str(ABI_MAJOR):
+            shown = str(value)[:64]
+            raise NotSupported(f"the caller speaks ABI {shown}, this server {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
+    yield
 
 
 async def _abort(context: Any, error: SymphonyError) -> None:

@@ -19,7 +19,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from vllm_symphony.edge.concern import access_log, errors
+from vllm_symphony.edge.concern import access_log, errors, same_abi
 from vllm_symphony.edge.door import Door, clear, why_not
 from vllm_symphony.edge.file_service import FileService
 from vllm_symphony.edge.identity import Identity
@@ -81,13 +81,14 @@ class EdgeServer:
         self.addresses: list[str] = []  # once it is started
         self._doors = (Door(Path(socket_path)), *doors)
         self._identity = identity or Identity()
-        around = (Around(access_log), Around(errors), Around(self._identity.known))
+        around = (Around(access_log), Around(errors), Around(same_abi), Around(self._identity.known))
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
         self._processes = ProcessService(kernel)
         process_pb2_grpc.add_ProcessServiceServicer_to_server(self._processes, self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(kernel), self._server)
+        self._sessions = SessionService(kernel)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, self._server)
         system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(kernel), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -143,6 +144,7 @@ class EdgeServer:
         socket."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._processes.end_looks()
+        self._sessions.end_idle()
         await self._server.stop(grace_s)
         self._clean()
 

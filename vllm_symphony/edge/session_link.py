@@ -57,12 +57,17 @@ class SessionLink(asyncio.Protocol):
         self._changed = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._is_greeted = False  # the hello was answered
         self._is_closed = False
+        self._is_ending = False
+        self._in_flight: set[int] = set()
         self._end: SymphonyError | None = None
 
     def send(self, call_id: int, op: str, args: Any, tid: int = 0, cred: Credentials | None = None, **beside: Any) -> None:
         """Write a call, unless the connection is gone. Raises InvalidArgument when it is too large."""
         data = pieces(call_id, call_frame(call_id, op, args, tid, cred, **beside))
+        if call_id:
+            self._in_flight.add(call_id)
         if not self.transport.is_closing():
             self.transport.writelines(data)
 
@@ -77,7 +82,11 @@ class SessionLink(asyncio.Protocol):
                 answer = self._answers.popleft()
                 if len(self._answers) == MAX_ANSWERS_AHEAD // 2 and not self.transport.is_closing():
                     self.transport.resume_reading()
+                if not answer.part:
+                    self._in_flight.discard(answer.id)
                 yield answer
+            if self._is_ending and not self._in_flight:
+                self._ended(DeviceLost("the server is stopping"))
             if self._end is not None:
                 raise self._end
             if self._is_closed:
@@ -91,6 +100,11 @@ class SessionLink(asyncio.Protocol):
         self.transport.close()
         self._changed.set()
 
+    def end_when_idle(self) -> None:
+        """End with an error as soon as no call is in flight."""
+        self._is_ending = True
+        self._changed.set()
+
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -101,9 +115,10 @@ class SessionLink(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 answer = read_answer(body)
-                if answer.err is not None and not answer.id and not answer.seq and hasattr(self, "hello"):
+                if self._is_greeted and answer.err is not None and not answer.id and not answer.seq:
                     self._ended(error_of(answer.err))  # why it is cut off
                     return
+                self._is_greeted = True
                 self._answers.append(answer)
         except InvalidArgument as e:
             self._ended(e)

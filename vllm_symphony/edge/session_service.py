@@ -26,6 +26,12 @@ class SessionService(SessionServiceServicer):
 
     def __init__(self, kernel: KernelLink) -> None:
         self._kernel = kernel
+        self._links: set[SessionLink] = set()  # of Connect
+
+    def end_idle(self) -> None:
+        """The server stops: connections end as soon as no call of theirs is in flight, so that nobody waits for them."""
+        for link in self._links:
+            link.end_when_idle()
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:  # noqa: N802
         if not request.lease_s > 0:
@@ -40,6 +46,7 @@ class SessionService(SessionServiceServicer):
     ) -> None:
         """Two directions at once: a task reads the client, this one writes to it. Whichever ends first ends the other."""
         link = await self._link(await _hello(requests), caller(context))
+        self._links.add(link)
         try:
             await context.write(pb.ConnectResponse(hello=to_message(link.hello, pb.HelloResult())))
             async with asyncio.TaskGroup() as tasks:
@@ -50,6 +57,7 @@ class SessionService(SessionServiceServicer):
         except BaseExceptionGroup as group:  # of one: the reader's, or the kernel's reason
             raise group.exceptions[0] from None
         finally:
+            self._links.discard(link)
             link.close()
 
     async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:  # noqa: N802

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from vllm_symphony.abi.calls import NoArgs
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.proto.v1 import system_pb2 as pb
@@ -37,4 +37,5 @@ class SystemService(SystemServiceServicer):
             uptime_s=time.monotonic() - self._began,
             model=model.name,
             detail=detail,
+            features=FEATURES,
         )

@@ -20,6 +20,7 @@ from vllm_symphony.errors import SymphonyError, Value, from_reason
 
 DOMAIN = "symphony"
 TRAILER = "grpc-status-details-bin"
+ABI_HEADER = "symphony-abi"  # of a call's metadata: what the caller was written for, as 1.1
 
 
 def to_status(error: SymphonyError) -> Status:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"y\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t2\x92\x01\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"\x8b\x01\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t2\x92\x01\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINGRESPONSE']._serialized_end=88
   _globals['_GETINFOREQUEST']._serialized_start=90
   _globals['_GETINFOREQUEST']._serialized_end=106
-  _globals['_GETINFORESPONSE']._serialized_start=108
-  _globals['_GETINFORESPONSE']._serialized_end=229
-  _globals['_SYSTEMSERVICE']._serialized_start=232
-  _globals['_SYSTEMSERVICE']._serialized_end=378
+  _globals['_GETINFORESPONSE']._serialized_start=109
+  _globals['_GETINFORESPONSE']._serialized_end=248
+  _globals['_SYSTEMSERVICE']._serialized_start=251
+  _globals['_SYSTEMSERVICE']._serialized_end=397
 # @@protoc_insertion_point(module_scope)
