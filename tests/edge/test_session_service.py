@@ -32,11 +32,14 @@ def stub(channel):
 class Stream:
     """One Connect: `say` a call, `hear` the next message."""
 
-    def __init__(self, stub, **hello):
+    def __init__(self, stub, hello):
         self._requests = queue.SimpleQueue()
-        self._requests.put(session_pb2.ConnectRequest(hello=session_pb2.Hello(abi_major=ABI_MAJOR, abi_minor=ABI_MINOR, **hello)))
+        self._requests.put(session_pb2.ConnectRequest(hello=session_pb2.Hello(**hello)))
         self.rpc = stub.Connect(iter(self._requests.get, None))
+
+    def begin(self):
         self.hello = next(self.rpc).hello
+        return self
 
     def say(self, call_id, op, args=NONE, *, ack=0, **beside):
         request = session_pb2.ConnectRequest(ack=ack)
@@ -60,8 +63,23 @@ class Stream:
     def cut(self):
         self.rpc.cancel()
 
-    def finish(self):
-        self._requests.put(None)
+    def close(self):
+        self._requests.put(None)  # gRPC's thread reads them
+        self.rpc.cancel()
+
+
+@pytest.fixture
+def connect(stub):
+    """Makes streams; all are closed in the end."""
+    made = []
+
+    def make(**hello):
+        made.append(Stream(stub, {"abi_major": ABI_MAJOR, "abi_minor": ABI_MINOR, **hello}))
+        return made[-1].begin()
+
+    yield make
+    for stream in made:
+        stream.close()
 
 
 def reason_of(error):
@@ -83,31 +101,31 @@ def end(stub, hello):
     stub.EndSession(session_pb2.EndSessionRequest(pid=hello.pid, resume=hello.resume))
 
 
-def test_a_remote_program_computes_with_the_model(stub):
-    s = Stream(stub, lease_s=30, name="remote")
-    opened = s.ask(1, "open", calls.Open(tokens=pack_tokens([65, 66]), flags=ANONYMOUS))
+def test_a_remote_program_computes_with_the_model(stub, connect):
+    s = connect(lease_s=30, name="remote")
+    opened = s.ask(1, "open", calls.Open(tokens=pack_tokens([65]), flags=ANONYMOUS))
 
-    assert unpack_tokens(s.ask(2, "forward", calls.Forward(opened.fd, top_k=1)).distributions[0].ids) == [67]
+    assert unpack_tokens(s.ask(2, "forward", calls.Forward(opened.fd, pack_tokens([66]), top_k=1)).distributions[0].ids) == [67]
     s.say(3, "generate", calls.Generate(opened.fd, max_tokens=3, stream=True))
     heard = []
     while not heard or not isinstance(heard[-1][2], calls.GenerateResult):
         heard.append(s.hear())
 
     assert {call_id for _, call_id, _ in heard} == {3} and [seq for seq, _, _ in heard] == list(range(3, 3 + len(heard)))
-    assert unpack_tokens(b"".join(part.tokens for _, _, part in heard[:-1])) == unpack_tokens(heard[-1][2].tokens) == [67, 68, 69]
+    assert unpack_tokens(b"".join(part.tokens for _, _, part in heard[:-1])) == unpack_tokens(heard[-1][2].tokens) == [97, 98, 99]
     error = s.ask(4, "close", calls.FdArgs(99))
     assert (error.reason, error.values) == ("EBADF", {"fd": 99})
     end(stub, s.hello)
 
 
-def test_who_comes_back_gets_what_it_missed_and_tells_what_was_seen(stub):
-    first = Stream(stub, lease_s=30)
+def test_who_comes_back_gets_what_it_missed_and_tells_what_was_seen(stub, connect):
+    first = connect(lease_s=30)
     fd = first.ask(1, "open", calls.Open(tokens=pack_tokens([65]), flags=ANONYMOUS)).fd
     first.say(2, "append", calls.Append(fd, pack_tokens([66])))
     assert first.hear()[0] == 2
     first.cut()
 
-    again = Stream(stub, pid=first.hello.pid, resume=first.hello.resume, received=1)
+    again = connect(pid=first.hello.pid, resume=first.hello.resume, received=1)
 
     assert again.hello.last_call == 2 and again.hello.resume == first.hello.resume
     assert again.hear() == (2, 2, calls.LengthResult(2))
@@ -116,10 +134,10 @@ def test_who_comes_back_gets_what_it_missed_and_tells_what_was_seen(stub):
     end(stub, again.hello)
 
 
-def test_a_second_connection_takes_the_session_over(stub):
-    old = Stream(stub, lease_s=30)
+def test_a_second_connection_takes_the_session_over(stub, connect):
+    old = connect(lease_s=30)
 
-    new = Stream(stub, pid=old.hello.pid, resume=old.hello.resume)
+    new = connect(pid=old.hello.pid, resume=old.hello.resume)
 
     with pytest.raises(grpc.RpcError) as ended:
         old.hear()
@@ -131,8 +149,8 @@ def test_a_second_connection_takes_the_session_over(stub):
 @pytest.mark.parametrize(
     ("call_id", "ack", "says"), [(1, 0, "is not above 1"), (2, 9, "was not sent yet")], ids=["seen before", "ack from the future"]
 )
-def test_what_cannot_be_true_ends_the_connection_and_not_the_session(stub, call_id, ack, says):
-    s = Stream(stub, lease_s=30)
+def test_what_cannot_be_true_ends_the_connection_and_not_the_session(stub, connect, call_id, ack, says):
+    s = connect(lease_s=30)
     s.ask(1, "getpid")
 
     s.say(call_id, "getpid", ack=ack)
@@ -174,20 +192,20 @@ def test_a_deadline_ends_a_unary_call_at_the_kernel_too(channel, stub):
     end(stub, made)
 
 
-def test_a_token_that_is_not_its_own_opens_no_session(stub):
+def test_a_token_that_is_not_its_own_opens_no_session(stub, connect):
     made = stub.CreateSession(session_pb2.CreateSessionRequest(lease_s=30))
     forged = session_pb2.CreateSessionResponse(pid=made.pid, resume=made.resume[:-1] + "!")
 
-    for attempt in (lambda: call(stub, forged, "getpid"), lambda: end(stub, forged), lambda: Stream(stub, pid=made.pid, resume="")):
+    for attempt in (lambda: call(stub, forged, "getpid"), lambda: end(stub, forged), lambda: connect(pid=made.pid, resume="")):
         with pytest.raises(grpc.RpcError) as refused:
             attempt()
         assert reason_of(refused.value) == "ESRCH" and made.resume not in refused.value.details()
     end(stub, made)
 
 
-def test_a_lease_that_runs_out_ends_the_session_and_its_children(channel, stub):
+def test_a_lease_that_runs_out_ends_the_session_and_its_children(channel, stub, connect):
     processes = process_pb2_grpc.ProcessServiceStub(channel)
-    s = Stream(stub, lease_s=0.3, name="short")
+    s = connect(lease_s=0.3, name="short")
     source = "from vllm_symphony import lip\nasync def main():\n    await lip.sleep(600)\n"
     child = s.ask(1, "spawn", calls.Spawn(source)).pid
     s.cut()
@@ -201,15 +219,15 @@ def test_a_lease_that_runs_out_ends_the_session_and_its_children(channel, stub):
 
 
 @pytest.mark.parametrize("hello", [{}, {"lease_s": -1.0}, {"lease_s": float("nan")}, {"lease_s": 1e9}, {"pid": 99}])
-def test_a_hello_that_asks_for_nothing_sensible_is_refused(stub, hello):
+def test_a_hello_that_asks_for_nothing_sensible_is_refused(connect, hello):
     with pytest.raises(grpc.RpcError) as refused:
-        Stream(stub, **hello)
+        connect(**hello)
     assert reason_of(refused.value) == ("ESRCH" if "pid" in hello else "EINVAL")
 
 
-def test_another_abi_is_told_so_at_every_door(channel, stub):
+def test_another_abi_is_told_so_at_every_door(channel, connect):
     with pytest.raises(grpc.RpcError) as at_hello:
-        next(stub.Connect(iter([session_pb2.ConnectRequest(hello=session_pb2.Hello(abi_major=2, lease_s=1))])))
+        connect(abi_major=2, lease_s=1)
     with pytest.raises(grpc.RpcError) as at_ping:
         system_pb2_grpc.SystemServiceStub(channel).Ping(system_pb2.PingRequest(), metadata=((ABI_HEADER, "2.0"),))
 
@@ -220,7 +238,8 @@ def test_another_abi_is_told_so_at_every_door(channel, stub):
 def test_a_server_that_stops_waits_for_no_idle_session(fresh_server):
     server = fresh_server("--grace", "60")
     with grpc.insecure_channel(f"unix:{server.run_dir / 'symphony.sock'}") as channel:
-        s = Stream(session_pb2_grpc.SessionServiceStub(channel), lease_s=30)
+        hello = {"abi_major": ABI_MAJOR, "abi_minor": ABI_MINOR, "lease_s": 30}
+        s = Stream(session_pb2_grpc.SessionServiceStub(channel), hello).begin()
         began = time.monotonic()
 
         assert server.stop() == 0
@@ -229,3 +248,4 @@ def test_a_server_that_stops_waits_for_no_idle_session(fresh_server):
         with pytest.raises(grpc.RpcError) as ended:
             s.hear()
         assert reason_of(ended.value) == "ENODEV"
+        s.close()
