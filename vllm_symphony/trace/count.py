@@ -36,12 +36,11 @@ class Counts:
 
     def rows(self) -> list[CallCount]:
         """Those that took most in all first; last `total` with the sum of all."""
-        counted = [
-            CallCount(op, n, errors, total / 1e9, total / n / 1e9, longest / 1e9)
-            for op, (n, errors, total, longest) in self._of.items()
-        ]
-        counted.sort(key=lambda c: (-c.total_s, c.op))
-        n = sum(c.num_calls for c in counted)
-        total_s = sum(c.total_s for c in counted)
-        errors, longest_s = sum(c.num_errors for c in counted), max((c.max_s for c in counted), default=0.0)
-        return [*counted, CallCount("total", n, errors, total_s, total_s / n if n else 0.0, longest_s)]
+        counts = list(self._of.values())
+        calls, errors, total_ns = (sum(count[i] for count in counts) for i in range(3))
+        everything = _row("total", calls, errors, total_ns, max((count[3] for count in counts), default=0))
+        return [*sorted((_row(op, *count) for op, count in self._of.items()), key=lambda row: (-row.total_s, row.op)), everything]
+
+
+def _row(op: str, num_calls: int, num_errors: int, total_ns: int, max_ns: int) -> CallCount:
+    return CallCount(op, num_calls, num_errors, total_ns / 1e9, total_ns / max(1, num_calls) / 1e9, max_ns / 1e9)

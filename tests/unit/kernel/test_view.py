@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.kernel.world import ADMIN, OTHER, World
 from vllm_symphony import errors
+from vllm_symphony.kernel.effect import StepRan
 
 
 def shown(w: World, call: int, by: int | None = None) -> list[tuple[int, str, str]]:
@@ -190,3 +191,95 @@ def test_strace_finds_a_process_that_was_reaped(w: World) -> None:
 
     assert [r.op for part in w.stream(call) for r in part.records] == ["ping"]
     assert w.result(call)
+
+
+def traced(w: World, call: int, by: int | None = None) -> list[tuple[int, str]]:
+    return [(r.pid, r.op) for part in w.stream(call, by) for r in part.records]
+
+
+def test_strace_with_children_shows_all_that_descend_from_a_process(w: World) -> None:
+    pid = w.program()
+    before = w.program(parent=pid)
+    call = w.start("strace", pid=pid, children=True, follow=True)
+    alone = w.start("strace", pid=pid, follow=True)
+    grandchild = w.program(parent=before)
+    stranger = w.program()
+
+    for each in (before, grandchild, stranger):
+        w("ping", by=each)
+
+    assert traced(w, call) == [(pid, "spawn"), (before, "spawn"), (before, "ping"), (grandchild, "ping")]
+    assert traced(w, alone) == [(pid, "spawn")]
+    for each in (pid, before, grandchild):
+        assert w.is_open(call)
+        w.exited(each)
+    assert w.result(call) and w.result(alone)
+
+
+def test_strace_finds_children_that_were_reaped(w: World) -> None:
+    pid = w.program()
+    child = w.program(parent=pid)
+    grandchild = w.program(parent=child)
+    w("ping", by=grandchild)
+    w.exited(grandchild)
+    w("wait", by=child, pid=grandchild)
+    w.exited(child)
+    w("wait", by=pid, pid=child)
+
+    call = w.start("strace", pid=pid, children=True)
+
+    assert (grandchild, "ping") in traced(w, call)
+    assert {p for p, _ in traced(w, call)} == {pid, child, grandchild}
+
+
+def test_strace_sends_each_engine_step_once_when_it_was_asked_for(w: World) -> None:
+    w.complete(StepRan(1, 0, 5, 1, 3), StepRan(2, 5, 9, 1, 3))
+    with_steps, without = w.start("strace", steps=True, follow=True), w.start("strace", follow=True)
+
+    w.complete(StepRan(4, 10, 12, 2, 9))
+    w("ping")
+
+    assert [s.step for part in w.stream(with_steps) for s in part.steps] == [1, 2, 4]
+    assert [s for part in w.stream(without) for s in part.steps] == []
+    for call in (with_steps, without):
+        w("cancel", target=call)
+
+
+def test_strace_says_how_many_calls_of_a_process_the_log_had_no_room_for() -> None:
+    w = World(log_records=6)
+    pid, other = w.program(), w.program()
+    for _ in range(5):
+        w("ping", by=pid)
+        w("ping", by=other)
+
+    call = w.start("strace", pid=pid)
+
+    assert [part.missing for part in w.stream(call)] == [2]
+    assert traced(w, call) == [(pid, "ping")] * 3
+    everything = w.start("strace", by=w.kernel.connect(ADMIN, "client", 0))
+    (part,) = w.stream(everything, w.kernel.num_pids)
+    assert part.missing == 7 and len(part.records) == 6  # 2 spawns, 10 pings, 1 strace
+
+
+def test_strace_says_nothing_of_a_gap_that_is_not_this_process_s() -> None:
+    w = World(log_records=6)
+    for _ in range(20):
+        w("ping")
+    pid = w.program()
+    w("ping", by=pid)
+
+    assert [part.missing for part in w.stream(w.start("strace", pid=pid))] == [0]
+
+
+def test_a_strace_that_goes_on_at_a_number_says_what_is_lost_before_it() -> None:
+    w = World(log_records=4)
+    for _ in range(10):
+        w("ping")
+
+    goes_on = w.start("strace", from_seq=3)
+    in_time = w.start("strace", from_seq=10)
+
+    assert [(part.missing, [r.seq for r in part.records]) for part in w.stream(goes_on)] == [(4, [7, 8, 9, 10])]
+    assert [(part.missing, [r.seq for r in part.records]) for part in w.stream(in_time)] == [(0, [10, 11])]
+    with pytest.raises(errors.InvalidArgument):
+        w("strace", from_seq=0)

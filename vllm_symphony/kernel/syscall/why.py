@@ -71,7 +71,7 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return cause, "; ".join(filter(None, (f"{len(states)} of {len(pending.results)} forwards are not done", detail)))
         case TextWork():
             ahead = list(m.texts).index(pending.id)
-            return "tokenizer", f"{ahead} text calls are before it" if ahead else "it is next"
+            return "tokenizer", f"text calls before it: {ahead}" if ahead else "it is next, or worked on"
         case ChildWait():
             return "child", _children(pending)
         case Viewer():
