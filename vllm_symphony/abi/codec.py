@@ -28,6 +28,7 @@ from vllm_symphony.errors import DataCorrupt, InvalidArgument, NoSuchCall, Symph
 MAX_ITEMS = 1 << 16  # of one array or map inside a call; bulk is packed bytes and does not count
 MAX_ERROR_CHARS = 4096
 MAX_ID = 2**53 - 1  # what every language's integers hold
+MAX_RESUME = 128  # characters
 _EMPTY_MAP = Raw(b"\x80")
 _NOTHING = Raw()  # false, as a field that was not sent
 _SHAPE_DEPTH = 6  # how deep unknown names are looked for in recursive types (Predicate)
@@ -53,7 +54,7 @@ class Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     ack: Id = 0
     cred: Credentials | None = None
     session: Id = 0
-    resume: Annotated[str, Meta(max_length=128)] = ""
+    resume: Annotated[str, Meta(max_length=MAX_RESUME)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Answer(msgspec.Struct, gc=False):
     program: Program | None = None
 
 
+_TEXT_LIMITS = {"request_id": MAX_REQUEST_ID, "resume": MAX_RESUME}
 _OUTCOMES = {cls.__name__: cls for spec in CALLS.values() for cls in (spec.result, spec.part) if cls is not None}
 _encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(Call).decode
@@ -167,18 +169,29 @@ def _short(text: str) -> str:
 
 
 def call_frame(call_id: int, op: str, args: object, tid: int = 0, cred: Credentials | None = None, **beside: object) -> bytes:
-    """A call, ready to send; `beside`: further fields of `Call`, left out where they are empty. Raises InvalidArgument when it is
-    too large or holds what msgpack cannot carry."""
+    """A call, ready to send; `beside`: further fields of `Call`, left out where they are empty.
+
+    Raises InvalidArgument when it is too large, holds what msgpack cannot carry, or what `read_call` would refuse: callers of an
+    edge share one connection, which must not end for what one of them asked.
+    """
     message: dict[str, object] = {"id": call_id, "op": op, "tid": tid, "a": args}
     if cred is not None:
         message["cred"] = cred
     for name, value in beside.items():
         if value:
             message[name] = value
+            if len(value) > _TEXT_LIMITS[name] if isinstance(value, str) else not 0 <= value <= MAX_ID:  # type: ignore[operator]
+                raise InvalidArgument(f"{op}: {name} is out of its range: {_limit_of(name)}")
+    if not (0 <= call_id <= MAX_ID and 0 <= tid <= MAX_ID):
+        raise InvalidArgument(f"{op}: id and tid must be in 0..{MAX_ID}, not {call_id} and {tid}")
     try:
         return frame(_encode(message))
     except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeError) as e:
         raise InvalidArgument(f"{op}: {_reason(e)}") from None
+
+
+def _limit_of(name: str) -> str:
+    return f"at most {_TEXT_LIMITS[name]} characters" if name in _TEXT_LIMITS else f"0..{MAX_ID}"
 
 
 def read_answer(body: bytes) -> Answer:

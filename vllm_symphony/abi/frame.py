@@ -53,6 +53,11 @@ class FrameReader:
     def is_empty(self) -> bool:
         return not self._buffer and not self._pieces
 
+    @property
+    def held_bytes(self) -> int:
+        """Of frames that are not complete yet."""
+        return len(self._buffer) + self._pieces_bytes
+
     def _cut(self) -> Iterator[bytes]:
         buffer, at = self._buffer, 0
         while True:

@@ -28,6 +28,7 @@ RECEIVE_BYTES = 1 << 16
 CALLS_PER_TURN = 32
 HIGH_WATER_BYTES = 1 << 20
 CUT_OFF_BYTES = 16 << 20
+MAX_STRANGE_BYTES = RECEIVE_BYTES  # of an unfinished frame, from a peer that has not said hello
 _CHUNKS_PER_SEND = 64
 _BULK_BYTES_PER_SEND = 4 * CHUNK_BYTES
 
@@ -52,8 +53,8 @@ class Connection:
     """Owns its socket. `pid` is set once the peer is known to the kernel."""
 
     __slots__ = (
-        "_backlog", "_bulk", "_deaf", "_dirty", "_fd", "_interest", "_out", "_owner", "_poll", "_reader", "_scheduled", "_sock",
-        "closed", "out_bytes", "overrun", "pid", "role", "takes_chunks",
+        "_backlog", "_bulk", "_deaf", "_dirty", "_fd", "_finishing", "_interest", "_out", "_owner", "_poll", "_reader",
+        "_scheduled", "_sock", "closed", "cut_off_bytes", "out_bytes", "overrun", "pid", "role", "takes_chunks",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:
@@ -62,6 +63,7 @@ class Connection:
         self.role = role
         self.closed = False
         self.out_bytes = 0
+        self.cut_off_bytes = CUT_OFF_BYTES
         self.overrun = False
         self.takes_chunks = False
         self._sock = sock
@@ -73,6 +75,7 @@ class Connection:
         self._out: deque[bytes | memoryview] = deque()
         self._bulk: dict[int, deque[Iterator[bytes]]] = {}  # by call id; the frames of one call stay in order
         self._deaf = False
+        self._finishing = False
         self._dirty = False
         self._scheduled = False
         self._interest = READABLE
@@ -81,9 +84,9 @@ class Connection:
     def queue(self, data: bytes, call_id: int = 0) -> None:
         """Send the frame `data` at the end of the turn, or in chunks under `call_id` while others pass. Past the cut-off it is
         dropped, and the connection with it."""
-        if self.closed or self._deaf:
+        if self.closed or self._deaf or self._finishing:
             return
-        if self.out_bytes > CUT_OFF_BYTES:
+        if self.out_bytes > self.cut_off_bytes:
             self.overrun = True
         elif call_id in self._bulk:
             self._bulk[call_id].append(iter((data,)))
@@ -117,6 +120,9 @@ class Connection:
             self._stop_sending()
             return
         self._sent(sent)
+        if self._finishing and not out and not self._bulk:
+            self._owner.lost(self, None)
+            return
         self._set_interest()
         if self._backlog:
             self._schedule()
@@ -141,6 +147,12 @@ class Connection:
         self._bulk.clear()
         self._backlog.clear()
         self.out_bytes = 0
+
+    def finish(self, last: bytes) -> None:
+        """Send what waits and one more frame, take nothing more; the owner loses it when the peer has taken all, or closed."""
+        self.queue(last)
+        self._finishing = True
+        self._backlog.clear()
 
     def close_saying(self, last: bytes) -> None:
         """Try to send one more frame, then close."""
@@ -199,12 +211,16 @@ class Connection:
         if not data:
             self._owner.lost(self, None)
             return
+        if self._finishing:
+            return
         try:
             frames: Sequence[bytes] = self._reader.feed(data)
         except InvalidArgument as e:
             self._owner.lost(self, e)
             return
-        if len(frames) == 1:
+        if self.pid is None and self._reader.held_bytes > MAX_STRANGE_BYTES:
+            self._owner.lost(self, InvalidArgument(f"the first frame is larger than {MAX_STRANGE_BYTES} bytes"))
+        elif len(frames) == 1:
             self._owner.take_call(self, frames[0])
         elif frames:
             self._backlog.extend(frames)

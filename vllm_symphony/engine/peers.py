@@ -5,6 +5,7 @@
                                                      <-- replies, parts, signals -- effects
 
 A peer whose frames cannot be trusted any more is told why (error with id 0) and closed; wrong arguments are an answer like others.
+A stranger has `PATIENCE_NS` to say hello, and the connection of a session that has ended as long to take its last answers.
 Whoever gets here is the server's own user (engine/listener.py): a client acts for it, or for whom its hello names, an edge for whom
 each call names. A client with a lease is a session (engine/session.py): its connections come and go.
 """
@@ -25,16 +26,26 @@ from vllm_symphony.abi.codec import Call, error_frame, part_frame, read_args, re
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, Credentials, Pid
 from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.listener import Listener
-from vllm_symphony.engine.poll import Poll
+from vllm_symphony.engine.poll import Alarm, Poll
 from vllm_symphony.engine.programs import Programs
 from vllm_symphony.engine.session import Session
-from vllm_symphony.errors import BrokenPipe, InvalidArgument, NoSuchProcess, NotOwner, NotSupported, SymphonyError, WouldBlock
+from vllm_symphony.errors import (
+    BrokenPipe,
+    InvalidArgument,
+    NoSuchProcess,
+    NotOwner,
+    NotSupported,
+    SymphonyError,
+    TimedOut,
+    WouldBlock,
+)  # fmt: skip
 from vllm_symphony.kernel.effect import Hangup, Part, Reply, ReplyError
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.kernel import Kernel
 
-BULK_FRAME_BYTES = 1 << 16  # a refused frame above this ends the connection: refusing it again and again would cost too much
+BULK_FRAME_BYTES = 1 << 16  # a refused frame above this ends the connection, but an edge's: refusing it often would cost too much
+PATIENCE_NS = 10_000_000_000
 CLIENT, EDGE, PROGRAM, SESSION = "client", "edge", "program", "session"
 _ACCEPT_RETRY_NS = 100_000_000
 _PRINTS_FIRST = frozenset(("emit", "exit"))  # calls that must come after what the program printed before them
@@ -55,7 +66,8 @@ class Peers:
         self._listener: Listener | None = None
         self._connections: dict[Pid, Connection] = {}  # sessions are not among them
         self._sessions: dict[Pid, Session] = {}
-        self._strangers: dict[Connection, None] = {}  # that have not said hello
+        self._strangers: dict[Connection, int] = {}  # that have not said hello, or are leaving: until when, the oldest first
+        self._patience: Alarm | None = None  # set while there are strangers
         self._unfinished: deque[Connection] = deque()
         self._dirty: list[Connection] = []
 
@@ -137,10 +149,9 @@ class Peers:
         session = self._sessions.pop(effect.pid, None)
         if session is not None and session.connection is not None:
             connection, session.connection = session.connection, None
-            connection.flush()
-            connection.close_saying(
-                error_frame(0, NoSuchProcess(f"session {effect.pid} has ended: {effect.reason}", pid=effect.pid))
-            )
+            connection.pid = None
+            self._expect(connection)
+            connection.finish(error_frame(0, NoSuchProcess(f"session {effect.pid} has ended: {effect.reason}", pid=effect.pid)))
 
     def _answer(self, pid: Pid, call_id: int, make: Callable[[int], bytes], *, is_part: bool = False) -> None:
         """Encode, and send to whoever made the call; what cannot be encoded (larger than a frame, for one) is an error's answer."""
@@ -199,7 +210,7 @@ class Peers:
         except SymphonyError as e:
             kernel.reject(pid, call.id, call.tid, call.op, e, now_ns)
             self._carry_out()
-            if len(body) > BULK_FRAME_BYTES:
+            if len(body) > BULK_FRAME_BYTES and connection.role != EDGE:
                 connection.flush()
                 self.lost(connection, None)
             return
@@ -221,7 +232,7 @@ class Peers:
             connection.close_saying(error_frame(0, error))
         else:
             connection.close()
-        self._strangers.pop(connection, None)
+        self._let_go(connection)
         pid = connection.pid
         if pid is None:
             return
@@ -251,6 +262,27 @@ class Peers:
         if call.session:
             self._session_of(call.session, call.resume)
 
+    # ---- strangers
+
+    def _expect(self, connection: Connection) -> None:
+        """It has `PATIENCE_NS` from now."""
+        until_ns = self._strangers[connection] = time.monotonic_ns() + PATIENCE_NS
+        if self._patience is None:
+            self._patience = self._poll.alarm(until_ns, self._lose_patience)
+
+    def _let_go(self, connection: Connection) -> None:
+        self._strangers.pop(connection, None)
+        if not self._strangers and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        now_ns, self._patience = time.monotonic_ns(), None
+        for connection in [c for c, until_ns in self._strangers.items() if until_ns <= now_ns]:
+            self.lost(connection, TimedOut(f"no hello came within {PATIENCE_NS / 1e9:g} s"))
+        if self._strangers and self._patience is None:
+            self._patience = self._poll.alarm(next(iter(self._strangers.values())), self._lose_patience)
+
     # ---- hello
 
     def _hello(self, connection: Connection, call: Call) -> None:
@@ -273,7 +305,7 @@ class Peers:
         connection.pid = pid
         connection.role = hello.role if session is None else SESSION
         connection.takes_chunks = "chunks" in hello.features and session is None  # a session's answers come in order
-        del self._strangers[connection]
+        self._let_go(connection)
         answer = HelloResult(ABI_MAJOR, ABI_MINOR, pid, FEATURES)
         if session is None:
             self._connections[pid] = connection
@@ -321,7 +353,7 @@ class Peers:
             self._poll.alarm(time.monotonic_ns() + _ACCEPT_RETRY_NS, self._accept_again)
             return
         if sock is not None:
-            self._strangers[Connection(sock, self._poll, self)] = None
+            self._expect(Connection(sock, self._poll, self))
 
     def _accept_again(self) -> None:
         if self._listener is not None and self._listener.socket.fileno() >= 0:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
+MAX_WAIT_S = 3600.0  # epoll counts milliseconds in 32 bits; who waits longer looks again
 OnReady = Callable[[int], None]  # gets the epoll mask; hang-up and error may come with any interest
 
 
@@ -43,6 +44,7 @@ class Poll:
         self._epoll = select.epoll()
         self._on_ready: dict[int, OnReady] = {}
         self._alarms: list[Alarm] = []
+        self._crowd = 64
 
     def watch(self, fd: int, on_ready: OnReady, interest: int = READABLE) -> None:
         self._epoll.register(fd, interest)
@@ -60,6 +62,10 @@ class Poll:
         """Call `action` in the first turn at or after `t_ns` (monotonic)."""
         alarm = Alarm(t_ns, action)
         heapq.heappush(self._alarms, alarm)
+        if len(self._alarms) > self._crowd:  # cancelled ones stay until they surface: not too many
+            self._alarms[:] = [a for a in self._alarms if a.action is not None]
+            heapq.heapify(self._alarms)
+            self._crowd = 64 + 2 * len(self._alarms)
         return alarm
 
     def turn(self, until_ns: int | None) -> None:
@@ -69,7 +75,7 @@ class Poll:
             heapq.heappop(alarms)
         if alarms and (until_ns is None or alarms[0].t_ns < until_ns):
             until_ns = alarms[0].t_ns
-        timeout_s = None if until_ns is None else max(0, until_ns - time.monotonic_ns()) / 1e9
+        timeout_s = None if until_ns is None else min(max(0, until_ns - time.monotonic_ns()) / 1e9, MAX_WAIT_S)
         for fd, mask in self._epoll.poll(timeout_s):
             on_ready = self._on_ready.get(fd)
             if on_ready is not None:

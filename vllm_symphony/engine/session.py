@@ -95,8 +95,10 @@ class Session:
             )
 
     def connect(self, connection: Connection, received: int) -> None:
-        """Go on with this connection, whose hello was answered, from the answer after `received`."""
+        """Go on with this connection, whose hello was answered, from the answer after `received`. What it has not taken yet is the
+        outbox's, so the session's bound holds and not the connection's own."""
         self.acknowledged(received)
         self.connection = connection
+        connection.cut_off_bytes = 2 * CUT_OFF_BYTES
         for _, frame in self._outbox:
             connection.queue(frame)

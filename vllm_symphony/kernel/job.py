@@ -15,6 +15,7 @@ from vllm_symphony.errors import DataCorrupt, Interrupted, SymphonyError, TimedO
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import CancelJob, JobFailed, StepSpan
 from vllm_symphony.kernel.fs.inode import Inode
+from vllm_symphony.kernel.timer import after
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
@@ -66,7 +67,7 @@ class Job(Pending):
             def expire(at_ns: int) -> None:
                 self.interrupt(m, TimedOut(f"not done in {timeout_s:g} s", timeout_s=timeout_s), at_ns)
 
-            self.timer = m.timers.at(now_ns + int(timeout_s * 1e9), expire)
+            self.timer = m.timers.at(after(now_ns, timeout_s), expire)
 
     def retire(self, m: Machine, span: StepSpan) -> None:
         """The device is done with it: free the file for the next writer and charge the process."""

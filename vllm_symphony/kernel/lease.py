@@ -3,7 +3,8 @@
     connected --lost--> lease runs --resumed--> connected
                             \\--expired--> finalise: the session and its children end with reason `lease`
 
-A session that is called from outside of its connection (an edge's unary calls) renews the lease with each call.
+A session that is called from outside of its connection (an edge's unary calls) renews the lease with each call, and it does not run
+out while such a call is in flight.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def renew(m: Machine, process: Process, now_ns: int) -> None:
 
 
 def _expire(m: Machine, process: Process, now_ns: int) -> None:
+    if any(call.door is not process for call in process.calls.values()):
+        renew(m, process, now_ns)
+        return
     end(m, process, f"nobody connected for {process.lease_s:g} s", now_ns)
 
 

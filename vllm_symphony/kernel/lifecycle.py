@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from vllm_symphony.abi.calls import WaitResult
 from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessState, Signal
-from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, SymphonyError, WouldBlock
+from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, NoSuchProcess, SymphonyError, WouldBlock
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Hangup, Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
@@ -121,7 +121,10 @@ def status_of(process: Process, code: int, error: SymphonyError | str | None) ->
 def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> None:
     """End it: free all that it held, tell its viewers and its parent."""
     for call in list(process.calls.values()):
-        m.abandon(call, now_ns)
+        if call.door is not process:  # who called from outside must hear of it
+            m.refuse(call, NoSuchProcess(f"process {process.pid} has ended", pid=process.pid), now_ns)
+        else:
+            m.abandon(call, now_ns)
     for fd in list(process.fds.files):
         m.files.release(process.fds.remove(fd))
     m.timers.cancel(process.term_timer)

@@ -111,6 +111,12 @@ class Machine:
             call.pending.drop(self)
         self._end(call, "EINTR", now_ns)
 
+    def refuse(self, call: Call, error: SymphonyError, now_ns: int) -> None:
+        """End a call whose process is gone, and tell its door why."""
+        if not call.ended and call.pending is not None:
+            call.pending.drop(self)
+        self.fail(call, error, now_ns)
+
     def _end(self, call: Call, result: str, now_ns: int) -> None:
         process, door = call.process, call.door
         call.ended = True

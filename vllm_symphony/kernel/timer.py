@@ -11,6 +11,12 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 Fire = Callable[[int], None]
+FOREVER_S = 1e9  # what is asked for beyond it is the same
+
+
+def after(now_ns: int, seconds: float) -> int:
+    """When it will be so many seconds later; any float above 0 may be asked for."""
+    return now_ns + int(min(seconds, FOREVER_S) * 1e9)
 
 
 class Timer:

@@ -13,6 +13,7 @@ from vllm_symphony.abi.types import Grammar, Predicate, Sampler, unpack_tokens
 from vllm_symphony.errors import ContextTooLong, InvalidArgument, StaleFile
 from vllm_symphony.kernel.fs.inode import Inode
 
+MAX_TOKENS = 1 << 20  # of one list
 MAX_DRAWS = 1024
 MAX_DRAW = 1 << 53
 MAX_GRAMMAR_BYTES = 1 << 16
@@ -22,10 +23,20 @@ GRAMMARS = ("json", "regex", "ebnf", "choice")
 THRESHOLDS = ("entropy", "top1", "margin", "mass")
 
 
-def tokens(packed: bytes, vocab_size: int, what: str = "tokens") -> list[int]:
-    """Token ids from their wire form. Raises InvalidArgument with the first bad one."""
+def tokens(packed: bytes, vocab_size: int, what: str = "tokens", context: int | None = None) -> list[int]:
+    """Token ids from their wire form; too many are refused before they cost anything.
+
+    Raises:
+        InvalidArgument: with the first bad one, or there are more than `MAX_TOKENS`.
+        ContextTooLong: more than `context`, where they are for a file.
+    """
     if len(packed) & 3:
         raise InvalidArgument(f"{what} has {len(packed)} bytes, no multiple of 4")
+    num_tokens = len(packed) >> 2
+    if context is not None and num_tokens > context:
+        raise ContextTooLong(f"{num_tokens} tokens pass the model's limit of {context}", limit=context)
+    if context is None and num_tokens > MAX_TOKENS:
+        raise InvalidArgument(f"{what} has {num_tokens} tokens, the most is {MAX_TOKENS}", limit=MAX_TOKENS)
     ids = unpack_tokens(packed)
     if ids and max(ids) >= vocab_size:
         index, token = next((i, t) for i, t in enumerate(ids) if t >= vocab_size)

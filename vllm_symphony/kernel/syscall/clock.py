@@ -12,6 +12,7 @@ from vllm_symphony.abi.calls import BytesResult, Done, NoArgs, Random, Sleep, Ti
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.timer import after
 
 
 def sleep(m: Machine, call: Call, a: Sleep) -> Done | None:
@@ -21,7 +22,7 @@ def sleep(m: Machine, call: Call, a: Sleep) -> Done | None:
     if a.seconds == 0:
         return Done()
     pending = Pending(call)
-    pending.timer = m.timers.at(call.start_ns + int(a.seconds * 1e9), lambda now_ns: m.finish(call, Done(), now_ns))
+    pending.timer = m.timers.at(after(call.start_ns, a.seconds), lambda now_ns: m.finish(call, Done(), now_ns))
     call.pending = pending
     return None
 

@@ -28,7 +28,7 @@ from vllm_symphony.abi.calls import (
     Truncate,
 )  # fmt: skip
 from vllm_symphony.abi.types import Credentials, OpenFlags, pack_tokens
-from vllm_symphony.errors import AccessDenied, ContextTooLong, FileExists, InvalidArgument, NotOwner
+from vllm_symphony.errors import AccessDenied, FileExists, InvalidArgument, NotOwner
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import MAY_READ, MAY_WRITE, Inode
@@ -49,9 +49,7 @@ def open_(m: Machine, call: Call, a: Open) -> FdResult:
         raise InvalidArgument(f"unknown flags: {flags & ~ALL_FLAGS}", flags=flags)
     if not 0 <= a.mode <= 0o777:
         raise InvalidArgument(f"mode must be in 0..0o777, not {a.mode:#o}", mode=a.mode)
-    tokens = argument.tokens(a.tokens, m.model.vocab_size) if a.tokens is not None else []
-    if len(tokens) > m.model.max_positions:
-        raise ContextTooLong(f"{len(tokens)} tokens pass the model's limit of {m.model.max_positions}", limit=m.model.max_positions)
+    tokens = argument.tokens(a.tokens, m.model.vocab_size, context=m.model.max_positions) if a.tokens is not None else []
     call.process.fds.demand_room()
     if a.path is None:
         return _open_anonymous(m, call, a, tokens)
@@ -159,7 +157,7 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
     """More tokens, computed when somebody asks for what follows them."""
     inode = call.process.fds.get_writable(a.fd, call.cred).inode
     argument.demand_at(a.at, inode)
-    tokens = argument.tokens(a.tokens, m.model.vocab_size)
+    tokens = argument.tokens(a.tokens, m.model.vocab_size, context=m.model.max_positions)
     start = argument.start_position(a.start, inode, len(tokens), m.model.max_positions)
     inode.demand_quiet()
     m.files.extend(inode, tokens, start, call.start_ns)

@@ -135,7 +135,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
     file = call.process.fds.get(a.fd, call.cred)
     inode = file.inode
     model = m.model
-    tokens = argument.tokens(a.tokens, model.vocab_size)
+    tokens = argument.tokens(a.tokens, model.vocab_size, context=model.max_positions)
     num_tokens = len(tokens)
     if num_tokens and not file.writable:
         call.process.fds.get_writable(a.fd, call.cred)

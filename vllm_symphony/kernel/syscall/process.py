@@ -36,8 +36,11 @@ from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.syscall import argument
+from vllm_symphony.kernel.timer import after
 
 EXIT_REASONS = ("exit", "exception", "signal", "cancelled", "orphan", "device", "program")
+MAX_ARGS = 1 << 20  # characters of JSON text
+MAX_ABI = 64  # characters
 SCOPE = "run"  # what a principal needs to start programs
 
 
@@ -89,6 +92,8 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
         raise InvalidArgument(
             f"entry must be a function's name of up to {lifecycle.MAX_NAME} characters, and so must name be short"
         )
+    if len(a.args) > MAX_ARGS:
+        raise InvalidArgument(f"args has {len(a.args)} characters, the most is {MAX_ARGS}: put more into a file", limit=MAX_ARGS)
     try:
         keywords = json.loads(a.args)
     except (ValueError, RecursionError) as error:
@@ -106,7 +111,7 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
 def _demand_abi(abi: str) -> None:
     """Raises NotSupported for another major version than ours, InvalidArgument for what is no version."""
     major, dot, minor = abi.partition(".")
-    if not (major.isdecimal() and dot and minor.isdecimal()):
+    if len(abi) > MAX_ABI or not (major.isdecimal() and dot and minor.isdecimal()):
         raise InvalidArgument(f"abi must be like {ABI_MAJOR}.{ABI_MINOR}, not {abi[:64]!r}")
     if int(major) != ABI_MAJOR:
         raise NotSupported(f"the program was written for ABI {abi}, the server speaks {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
@@ -121,8 +126,7 @@ def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
         call.pending = pending
         if a.timeout_s is not None:
             error = TimedOut(f"no child ended in {a.timeout_s:g} s", timeout_s=a.timeout_s)
-            at_ns = call.start_ns + int(a.timeout_s * 1e9)
-            pending.timer = m.timers.at(at_ns, lambda now_ns: pending.interrupt(m, error, now_ns))
+            pending.timer = m.timers.at(after(call.start_ns, a.timeout_s), lambda now_ns: pending.interrupt(m, error, now_ns))
     return result
 
 
