@@ -16,12 +16,13 @@ demo: setup ## Serve the embedded model, run a program on it, show what it cost
 test: check ## Check, then all tests at reduced counts
 	@$(BIN)/pytest -n 2 --dist loadgroup
 
-check: setup ## Format, lint, types, layers, protos: no test is run
+check: setup ## Format, lint, types, layers, what is generated: no test is run
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/protos --check
+	@$(BIN)/python scripts/sync_client --check
 
 bench: setup ## Benchmarks; NAME=decode for one, ARGS=--quick for a short run
 	@$(BIN)/python -m benchmarks $(NAME) $(ARGS)

@@ -15,9 +15,13 @@ from vllm_symphony.client.address import default_run_dir, default_socket
 from vllm_symphony.client.call import ServerUnreachable
 from vllm_symphony.client.channel import Tls
 from vllm_symphony.client.client import Client, FileText, ServerInfo, connect
+from vllm_symphony.client.display import FileList, Process, ProcessList
+from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
+from vllm_symphony.client.session import Session
+from vllm_symphony.client.sync import SyncClient, SyncRun, connect_sync
 
 __all__ = [
-    "Client", "FileText", "Program", "Run", "RunResult", "ServerInfo", "ServerUnreachable", "Tls", "connect",
-    "default_run_dir", "default_socket",
+    "Client", "FileList", "FileText", "Process", "ProcessList", "Program", "Retry", "Run", "RunResult", "ServerInfo",
+    "ServerUnreachable", "Session", "SyncClient", "SyncRun", "Tls", "connect", "connect_sync", "default_run_dir", "default_socket",
 ]  # fmt: skip

@@ -1,17 +1,19 @@
-"""One RPC, with typed errors (client/call.py).
+"""One RPC, with typed errors and retries (client/call.py).
 
 A failed RPC carries the server's errno in its trailer and becomes that error again; one without it never reached a server of ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
 
-from vllm_symphony.errors import Interrupted, SymphonyError, TimedOut
+from vllm_symphony.client.retry import Retry
+from vllm_symphony.errors import Interrupted, SymphonyError, TimedOut, WouldBlock
 
 T = TypeVar("T")
 
@@ -24,19 +26,60 @@ class ServerUnreachable(ConnectionError):
         self.target = target
 
 
-async def once(target: str, call: Awaitable[T]) -> T:
-    """The response of a unary RPC.
+class Caller:
+    """Makes unary RPCs of one server, again where `retry` allows it."""
 
-    Raises: the server's error; ServerUnreachable when there is none to ask.
-    """
-    with _typed_errors(target):
-        return await call
+    def __init__(self, target: str, retry: Retry) -> None:
+        self.target = target
+        self.retry = retry
+        self._was_reached = False
+
+    async def ask(
+        self, method: Callable[..., Awaitable[T]], request: Any, timeout_s: float | None = None, *, patient: bool = False
+    ) -> T:
+        """The response. All tries together take `timeout_s` at most; the server ends what it does for the call then. `patient`: for
+        a call that waits long, whose connection may well break: time counts, not tries.
+
+        Raises: the server's error; TimedOut; ServerUnreachable when there is none to ask.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        waits, num_tries, give_up_at = self.retry.waits(), 0, 0.0
+        while True:
+            began = loop.time()
+            try:
+                with typed_errors(self.target):
+                    response = await method(request, timeout=None if deadline is None else max(0.0, deadline - began))
+            except (SymphonyError, ServerUnreachable) as e:
+                now, num_tries = loop.time(), num_tries + 1
+                if not give_up_at or now - began > self.retry.most_s:  # the first failure, or the first since it was connected
+                    give_up_at, waits = now + self.retry.patience_s, self.retry.waits()
+                wait_s = max(next(waits), getattr(e, "retry_after_s", None) or 0.0)
+                is_over = now + wait_s >= give_up_at if patient else num_tries >= self.retry.tries
+                if is_over or (deadline is not None and now + wait_s >= deadline) or not self._may_help(e):
+                    raise
+                await asyncio.sleep(wait_s)
+            else:
+                self._was_reached = True
+                return response
+
+    def _may_help(self, error: Exception) -> bool:
+        """Trying again may help. A typed error is a server's word: it is there."""
+        if isinstance(error, SymphonyError):
+            self._was_reached = True
+            return error.retryable
+        return self._was_reached
+
+
+def is_lost(error: Exception) -> bool:
+    """It tells of a connection that broke, not of what was asked."""
+    return isinstance(error, ServerUnreachable | Interrupted | WouldBlock) or type(error) is SymphonyError
 
 
 async def each(target: str, call: AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    """The responses of a streaming RPC; raises as `once`. Closing it cancels the RPC."""
+    """The responses of a streaming RPC; raises as `Caller.ask`. Closing it cancels the RPC."""
     try:
-        with _typed_errors(target):
+        with typed_errors(target):
             async for response in call:
                 yield response
     finally:
@@ -44,7 +87,8 @@ async def each(target: str, call: AsyncIterable[T]) -> AsyncGenerator[T, None]:
 
 
 @contextmanager
-def _typed_errors(target: str) -> Iterator[None]:
+def typed_errors(target: str) -> Iterator[None]:
+    """What gRPC raises inside becomes the error that it stands for."""
     try:
         yield
     except grpc.aio.AioRpcError as e:

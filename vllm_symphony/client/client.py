@@ -1,26 +1,34 @@
 """The client (client/client.py): each method is one RPC of symphony.v1, with plain values in and out.
 
 What the calls mean and which errors they raise stands in protos/symphony/v1; the errors are the classes of vllm_symphony/errors.py.
-Every method may raise ServerUnreachable.
+Every method may raise ServerUnreachable. What changes something carries a `request_id`, so that it can be tried again (retry.py).
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
+from weakref import WeakSet
 
 from vllm_symphony.abi.calls import StracePart, WhyResult
-from vllm_symphony.abi.types import FileStat, ModelInfo, ProcessEvent, ProcessStat, Signal
+from vllm_symphony.abi.types import FileStat, ModelInfo, ProcessEvent, Signal
 from vllm_symphony.client.address import target_of
-from vllm_symphony.client.call import each, once
+from vllm_symphony.client.call import Caller, each
 from vllm_symphony.client.channel import Access, Tls, tls_for
+from vllm_symphony.client.display import FileList, Process, ProcessList
+from vllm_symphony.client.follow import follow as events
+from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
+from vllm_symphony.client.session import Session, source_of
 from vllm_symphony.client.token import token_for
-from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.errors import InvalidArgument, TimedOut
 from vllm_symphony.proto.message import from_message, number_of
 from vllm_symphony.proto.v1 import (
     file_pb2,
@@ -32,6 +40,9 @@ from vllm_symphony.proto.v1 import (
     system_pb2,
     system_pb2_grpc,
 )
+
+T = TypeVar("T")
+WAIT_SLACK_S = 5.0  # of a wait's deadline, above the time-out that the server counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,13 @@ class ServerInfo:
     detail: Mapping[str, Any]
 
 
-def connect(target: str | os.PathLike[str] | None = None, *, token: str | None = None, tls: Tls | None = None) -> Client:
+def connect(
+    target: str | os.PathLike[str] | None = None, *, token: str | None = None, tls: Tls | None = None, retry: Retry | None = None
+) -> Client:
     """A client of the server at `target`: a unix socket's path, HOST:PORT or grpcs://HOST:PORT. Use it in `async with`.
 
-    What is not given is found as address.py, token.py and channel.py tell.
+    What is not given is found as address.py, token.py and channel.py tell. `retry`: when calls are made again (`Retry(tries=1)`:
+    never).
 
     Raises:
         InvalidArgument: target, token and TLS do not fit together; another machine is reached by TLS only.
@@ -66,18 +80,27 @@ def connect(target: str | os.PathLike[str] | None = None, *, token: str | None =
         NameTooLong: no socket can have this path.
     """
     where = target_of(target)
-    return Client(Access(where, token_for(where, token), tls_for(where, tls)))
+    return Client(Access(where, token_for(where, token), tls_for(where, tls)), retry or Retry())
 
 
 class Client:
-    """A connection. Made by `connect`; usable inside its `async with`, by any number of tasks."""
+    """A connection. Made by `connect`; usable inside its `async with`, by any number of tasks.
 
-    def __init__(self, access: Access) -> None:
+    `timeout_s` is a call's deadline: TimedOut when it passed, and the server stops working on the call. The keywords of `run` and
+    `spawn` are the program's; bound them by `asyncio.timeout`.
+    """
+
+    def __init__(self, access: Access, retry: Retry) -> None:
         self.target = str(access.target)
         self._access = access
+        self._retry = retry
+        self._caller = Caller(self.target, retry)
+        self._ask = self._caller.ask
+        self._runs: WeakSet[Run] = WeakSet()
+        self._channel: Any = None
 
     async def __aenter__(self) -> Client:
-        self._channel = self._access.open()
+        self._channel = self._access.open(keepalive=True)
         self._process: process_pb2_grpc.ProcessServiceAsyncStub = process_pb2_grpc.ProcessServiceStub(self._channel)
         self._file: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self._channel)
         self._model: model_pb2_grpc.ModelServiceAsyncStub = model_pb2_grpc.ModelServiceStub(self._channel)
@@ -85,49 +108,84 @@ class Client:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        await self._channel.close()
+        try:
+            for run in list(self._runs):
+                await run.aclose()
+        finally:
+            if self._channel is not None:
+                await self._channel.close()
+
+    # ---- remote programs
+
+    def session(self, *, lease_s: float = 60.0, name: str = "", program: str | os.PathLike[str] | Program | None = None) -> Session:
+        """A remote program: inside of its `async with`, `lip` speaks to the server. It outlives a lost connection by `lease_s`.
+
+        `program`: this program's file or text (`__file__`), for children that run a function of it.
+        """
+        return Session(self._access, self._retry, lease_s, name, program)
+
+    async def run_here(self, main: Callable[..., Awaitable[T] | T], /, **args: Any) -> T:
+        """Run `main` in this process as a remote program, and give what it returned. Raises what `session` and `main` raise."""
+        async with self.session(name=getattr(main, "__name__", ""), program=source_of(main)) as session:
+            made = main(**args)
+            value: T = await made if inspect.isawaitable(made) else made
+            session.value = value
+            return value
 
     # ---- processes
 
     def run(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> Run:
         """Run a program (its path, its text or a `Program`) with these arguments; nothing happens before the first read."""
-        request = process_pb2.RunRequest(program=_program(Program.of(program), args))
-        return Run(lambda: each(self.target, self._process.Run(request)))
+        program = Program.of(program)
+        run = Run(self, lambda: self.spawn(program, **args), program.name)
+        self._runs.add(run)
+        return run
 
     async def spawn(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> int:
         """Start a program that outlives this client; gives its pid."""
-        request = process_pb2.SpawnRequest(program=_program(Program.of(program), args))
-        return int((await once(self.target, self._process.Spawn(request))).pid)
+        request = process_pb2.SpawnRequest(program=_program(Program.of(program), args), request_id=uuid4().hex)
+        return (await self._ask(self._process.Spawn, request)).pid
 
-    async def attach(self, pid: int, *, from_seq: int = 1, follow: bool = True) -> AsyncGenerator[ProcessEvent, None]:
-        """The events of a process from number `from_seq` on, until it ends (`follow`) or until no more are kept."""
-        request = process_pb2.AttachRequest(pid=pid, from_seq=from_seq, follow=follow)
-        async for response in each(self.target, self._process.Attach(request)):
-            for event in response.events:
-                yield from_message(event)
+    def attach(self, pid: int, *, from_seq: int = 1, follow: bool = True) -> AsyncGenerator[ProcessEvent, None]:
+        """The events of a process from number `from_seq` on, until it ends (`follow`) or until no more are kept.
 
-    async def logs(self, pid: int) -> list[ProcessEvent]:
+        A connection that broke is made again; events that the server dropped show as one of kind `gap`.
+        """
+        return events(
+            self.target,
+            self._retry,
+            lambda seq: self._process.Attach(process_pb2.AttachRequest(pid=pid, from_seq=seq, follow=follow)),
+            from_seq,
+        )
+
+    async def logs(self, pid: int, *, timeout_s: float | None = None) -> list[ProcessEvent]:
         """The events of a process that are kept now."""
-        return [event async for event in self.attach(pid, follow=False)]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return [event async for event in self.attach(pid, follow=False)]
+        except TimeoutError:
+            raise TimedOut(f"the events of process {pid} did not come within {timeout_s:g} s", pid=pid) from None
 
     async def wait(self, pid: int, timeout_s: float | None = None) -> RunResult:
         """Until the process ended; how it did."""
-        response = await once(self.target, self._process.Wait(process_pb2.WaitRequest(pid=pid, timeout_s=timeout_s)))
-        return RunResult(from_message(response.exit), from_message(response.process))
+        request = process_pb2.WaitRequest(pid=pid, timeout_s=timeout_s)
+        deadline_s = None if timeout_s is None else timeout_s + WAIT_SLACK_S  # the server says it better
+        response = await self._ask(self._process.Wait, request, deadline_s, patient=True)
+        return RunResult(from_message(response.exit), Process.of(from_message(response.process)))
 
-    async def kill(self, pid: int, signal: str = Signal.TERM) -> None:
+    async def kill(self, pid: int, signal: str = Signal.TERM, *, timeout_s: float | None = None) -> None:
         """Send TERM or KILL."""
         number = number_of(process_pb2.Signal.DESCRIPTOR, signal)
         if not number:
             raise InvalidArgument(f"no such signal: {signal} (TERM, KILL)")
-        request = process_pb2.KillRequest(pid=pid)
+        request = process_pb2.KillRequest(pid=pid, request_id=uuid4().hex)
         request.signal = number  # type: ignore[assignment]
-        await once(self.target, self._process.Kill(request))
+        await self._ask(self._process.Kill, request, timeout_s)
 
-    async def ps(self, pid: int | None = None) -> list[ProcessStat]:
-        """Processes, by pid; those that ended not long ago too."""
-        response = await once(self.target, self._process.ListProcesses(process_pb2.ListProcessesRequest(pid=pid)))
-        return [from_message(p) for p in response.processes]
+    async def ps(self, pid: int | None = None, *, timeout_s: float | None = None) -> ProcessList:
+        """Processes, by pid; those that ended not long ago too. It prints as a tree."""
+        response = await self._ask(self._process.ListProcesses, process_pb2.ListProcessesRequest(pid=pid), timeout_s)
+        return ProcessList(Process.of(from_message(p)) for p in response.processes)
 
     async def strace(
         self, pid: int | None = None, *, follow: bool = False, children: bool = False, steps: bool = False
@@ -137,61 +195,64 @@ class Client:
         async for r in each(self.target, self._process.Strace(request)):
             yield StracePart(tuple(map(from_message, r.records)), tuple(map(from_message, r.steps)), r.missing)
 
-    async def why(self, pid: int) -> WhyResult:
+    async def why(self, pid: int, *, timeout_s: float | None = None) -> WhyResult:
         """What each thread of a process waits for."""
-        response = await once(self.target, self._process.Why(process_pb2.WhyRequest(pid=pid)))
+        response = await self._ask(self._process.Why, process_pb2.WhyRequest(pid=pid), timeout_s)
         return WhyResult(from_message(response.process), tuple(map(from_message, response.threads)))
 
     # ---- files
 
-    async def ls(self, prefix: str = "/") -> list[FileStat]:
+    async def ls(self, prefix: str = "/", *, timeout_s: float | None = None) -> FileList:
         """Named files whose path begins with `prefix`, by name."""
-        response = await once(self.target, self._file.ListFiles(file_pb2.ListFilesRequest(prefix=prefix)))
-        return [from_message(f) for f in response.files]
+        response = await self._ask(self._file.ListFiles, file_pb2.ListFilesRequest(prefix=prefix), timeout_s)
+        return FileList(from_message(f) for f in response.files)
 
-    async def stat(self, path: str) -> FileStat:
+    async def stat(self, path: str, *, timeout_s: float | None = None) -> FileStat:
         """One file."""
-        stat: FileStat = from_message((await once(self.target, self._file.Stat(file_pb2.StatRequest(path=path)))).file)
+        stat: FileStat = from_message((await self._ask(self._file.Stat, file_pb2.StatRequest(path=path), timeout_s)).file)
         return stat
 
-    async def cat(self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True) -> FileText:
+    async def cat(
+        self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True, timeout_s: float | None = None
+    ) -> FileText:
         """Tokens [offset, offset + count) of a file."""
         request = file_pb2.ReadRequest(path=path, offset=offset, count=count, text=text)
-        r = await once(self.target, self._file.Read(request))
+        r = await self._ask(self._file.Read, request, timeout_s)
         return FileText(tuple(r.tokens), tuple(r.positions), r.length, r.text if r.HasField("text") else None)
 
-    async def rm(self, path: str) -> None:
+    async def rm(self, path: str, *, timeout_s: float | None = None) -> None:
         """Take a name away."""
-        await once(self.target, self._file.Unlink(file_pb2.UnlinkRequest(path=path)))
+        await self._ask(self._file.Unlink, file_pb2.UnlinkRequest(path=path, request_id=uuid4().hex), timeout_s)
 
-    async def mv(self, old: str, new: str) -> None:
+    async def mv(self, old: str, new: str, *, timeout_s: float | None = None) -> None:
         """Give a file another name, replacing what has it."""
-        await once(self.target, self._file.Rename(file_pb2.RenameRequest(old_path=old, new_path=new)))
+        request = file_pb2.RenameRequest(old_path=old, new_path=new, request_id=uuid4().hex)
+        await self._ask(self._file.Rename, request, timeout_s)
 
     # ---- model and server
 
-    async def model(self) -> ModelInfo:
+    async def model(self, *, timeout_s: float | None = None) -> ModelInfo:
         """The model and its limits."""
-        response = await once(self.target, self._model.GetModel(model_pb2.GetModelRequest()))
-        model: ModelInfo = from_message(response.model)
+        model: ModelInfo = from_message((await self._ask(self._model.GetModel, model_pb2.GetModelRequest(), timeout_s)).model)
         return model
 
-    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool = True, timeout_s: float | None = None) -> list[int]:
         """Token ids of a text."""
-        return list((await once(self.target, self._model.Tokenize(model_pb2.TokenizeRequest(text=text, plain=not special)))).tokens)
+        request = model_pb2.TokenizeRequest(text=text, plain=not special)
+        return list((await self._ask(self._model.Tokenize, request, timeout_s)).tokens)
 
-    async def detokenize(self, tokens: list[int], *, skip_special: bool = True) -> str:
+    async def detokenize(self, tokens: list[int], *, skip_special: bool = True, timeout_s: float | None = None) -> str:
         """The text of token ids."""
         request = model_pb2.DetokenizeRequest(tokens=tokens, keep_special=not skip_special)
-        return (await once(self.target, self._model.Detokenize(request))).text
+        return (await self._ask(self._model.Detokenize, request, timeout_s)).text
 
-    async def ping(self) -> float:
+    async def ping(self, *, timeout_s: float | None = None) -> float:
         """Seconds that the edge waited for the kernel's answer."""
-        return (await once(self.target, self._system.Ping(system_pb2.PingRequest()))).kernel_s
+        return (await self._ask(self._system.Ping, system_pb2.PingRequest(), timeout_s)).kernel_s
 
-    async def info(self) -> ServerInfo:
+    async def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Versions, model, counters."""
-        r = await once(self.target, self._system.GetInfo(system_pb2.GetInfoRequest()))
+        r = await self._ask(self._system.GetInfo, system_pb2.GetInfoRequest(), timeout_s)
         return ServerInfo(r.version, f"{r.abi_major}.{r.abi_minor}", r.uptime_s, r.model, json.loads(r.detail or "{}"))
 
 

@@ -76,6 +76,8 @@ class Generation:
         self._pieces: deque[GeneratePart] = deque()
         self._news = asyncio.Event()
         self._completion: Completion | None = None
+        self._num_tokens = 0  # in pieces so far
+        self._num_chars = 0
 
     def __await__(self) -> Generator[Any, None, Completion]:
         """Wait for the end. Cancelling ends the call at the server; what it delivered stays in the file.
@@ -103,8 +105,7 @@ class Generation:
         reply = self._start(stream=True)
         while not self._pieces:
             if reply.done():
-                await self  # does not suspend: keeps the completion, or raises the error
-                raise StopAsyncIteration
+                return self._rest(await self)  # does not suspend: keeps the completion, or raises the error
             self._news.clear()
             try:
                 await self._news.wait()
@@ -112,7 +113,7 @@ class Generation:
                 reply.cancel()
                 raise
         part = self._pieces.popleft()
-        return Piece(unpack_tokens(part.tokens), part.text, unpack_floats(part.logprobs))
+        return self._piece(unpack_tokens(part.tokens), part.text, unpack_floats(part.logprobs))
 
     def cancel(self) -> None:
         """End the call at the server; awaiting it then raises CancelledError. What it delivered stays in the file (`stat` says)."""
@@ -139,6 +140,17 @@ class Generation:
             self._reply = session.transport.call("generate", args, tid=transport.tid(), on_part=on_part)
             self._reply.add_done_callback(lambda _: news.set())
         return self._reply
+
+    def _piece(self, tokens: list[int], text: str, logprobs: list[float]) -> Piece:
+        self._num_tokens += len(tokens)
+        self._num_chars += len(text)
+        return Piece(tokens, text, logprobs)
+
+    def _rest(self, done: Completion) -> Piece:
+        """What no part brought: parts are left out for a remote program that was not there to take them. Then StopAsyncIteration."""
+        if self._num_tokens >= len(done.tokens):
+            raise StopAsyncIteration
+        return self._piece(done.tokens[self._num_tokens :], done.text[self._num_chars :], done.logprobs[self._num_tokens :])
 
     def _complete(self, result: GenerateResult) -> Completion:
         self._file.note_length(result.length)

@@ -184,3 +184,30 @@ def test_a_grammar_ends_complete():
             assert (done.text, done.reason) == ("yes", "grammar")
 
     play(main)
+
+
+def test_what_no_part_brought_is_the_last_piece():
+    class Muted(ToyTransport):
+        """As a session whose client fell behind: after three parts the rest of a stream is left out."""
+
+        def call(self, op, args, *, tid, on_part=None):
+            heard = []
+
+            def three(part):
+                heard.append(part)
+                if len(heard) <= 3:
+                    on_part(part)
+
+            return super().call(op, args, tid=tid, on_part=on_part and three)
+
+    async def main():
+        async with lip.open(text="q") as f:
+            running = f.generate(20, ignore_eos=True, logprobs=True)
+            pieces = [piece async for piece in running]
+            done = await running
+            assert [len(p.tokens) for p in pieces] == [1, 1, 1, 17]
+            assert "".join(map(str, pieces)) == done.text
+            assert [t for p in pieces for t in p.tokens] == done.tokens
+            assert [x for p in pieces for x in p.logprobs] == done.logprobs
+
+    play(main, Muted())
