@@ -1,6 +1,7 @@
 """Tokens against a real server: their life, their rights, and open streams that end with them."""
 
 import asyncio
+import queue
 import signal
 import socket
 import time
@@ -10,13 +11,16 @@ import grpc
 import pytest
 
 from tests.edge.test_command_line import HELLO, SPIN, eventually
+from vllm_symphony.abi import calls
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.client import connect
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.edge.token import make
 from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import AccessDenied, NotOwner, SymphonyError, Unauthenticated
+from vllm_symphony.proto.message import call_message
 from vllm_symphony.proto.status import from_trailer
-from vllm_symphony.proto.v1 import system_pb2, system_pb2_grpc
+from vllm_symphony.proto.v1 import session_pb2, session_pb2_grpc, system_pb2, system_pb2_grpc
 
 
 def _has_ipv6() -> bool:
@@ -311,3 +315,41 @@ def test_tokens_of_the_environment_and_of_a_file_reach_the_server(server, tmp_pa
         assert " bob ipv4:127.0.0.1:" in last
     done = server.run("ps", "--token-file", str(tmp_path / "wrong"))
     assert done.returncode == 1 and "UNAUTHENTICATED: malformed or truncated token" in done.stderr
+
+
+def test_a_session_of_a_token_ends_with_it(server):
+    token = add(server, "session")
+    header = (("authorization", f"Bearer {token}"),)
+    requests: queue.SimpleQueue = queue.SimpleQueue()
+    requests.put(session_pb2.ConnectRequest(hello=session_pb2.Hello(abi_major=ABI_MAJOR, abi_minor=ABI_MINOR, lease_s=1.0)))
+
+    with grpc.insecure_channel(addresses(server)[0]) as channel:
+        rpc = session_pb2_grpc.SessionServiceStub(channel).Connect(iter(requests.get, None), metadata=header)
+        hello = next(rpc).hello
+        tokens(server).revoke("session")
+        with pytest.raises(grpc.RpcError) as ended:
+            next(rpc)
+        requests.put(None)
+
+    error = from_trailer(ended.value.trailing_metadata())
+    assert hello.pid > 0
+    assert isinstance(error, Unauthenticated) and "the token session was revoked" in error.message
+
+
+@pytest.mark.parametrize(
+    ("which", "scopes"), [("unconfined", ()), ("server", ()), ("server", ("run",)), ("server", ("admin", "run"))]
+)
+def test_a_session_is_no_way_around_scope_run(request, which, scopes):
+    server = request.getfixturevalue(which)
+    header = (("authorization", f"Bearer {add(server, f'session-{len(scopes)}', scopes=scopes)}"),)
+    with grpc.insecure_channel(addresses(server)[0]) as channel:
+        stub = session_pb2_grpc.SessionServiceStub(channel)
+        made = stub.CreateSession(session_pb2.CreateSessionRequest(lease_s=30), metadata=header)
+        spawn = session_pb2.CallRequest(pid=made.pid, resume=made.resume)
+        call_message("spawn", calls.Spawn("async def main(): ..."), spawn.call)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Call(spawn, metadata=header)
+        stub.EndSession(session_pb2.EndSessionRequest(pid=made.pid, resume=made.resume), metadata=header)
+
+    error = from_trailer(refused.value.trailing_metadata())
+    assert isinstance(error, NotOwner) and "scope run" in error.message
