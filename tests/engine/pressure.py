@@ -90,6 +90,27 @@ def case_jobs_wait_for_pages_and_give_what_they_give_alone(dev: Driver) -> None:
     dev.drop(*files)
 
 
+def case_a_job_that_waits_for_pages_says_how_many(dev: Driver) -> None:
+    first, second = (dev.create(long_prompt(dev, n, salt=7 * n)) for n in (900, 300))
+    q = dev.start_generate(first, 60, ignore_eos=True)[1]
+    job, later = dev.start_generate(second, 5, ignore_eos=True)
+
+    pool = dev.host.device.table.pool
+
+    said = after_steps(
+        dev,
+        lambda: dev.host.scheduler._num_held() > 0 and pool.get_num_free_blocks() < 10,
+        lambda: (*dev.host.job_state(job), pool.get_num_free_blocks()),
+    )
+    ended_by(q)
+    ended_by(later)
+
+    calm(dev)
+    ((cause, detail, free),) = said
+    assert (cause, detail) == ("pages", f"needs 10 pages, {free} are free")
+    dev.drop(first, second)
+
+
 def case_jobs_that_outgrow_the_cache_are_parked_and_preempted_and_lose_nothing(dev: Driver) -> None:
     texts, n = prompts(dev, count(3, 4)), 400
     expected = [alone(dev, t, n) for t in texts]
