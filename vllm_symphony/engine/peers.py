@@ -95,6 +95,11 @@ class Peers:
             for connection in dirty:
                 connection.flush()
 
+    def unread_bytes(self, pid: Pid) -> int:
+        """Answers that a connection has not taken. Of a session 0: its calls are refused, not held back."""
+        connection = self._connections.get(pid)
+        return connection.out_bytes if connection is not None else 0
+
     def num_connected(self) -> int:
         return len(self._everyone())
 

@@ -78,7 +78,7 @@ class Reactor:
         self._programs = Programs(self._poll, self, output_bytes_per_s)
         self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin",)), self._carry_out)
         self._for_device: list[DeviceEffect | TextJob] = []
-        kernel.job_state = device.job_state
+        kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,

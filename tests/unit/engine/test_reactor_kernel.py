@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.unit.engine.reactor_rig import MODEL, WAIT_S, Client, EchoDevice, Footprint
-from vllm_symphony.abi.calls import Attach, Cancel, Forward, Kill, NoArgs, Open, Ps, Sleep, Spawn, Stat, Wait
+from vllm_symphony.abi.calls import Attach, Cancel, Forward, Kill, NoArgs, Open, PidArgs, Ps, Random, Sleep, Spawn, Stat, Wait
 from vllm_symphony.abi.types import pack_tokens
 from vllm_symphony.engine.reactor import Reactor
 from vllm_symphony.errors import BadFile, Interrupted
@@ -223,3 +223,18 @@ def test_stop_with_everything_in_flight_leaves_nothing(tmp_path):
     rig.kernel.check()
     client.close()
     footprint.check()
+
+
+def test_why_tells_of_a_peer_that_does_not_take_its_answers(rig, client):
+    slow = Client(rig.path)
+    for _ in range(100):
+        slow.send("random", Random(1 << 16))
+    deadline = time.monotonic() + WAIT_S
+
+    while (thread := client.ask("why", PidArgs(slow.pid)).threads[0]).cause != "reader":
+        assert time.monotonic() < deadline, thread
+
+    assert thread.detail.endswith("bytes of answers are not read; its calls wait until they are")
+    assert [len(slow.answer().ok) > 1 << 16 for _ in range(100)] == [True] * 100
+    assert client.ask("why", PidArgs(slow.pid)).threads[0].cause == "running"
+    slow.close()
