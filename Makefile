@@ -22,6 +22,7 @@ check: setup ## Format, lint, types, layers, what is generated: no test is run
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/protos --check
+	@$(BIN)/python scripts/abi --check
 	@$(BIN)/python scripts/sync_client --check
 
 bench: setup ## Benchmarks; NAME=decode for one, ARGS=--quick for a short run
