@@ -1,4 +1,4 @@
-"""`symphony` as a user runs it, with the fake host behind `serve`."""
+"""`symphony` as a user runs it, with the fake host behind `serve`, unless a device is named."""
 
 import sys
 from pathlib import Path
@@ -7,5 +7,6 @@ from vllm_symphony import node
 from vllm_symphony.cli.main import main
 
 if __name__ == "__main__":
-    node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+    if "--device" not in sys.argv:
+        node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
     sys.exit(main())

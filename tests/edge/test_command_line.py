@@ -126,16 +126,6 @@ def test_a_second_ctrl_c_kills_a_program_that_does_not_listen(server, program):
     assert json.loads(server.run("ps", "--json").stdout) == []
 
 
-def test_a_run_whose_client_vanishes_gets_term(server, program):
-    process = server.start("run", program(SPIN))
-    assert process.stdout.readline() == "spinning\n"
-
-    process.kill()
-    process.communicate()
-
-    assert eventually(lambda: json.loads(server.run("ps", "--json").stdout) == [])
-
-
 def test_output_into_a_closed_pipe_ends_the_program_quietly(server, program):
     process = server.start("run", program("async def main():\n    while True:\n        print('x' * 1000)\n"))
     process.stdout.readline()

@@ -22,6 +22,7 @@ COMMANDS = {
     },
     "Programs": {
         "run": "run a program at the server and show what it prints",
+        "attach": "look at a process as run does",
         "ps": "list processes",
         "logs": "show what a process printed",
         "why": "tell what a process waits for",

@@ -1,10 +1,10 @@
-"""A channel to the server (client/channel.py): plain or TLS, with the caller's token on each call.
+"""A channel to the server (client/channel.py): plain or TLS, with the caller's token, and its version of the ABI, on each call.
 
     unix:PATH             plain
     loopback HOST:PORT    plain, or TLS where a `Tls` is given
     other HOST:PORT       TLS only: neither a token nor a program travels where others can read it
 
-The token is a header of each call, put there as the stub makes the call. (Rejected: gRPC's call credentials, which refuse plain
+Both are headers of each call, put there as the stub makes the call. (Rejected: gRPC's call credentials, which refuse plain
 channels; client interceptors, which put a task of their own between a stream and its reader.)
 """
 
@@ -19,9 +19,11 @@ from typing import Any
 import grpc
 
 from vllm_symphony.abi.address import HostPort
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.client.address import Target
 from vllm_symphony.errors import InvalidArgument
 
+ABI_HEADER = "symphony-abi"  # as proto/status.py has it, which loads google.rpc
 _MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -79,7 +81,7 @@ class Access:
             channel = grpc.aio.secure_channel(str(where), _credentials(self.tls), options=options)
         else:
             channel = grpc.aio.insecure_channel(str(where.literal), options=options)
-        return _Bearer(channel, self.token) if self.token else channel
+        return _Labelled(channel, self.token)
 
 
 def tls_for(target: Target, given: Tls | None = None) -> Tls | None:
@@ -125,12 +127,14 @@ def _read(path: str | os.PathLike[str] | None) -> bytes | None:
         raise InvalidArgument(f"TLS: cannot read {os.fspath(path)}: {e.strerror}") from None
 
 
-class _Bearer:
-    """A channel whose calls carry a token; all that generated stubs use of a channel."""
+class _Labelled:
+    """A channel whose calls say what ABI the caller speaks, and show its token; all that generated stubs use of a channel."""
 
-    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str | None) -> None:
         self._channel = channel
-        self._header = (("authorization", f"Bearer {token}"),)
+        self._header: tuple[tuple[str, str], ...] = ((ABI_HEADER, f"{ABI_MAJOR}.{ABI_MINOR}"),)
+        if token:
+            self._header += (("authorization", f"Bearer {token}"),)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         return self._with_header(self._channel.unary_unary(*args, **kwargs))

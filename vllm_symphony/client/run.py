@@ -79,12 +79,13 @@ class RunResult:
 class Run:
     """One program's events and result. One reader; `async for` again goes on where the last one stopped."""
 
-    def __init__(self, client: Client, start: Callable[[], Awaitable[int]], name: str) -> None:
-        """`start` spawns the program and gives its pid."""
+    def __init__(self, client: Client, start: Callable[[], Awaitable[int]], name: str, from_seq: int = 1) -> None:
+        """`start` spawns the program and gives its pid; the first event shown is number `from_seq`."""
         self.pid: int | None = None  # known once it was started
         self.name = name
         self._client = client
         self._start = start
+        self._from_seq = from_seq
         self._events = self._read()
         self._last: deque[ProcessEvent] = deque(maxlen=LAST_EVENTS)
         self._result: RunResult | None = None
@@ -126,7 +127,7 @@ class Run:
     async def _read(self) -> AsyncGenerator[ProcessEvent, None]:
         try:
             self.pid = await self._started()
-            async with aclosing(self._client.attach(self.pid)) as events:
+            async with aclosing(self._client.attach(self.pid, from_seq=self._from_seq)) as events:
                 async for event in events:
                     yield event
             self._result = await self._client.wait(self.pid)

@@ -1,9 +1,10 @@
 import pytest
 
-from vllm_symphony.client import Tls, connect
+from vllm_symphony.client import Tls, channel, connect
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.channel import Access, tls_for
 from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.proto import status
 
 TOKEN = "sym_0123456789ab_" + "7" * 64
 
@@ -54,3 +55,7 @@ def test_a_token_shows_in_no_repr():
     client = connect("127.0.0.1:5", token=TOKEN)
 
     assert "777" not in repr(client) + repr(vars(client))
+
+
+def test_the_header_of_the_abi_is_the_one_that_servers_read():
+    assert channel.ABI_HEADER == status.ABI_HEADER
