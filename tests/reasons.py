@@ -4,13 +4,14 @@ What comes by `Kernel.reject` is no answer of the kernel's own: the codec's refu
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.machine import Machine
+from vllm_symphony.kernel.syscall import forward
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def unlisted() -> Iterator[list[str]]:
     """Calls that end in a reason that is not theirs, as they come. A kernel may run in a thread of its own: it is only noted."""
     found: list[str] = []
     rejected: list[Any] = []
-    fail, reject = Machine.fail, Kernel.reject
+    fail, reject, wire_error = Machine.fail, Kernel.reject, forward.wire_error
 
     def noting(self: Machine, call: Any, error: Any, now_ns: int) -> None:
         is_own = not call.ended and not any(error is other for other in rejected)
@@ -33,5 +34,17 @@ def unlisted() -> Iterator[list[str]]:
         finally:
             rejected.remove(error)
 
-    with patch.object(Machine, "fail", noting), patch.object(Kernel, "reject", rejecting):
+    def writing(error: Any) -> Any:
+        if error.reason not in CALLS["forward"].all_errors:
+            found.append(f"an item of forward_many answered {error}")
+        return wire_error(error)
+
+    patches = (
+        patch.object(Machine, "fail", noting),
+        patch.object(Kernel, "reject", rejecting),
+        patch.object(forward, "wire_error", writing),
+    )
+    with ExitStack() as stack:
+        for one in patches:
+            stack.enter_context(one)
         yield found
