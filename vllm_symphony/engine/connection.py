@@ -1,10 +1,11 @@
 """One peer of the kernel: a client, the edge, or a program (engine/connection.py).
 
-    socket -> recv (64 KiB) -> FrameReader -> backlog --at most CALLS_PER_TURN a turn--> owner.take_call
+    socket -> recv (64 KiB) -> FrameReader -> backlog --a turn's share--> owner.take_call
     socket <- one send a turn <- out <- queue(frame)
                                   ^-- bulk: large frames of a peer that takes chunks, piece by piece in turns, when out is empty
 
-Nothing here blocks, and each peer gets at most its share of a turn, so a peer that is slow, stuck or flooding delays only itself:
+Nothing here blocks, and each peer gets at most its share of a turn (`CALLS_PER_TURN` calls, or as many as make `REPLIES_PER_TURN`
+bytes of replies, read or not), so a peer that is slow, stuck or flooding delays only itself:
 above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up
 is cut off.
 """
@@ -26,6 +27,7 @@ from vllm_symphony.errors import InvalidArgument, SymphonyError
 
 RECEIVE_BYTES = 1 << 16
 CALLS_PER_TURN = 32
+REPLIES_PER_TURN = 1 << 18
 HIGH_WATER_BYTES = 1 << 20
 CUT_OFF_BYTES = 16 << 20
 MAX_STRANGE_BYTES = RECEIVE_BYTES  # of an unfinished frame, from a peer that has not said hello
@@ -54,7 +56,7 @@ class Connection:
 
     __slots__ = (
         "_backlog", "_bulk", "_deaf", "_dirty", "_fd", "_finishing", "_interest", "_out", "_owner", "_poll", "_reader",
-        "_scheduled", "_sock", "closed", "cut_off_bytes", "out_bytes", "overrun", "pid", "role", "takes_chunks",
+        "_replied_bytes", "_scheduled", "_sock", "closed", "cut_off_bytes", "out_bytes", "overrun", "pid", "role", "takes_chunks",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:
@@ -74,6 +76,7 @@ class Connection:
         self._backlog: deque[bytes] = deque()
         self._out: deque[bytes | memoryview] = deque()
         self._bulk: dict[int, deque[Iterator[bytes]]] = {}  # by call id; the frames of one call stay in order
+        self._replied_bytes = 0  # in all, also to a peer that does not hear it
         self._deaf = False
         self._finishing = False
         self._dirty = False
@@ -84,6 +87,7 @@ class Connection:
     def queue(self, data: bytes, call_id: int = 0) -> None:
         """Send the frame `data` at the end of the turn, or in chunks under `call_id` while others pass. Past the cut-off it is
         dropped, and the connection with it."""
+        self._replied_bytes += len(data)
         if self.closed or self._deaf or self._finishing:
             return
         if self.out_bytes > self.cut_off_bytes:
@@ -130,8 +134,9 @@ class Connection:
     def work(self) -> None:
         """Hand out one turn's share of the calls that were received, none while too many replies are unread."""
         self._scheduled = False
+        share = self._replied_bytes + REPLIES_PER_TURN
         for _ in range(CALLS_PER_TURN):
-            if not self._backlog or self.out_bytes > HIGH_WATER_BYTES or self.closed:
+            if not self._backlog or self.out_bytes > HIGH_WATER_BYTES or self.closed or self._replied_bytes > share:
                 break
             self._owner.take_call(self, self._backlog.popleft())
         self._schedule()

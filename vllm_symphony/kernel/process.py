@@ -42,17 +42,17 @@ class ByteSource:
     __slots__ = ("_block", "_key", "_rest")
 
     def __init__(self, seed: int, pid: int) -> None:
-        self._key = f"{seed}:{pid}".encode()
+        self._key = blake2b(f"{seed}:{pid}".encode()).digest()
         self._block = 0
         self._rest = b""
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        while len(self._rest) < count:
-            self._rest += blake2b(self._block.to_bytes(8, "little"), key=blake2b(self._key).digest()).digest()
-            self._block += 1
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+        last = self._block + -(-max(0, count - len(self._rest)) // blake2b.MAX_DIGEST_SIZE)
+        blocks = [blake2b(block.to_bytes(8, "little"), key=self._key).digest() for block in range(self._block, last)]
+        drawn = b"".join((self._rest, *blocks))
+        self._block, self._rest = last, drawn[count:]
+        return drawn[:count]
 
 
 class Process:

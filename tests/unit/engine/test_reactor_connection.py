@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from vllm_symphony.abi.frame import frame
-from vllm_symphony.engine.connection import CALLS_PER_TURN, HIGH_WATER_BYTES, Connection
+from vllm_symphony.engine.connection import CALLS_PER_TURN, HIGH_WATER_BYTES, REPLIES_PER_TURN, Connection
 from vllm_symphony.engine.poll import Poll
 
 
@@ -76,6 +76,27 @@ def test_a_turn_hands_out_a_share_and_asks_for_another(pair):
     assert (len(owner.calls), owner.waiting) == (CALLS_PER_TURN, [connection])
     owner.waiting.pop().work()
     assert (len(owner.calls), owner.waiting) == (CALLS_PER_TURN + 5, [])
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_calls_with_large_replies_make_a_smaller_share_whether_the_peer_reads_them_or_not(pair, hears):
+    connection, owner, poll, peer = pair
+    take = owner.take_call
+
+    def answering(connection, body):
+        take(connection, body)
+        connection.queue(bytes(REPLIES_PER_TURN // 2))
+
+    owner.take_call = answering
+    peer.sendall(frame(b"x") * 10)
+    if not hears:
+        peer.shutdown(socket.SHUT_RD)
+        connection.queue(b"?")
+        connection.flush()
+
+    poll.turn(0)
+
+    assert (len(owner.calls), owner.waiting) == (3, [connection])
 
 
 def test_replies_of_a_turn_are_announced_once_and_sent_in_order(pair):
