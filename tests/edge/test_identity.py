@@ -20,7 +20,7 @@ from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import AccessDenied, NotOwner, SymphonyError, Unauthenticated
 from vllm_symphony.proto.message import call_message
 from vllm_symphony.proto.status import from_trailer
-from vllm_symphony.proto.v1 import session_pb2, session_pb2_grpc, system_pb2, system_pb2_grpc
+from vllm_symphony.proto.v1 import process_pb2, process_pb2_grpc, session_pb2, session_pb2_grpc, system_pb2, system_pb2_grpc
 
 
 def _has_ipv6() -> bool:
@@ -199,7 +199,22 @@ def test_open_calls_of_a_token_end_within_about_a_second_of_its_end(unconfined, 
     pid, took_s = talk(target, work, token)
 
     assert took_s < CUT_S + (3 if how == "expire" else 0)
-    assert eventually(lambda: f'"pid": {pid},' not in unconfined.run("ps", "--json").stdout)  # its run ended with it
+    talk(unconfined.run_dir / "symphony.sock", lambda client: client.kill(pid, "KILL"))
+
+
+def test_a_program_whose_run_rpc_was_cut_with_its_token_ends(unconfined):
+    header = (("authorization", f"Bearer {add(unconfined, 'run-rpc', scopes=('run',))}"),)
+    with grpc.insecure_channel(addresses(unconfined)[0]) as channel:
+        request = process_pb2.RunRequest(program=process_pb2.Program(source=SPIN))
+        rpc = process_pb2_grpc.ProcessServiceStub(channel).Run(request, metadata=header)
+        pid = next(rpc).pid
+        tokens(unconfined).revoke("run-rpc")
+        with pytest.raises(grpc.RpcError) as ended:
+            for _ in rpc:
+                pass
+
+    assert "the token run-rpc was revoked" in from_trailer(ended.value.trailing_metadata()).message
+    assert eventually(lambda: f'"pid": {pid},' not in unconfined.run("ps", "--json").stdout)
 
 
 def test_open_calls_of_others_go_on_when_a_token_is_revoked(server, program):
