@@ -31,18 +31,20 @@ def _block(block: str, width: int) -> str:
         return "\n".join(f"{_INDENT}{_INDENT}{line}".rstrip() for line in lines[1:-1]) + "\n"
     if block.startswith("|"):
         return _table(lines, width) + "\n"
-    items = re.split(r"\n(?=- )", block)
+    items = re.split(r"\n(?=- |\d+\. )", block)
     return "\n".join(_filled(item, width) for item in items) + "\n"
 
 
 def _filled(text: str, width: int) -> str:
-    hanging = _INDENT + ("  " if text.startswith("- ") else "")
+    mark = re.match(r"- |\d+\. ", text)
+    hanging = _INDENT + " " * len(mark[0] if mark else "")
     return textwrap.fill(_inline(text), width, initial_indent=_INDENT, subsequent_indent=hanging, break_on_hyphens=False)
 
 
 def _table(lines: list[str], width: int) -> str:
-    """Names and types in columns; head and rule are left out."""
-    rows = [[_inline(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    """Columns; the rule is left out, and the head where the columns are a field's name, type and default."""
+    body = lines[2:] if lines[0].startswith("| field |") else [lines[0], *lines[2:]]
+    rows = [[_inline(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body]
     widths = [max(len(cell) for cell in column) for column in list(zip(*rows, strict=True))[:-1]]
     shown: list[str] = []
     for row in rows:
