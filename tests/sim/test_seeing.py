@@ -88,7 +88,7 @@ def test_a_call_waits_for_its_turn_when_the_batch_is_full():
         m.advance(0.5)
 
         assert why(m, first) == ("generate", "batch", "in step 1")
-        assert why(m, second) == ("generate", "queue", "1 calls are in the batch")
+        assert why(m, second) == ("generate", "queue", "calls in the batch: 1")
         m.run()
 
 

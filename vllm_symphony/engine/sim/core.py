@@ -489,7 +489,7 @@ class SimCore:
         need = max(0, self.table.pages(len(f.tokens)) - blocks)
         if need > free:
             return "pages", f"needs {need} pages, {free} are free"
-        return "queue", f"{len(self.batch)} calls are in the batch" if self.is_stepping else "it comes into the next step"
+        return "queue", f"calls in the batch: {len(self.batch)}" if self.is_stepping else "it comes into the next step"
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()

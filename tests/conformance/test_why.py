@@ -1,0 +1,32 @@
+"""What a program waits for is told in the middle of a step, without waiting for it."""
+
+from tests.conformance.host import eventually
+from vllm_symphony.abi.calls import Kill, PidArgs
+
+HOSTS = ("sim-server", "own")
+SOURCE = """
+from vllm_symphony import lip
+
+async def main():
+    async with lip.open(tokens=[50, 51, 52]) as f, lip.group() as g:
+        g.start(lip.sleep, 600)
+        await f.generate(1500, ignore_eos=True)
+"""
+
+
+def test_why_tells_of_each_thread_while_the_engine_stands_still(host):
+    pid = host.spawn(SOURCE)
+    host.until_waiting(pid, "generate")
+    host.until_waiting(pid, "sleep")
+    eventually(lambda: host.client.ask("why", PidArgs(pid)).threads[0].cause == "batch", "it never came into a batch")
+
+    thaw = host.freeze()
+    try:
+        main, sleeper = host.client.ask("why", PidArgs(pid)).threads
+    finally:
+        thaw()
+
+    assert (main.op, main.cause) == ("generate", "batch") and main.detail.startswith("in step ")
+    assert (sleeper.op, sleeper.args, sleeper.cause) == ("sleep", "seconds=600.0", "timer")
+    host.client.ask("kill", Kill(pid, "KILL"))
+    assert host.wait(pid).status.code == 137
