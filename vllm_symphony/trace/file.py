@@ -59,13 +59,14 @@ class Writer:
         self._line({"kind": _WORDS[type(item)], **asdict(item)})
 
     def add_part(self, part: StracePart) -> None:
-        """All of a part of a strace."""
+        """All of a part of a strace, and out with it: somebody may be reading along."""
         if part.missing:
             self.add(Missing(part.missing))
         for record in part.records:
             self.add(record)
         for step in part.steps:
             self.add(step)
+        self._out.flush()
 
     def _line(self, value: Mapping[str, Any]) -> None:
         self._out.write(json.dumps(value, separators=(",", ":")) + "\n")
