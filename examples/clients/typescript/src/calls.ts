@@ -1,0 +1,73 @@
+/**
+ * The system calls (src/calls.ts): which field of Answer holds the result of which field of Call, and which of them change nothing.
+ *
+ * The compiler compares the table with the protos: a call that is missing here, or an answer that does not exist, is an error.
+ */
+import type { Answer__Output } from "../gen/symphony/v1/Answer.js";
+import type { Call } from "../gen/symphony/v1/Call.js";
+
+/** Name of a system call. */
+export type Op = NonNullable<Call["args"]>;
+type Outcome = Exclude<NonNullable<Answer__Output["outcome"]>, "error" | "generatePart">;
+
+interface Spec {
+  answer: Outcome;
+  /** Changes nothing, so it may be repeated without a request id. */
+  reads?: true;
+}
+
+export const CALLS = {
+  keepAlive: { answer: "leaseResult", reads: true },
+  cancel: { answer: "done", reads: true },
+  open: { answer: "fdResult" },
+  close: { answer: "done" },
+  dup: { answer: "fdResult" },
+  fork: { answer: "fdResult" },
+  truncate: { answer: "done" },
+  append: { answer: "lengthResult" },
+  read: { answer: "readResult", reads: true },
+  link: { answer: "done" },
+  unlink: { answer: "done" },
+  rename: { answer: "done" },
+  stat: { answer: "statResult", reads: true },
+  list: { answer: "listResult", reads: true },
+  forward: { answer: "forwardResult" },
+  forwardMany: { answer: "forwardManyResult" },
+  sample: { answer: "sampleResult" },
+  logits: { answer: "logitsResult", reads: true },
+  generate: { answer: "generateResult" },
+  tokenize: { answer: "tokensResult", reads: true },
+  detokenize: { answer: "textResult", reads: true },
+  renderChat: { answer: "tokensResult", reads: true },
+  parseTools: { answer: "jsonResult", reads: true },
+  modelInfo: { answer: "modelInfoResult", reads: true },
+  spawn: { answer: "pidResult" },
+  wait: { answer: "waitResult" },
+  kill: { answer: "done" },
+  ps: { answer: "psResult", reads: true },
+  getpid: { answer: "pidResult", reads: true },
+  sleep: { answer: "done", reads: true },
+  now: { answer: "timeResult", reads: true },
+  monotonic: { answer: "timeResult", reads: true },
+  random: { answer: "bytesResult" },
+  emit: { answer: "done" },
+  exit: { answer: "done" },
+  threadStart: { answer: "done" },
+  threadEnd: { answer: "done" },
+  ping: { answer: "done", reads: true },
+} as const satisfies Record<Op, Spec>;
+
+/** Arguments of a call. */
+export type Args<K extends Op> = NonNullable<Call[K]>;
+/** What a call answers. */
+export type Result<K extends Op> = NonNullable<Answer__Output[(typeof CALLS)[K]["answer"]]>;
+
+/** May the call be repeated as it is? */
+export function isRead(op: Op): boolean {
+  return (CALLS[op] as Spec).reads === true;
+}
+
+/** The result in an answer that is no error. */
+export function resultOf<K extends Op>(op: K, answer: Answer__Output): Result<K> | null {
+  return (answer[CALLS[op].answer] as Result<K> | null | undefined) ?? null;
+}

@@ -1,0 +1,150 @@
+/**
+ * A server, and what it does without a session (src/client.ts): looking at it, and programs that run at it.
+ *
+ *     const client = new Client("unix:/run/user/1000/symphony/symphony.sock");
+ *     for await (const part of client.run({ source })) ...      leaving the loop ends the program
+ *
+ * What changes something carries a request id, so each of these calls is retried where that helps and happens once.
+ */
+import { type CallOptions, type ChannelCredentials, credentials, Metadata, type requestCallback, type ClientUnaryCall } from "@grpc/grpc-js";
+import { randomUUID } from "node:crypto";
+
+import type { GetInfoResponse__Output } from "../gen/symphony/v1/GetInfoResponse.js";
+import type { ListProcessesResponse__Output } from "../gen/symphony/v1/ListProcessesResponse.js";
+import type { PingResponse__Output } from "../gen/symphony/v1/PingResponse.js";
+import type { ProcessServiceClient } from "../gen/symphony/v1/ProcessService.js";
+import type { ProcessStat__Output } from "../gen/symphony/v1/ProcessStat.js";
+import type { Program } from "../gen/symphony/v1/Program.js";
+import type { RunResponse__Output } from "../gen/symphony/v1/RunResponse.js";
+import type { SessionServiceClient } from "../gen/symphony/v1/SessionService.js";
+import type { SpawnResponse__Output } from "../gen/symphony/v1/SpawnResponse.js";
+import type { SystemServiceClient } from "../gen/symphony/v1/SystemService.js";
+import type { WaitResponse__Output } from "../gen/symphony/v1/WaitResponse.js";
+import { fromRpc, retry } from "./error.js";
+import { services } from "./proto.js";
+
+const CHANNEL = {
+  "grpc.initial_reconnect_backoff_ms": 50, // the session's own backoff decides; the channel shall not be slower
+  "grpc.min_reconnect_backoff_ms": 50,
+  "grpc.max_reconnect_backoff_ms": 1000,
+  "grpc.max_receive_message_length": 64 << 20,
+};
+
+/** Whom to call, and for how long. */
+export interface CallChoice {
+  /** Aborting it cancels the call. */
+  signal?: AbortSignal;
+  /** The call ends with ETIMEDOUT after so many milliseconds. */
+  timeoutMs?: number;
+}
+
+export interface ClientChoice {
+  /** `sym_...`; on a unix socket none is needed. */
+  token?: string;
+  /** How to reach a TCP address: TLS unless the address is this machine's. */
+  credentials?: ChannelCredentials;
+}
+
+type Unary<Response> = (metadata: Metadata, options: CallOptions, done: requestCallback<Response>) => ClientUnaryCall;
+
+export class Client {
+  readonly sessions: SessionServiceClient;
+  readonly metadata = new Metadata();
+  private readonly processes: ProcessServiceClient;
+  private readonly system: SystemServiceClient;
+
+  /** `address`: `unix:PATH` or `HOST:PORT`. Connects when the first call is made. */
+  constructor(address: string, choice: ClientChoice = {}) {
+    if (choice.token) this.metadata.set("authorization", `Bearer ${choice.token}`);
+    const isLocal = /^(unix:|127\.|localhost:|\[::1\]:)/.test(address);
+    const how = choice.credentials ?? (isLocal ? credentials.createInsecure() : credentials.createSsl());
+    this.sessions = new services.SessionService(address, how, CHANNEL);
+    const channelOverride = this.sessions.getChannel();
+    this.processes = new services.ProcessService(address, how, { channelOverride });
+    this.system = new services.SystemService(address, how, { channelOverride });
+  }
+
+  /** Seconds that the way to the kernel and back took. */
+  async ping(choice?: CallChoice): Promise<number> {
+    const { kernelS } = await this.unary<PingResponse__Output>((...rest) => this.system.ping({}, ...rest), choice);
+    return kernelS;
+  }
+
+  /** Versions, model, memory and counters. */
+  info(choice?: CallChoice): Promise<GetInfoResponse__Output> {
+    return this.unary((...rest) => this.system.getInfo({}, ...rest), choice);
+  }
+
+  /** The processes that the caller may see, by pid; or one. */
+  async ps(pid?: number, choice?: CallChoice): Promise<ProcessStat__Output[]> {
+    const { processes } = await this.unary<ListProcessesResponse__Output>((...rest) => this.processes.listProcesses({ pid }, ...rest), choice);
+    return processes;
+  }
+
+  /** Start a program that outlives the caller; its pid. */
+  async spawn(program: Program, { requestId = randomUUID(), ...choice }: CallChoice & { requestId?: string } = {}): Promise<number> {
+    const { pid } = await this.unary<SpawnResponse__Output>((...rest) => this.processes.spawn({ program, requestId }, ...rest), choice);
+    return pid;
+  }
+
+  /** How a process ended, as soon as it has. */
+  wait(pid: number, { timeoutS, ...choice }: CallChoice & { timeoutS?: number } = {}): Promise<WaitResponse__Output> {
+    return this.unary((...rest) => this.processes.wait({ pid, timeoutS }, ...rest), choice);
+  }
+
+  /** Ask a process to end, or end it. */
+  async kill(pid: number, signal: "TERM" | "KILL" = "TERM", choice?: CallChoice): Promise<void> {
+    const request = { pid, signal: `SIGNAL_${signal}` as const, requestId: randomUUID() };
+    await this.unary((...rest) => this.processes.kill(request, ...rest), choice);
+  }
+
+  /** Run a program and stream what it prints: its pid first, how it ended last. Leaving the loop cancels the program. */
+  async *run(program: Program, choice: CallChoice = {}): AsyncGenerator<RunResponse__Output, void, undefined> {
+    const stream = this.processes.run({ program, requestId: randomUUID() }, this.metadata, options(choice));
+    const cancel = () => cancelSoon(stream);
+    choice.signal?.addEventListener("abort", cancel, { once: true });
+    stream.on("error", () => undefined); // a stream that was left has nobody else to tell
+    try {
+      for await (const part of stream) yield part as RunResponse__Output;
+    } catch (error) {
+      throw fromRpc(error as Parameters<typeof fromRpc>[0]);
+    } finally {
+      choice.signal?.removeEventListener("abort", cancel);
+      cancel();
+    }
+  }
+
+  /** One unary RPC, retried where that helps. It must be a read, or carry a request id. */
+  unary<Response>(start: Unary<Response>, choice: CallChoice = {}): Promise<Response> {
+    return retry(() => this.once(start, choice), choice);
+  }
+
+  /** Let go of the server. */
+  close(): void {
+    this.sessions.close();
+  }
+
+  private once<Response>(start: Unary<Response>, choice: CallChoice): Promise<Response> {
+    return new Promise((resolve, reject) => {
+      const call = start(this.metadata, options(choice), (error, response) => {
+        choice.signal?.removeEventListener("abort", cancel);
+        if (error) reject(fromRpc(error));
+        else resolve(response!);
+      });
+      const cancel = () => cancelSoon(call);
+      if (choice.signal?.aborted) cancel();
+      else choice.signal?.addEventListener("abort", cancel, { once: true });
+    });
+  }
+}
+
+/**
+ * Cancel an RPC, a turn later: grpc-js (1.14) forgets a cancel in the turn that made the call, which then goes on at the server.
+ */
+export function cancelSoon(call: { cancel(): void }): void {
+  setImmediate(() => call.cancel());
+}
+
+function options({ timeoutMs }: CallChoice): CallOptions {
+  return timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
+}

@@ -1,0 +1,89 @@
+"""The TypeScript client, built by npm alone, with its own tests against a server on the simulator."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "examples" / "clients" / "typescript"
+LOCK, INSTALLED = CLIENT / "package-lock.json", CLIENT / "node_modules" / ".package-lock.json"
+NPM, NODE = shutil.which("npm"), shutil.which("node")
+
+pytestmark = [
+    pytest.mark.skipif(
+        NPM is None or NODE is None, reason="the TypeScript client is built by npm and run by node, one is missing here"
+    ),
+    pytest.mark.xdist_group("typescript"),  # one worker builds it
+    pytest.mark.timeout(300),
+]
+
+
+def done(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=CLIENT, env={**os.environ, **env}, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The client, built."""
+    is_fresh = INSTALLED.exists() and INSTALLED.stat().st_mtime >= LOCK.stat().st_mtime
+    for words in [("run", "build")] if is_fresh else [("ci",), ("run", "build")]:
+        made = done(NPM, *words)
+        assert made.returncode == 0, made.stdout + made.stderr
+    return CLIENT / "dist"
+
+
+@pytest.fixture(scope="session")
+def sim_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where `symphony serve --device sim` listens."""
+    run_dir = tmp_path_factory.mktemp("ts")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
+    env |= {"SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
+    symphony = [sys.executable, "-m", "vllm_symphony.cli.main"]
+    with (run_dir / "serve.log").open("w") as log:
+        server = subprocess.Popen([*symphony, "serve", "--device", "sim"], env=env, stdout=log, stderr=log)
+    try:
+        ready = subprocess.run([*symphony, "info", "--wait", "30"], env=env, capture_output=True, text=True, timeout=60)
+        assert ready.returncode == 0, ready.stderr + (run_dir / "serve.log").read_text()
+        yield run_dir / "symphony.sock"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.parametrize("name", sorted(p.name.removesuffix(".test.ts") for p in (CLIENT / "tests").glob("*.test.ts")))
+def test_its_own_tests_pass(built, sim_socket, name):
+    ran = done(NODE, "--test", "--test-timeout=60000", built / "tests" / f"{name}.test.js", SYMPHONY_SOCKET=str(sim_socket))
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "# fail 0" in ran.stdout
+    assert "# pass 0" not in ran.stdout
+
+
+def test_its_example_answers(built, sim_socket):
+    ran = done(NODE, built / "examples" / "loop.js", f"unix:{sim_socket}", "hello")
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+def test_its_measuring_program_gives_raw_samples(built, sim_socket):
+    ran = done(NODE, built / "bench.js", "--socket", sim_socket, "--calls", "5", "--json")
+
+    assert ran.returncode == 0, ran.stderr
+    samples = json.loads(ran.stdout)
+    assert {name: len(values) for name, values in samples.items()} == {"getpid": 5, "forward": 5}
+    assert all(ms > 0 for values in samples.values() for ms in values)
+
+
+def test_the_lock_names_no_registry():
+    """An installation takes packages from wherever the user's npm does."""
+    packages = json.loads(LOCK.read_text())["packages"]
+
+    assert not [name for name, package in packages.items() if "resolved" in package]
+    assert all("integrity" in package for name, package in packages.items() if name)
