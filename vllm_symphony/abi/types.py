@@ -27,7 +27,10 @@ _SWAP = sys.byteorder == "big"
 
 
 def pack_tokens(tokens: Iterable[int]) -> bytes:
-    """Token ids (or positions) as little-endian uint32. Raises OverflowError or TypeError on what is no uint32."""
+    """Token ids (or positions) as little-endian uint32. Raises OverflowError or TypeError on what is no uint32, and for bytes: what
+    is packed is not packed again."""
+    if isinstance(tokens, bytes | bytearray):
+        raise TypeError("bytes are no token ids: they may be packed already")
     a = array("I", tokens)
     if _SWAP:
         a.byteswap()

@@ -30,7 +30,6 @@ from vllm_symphony.errors import NotOwner, SymphonyError, Unauthenticated
 
 WATCH_S = 0.5
 NEEDS: Mapping[str, str] = {"/symphony.v1.ProcessService/Run": "run", "/symphony.v1.ProcessService/Spawn": "run"}
-_SESSION = "/symphony.v1.SessionService/"
 _HOW = "send the header `authorization: Bearer sym_...` (clients: SYMPHONY_TOKEN or --token-file)"
 _ELSEWHERE = frozenset({"token", "x-token", "api-key", "x-api-key", "x-auth-token", "proxy-authorization"})
 
@@ -65,7 +64,7 @@ class Identity:
         Raises Unauthenticated; NotOwner when the caller lacks the scope.
         """
         who = self._authenticate(context)
-        CALLER.set(self._confined(who.credentials, method))
+        CALLER.set(self._confined(who.credentials))
         self._check_scope(method, who)
         if who.token is None:
             yield
@@ -149,18 +148,15 @@ class Identity:
             return "cannot be checked any more (the server's log says why)"
         return "has expired" if token.is_expired(self._clock()) else None
 
-    def _confined(self, credentials: Credentials, method: str) -> Credentials:
+    def _confined(self, credentials: Credentials) -> Credentials:
         """Admins may do everything, so start programs too; where programs are not confined only our own user may."""
         scopes = credentials.scopes + (("run",) if credentials.is_admin and "run" not in credentials.scopes else ())
         if not self._unconfined and credentials.principal != OWN.principal:
-            # In a session any call can be made, and the kernel lets an admin spawn without scope run. Until it no longer does,
-            # another's admin is a plain principal there.
-            taken = ("run", "admin") if method.startswith(_SESSION) else ("run",)
-            scopes = tuple(s for s in scopes if s not in taken)
+            scopes = tuple(s for s in scopes if s != "run")
         return replace(credentials, scopes=scopes)
 
     def _check_scope(self, method: str, who: _Caller) -> None:
-        need, had, have = NEEDS.get(method), who.credentials, self._confined(who.credentials, method)
+        need, had, have = NEEDS.get(method), who.credentials, self._confined(who.credentials)
         if need is None or need in have.scopes:
             return
         if need in had.scopes or had.is_admin:

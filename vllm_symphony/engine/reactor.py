@@ -76,7 +76,7 @@ class Reactor:
 
         self._poll = Poll()
         self._programs = Programs(self._poll, self, output_bytes_per_s)
-        self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin",)), self._carry_out)
+        self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin", "run")), self._carry_out)
         self._for_device: list[DeviceEffect | TextJob] = []
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         self._carrying = False

@@ -28,6 +28,7 @@ class Limits:
     ended: int = 256  # ended programs without a parent that `ps` still shows
     log_records: int = 100_000
     step_records: int = 20_000
+    trace_records: int = 1024  # records that a strace is sent in one turn
     grace_s: float = 5.0  # from TERM to KILL
 
 

@@ -64,7 +64,8 @@ async def spawn(program: Callable[..., Any] | str, *args: Any, **kwargs: Any) ->
 
     Raises:
         BadProgram: it is no top-level function, does not parse, or the arguments do not fit.
-        QuotaExceeded: the caller may not have more processes.
+        NotOwner: the caller may not start programs here.
+        WouldBlock: too many programs run.
     """
     return await _spawn(program, args, kwargs, detach=False)
 

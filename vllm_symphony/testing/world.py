@@ -63,7 +63,7 @@ class World:
         self.kernel = Kernel(device.model, limits=limits, seed=seed, epoch_ns=EPOCH_NS)
         self.kernel.job_state = self.core.job_state
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
-        self.root = self.kernel.connect(Credentials(principal, scopes=("admin",)), "client", 0)
+        self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
         self.faults = Faults(seed)
         self.failure: Exception | None = None  # why the machine stopped first

@@ -206,17 +206,6 @@ def test_where_programs_are_not_confined_only_the_servers_user_starts_them(world
     assert world.who(Context(TCP, mine), RUN).scopes == ("run",)
 
 
-def test_in_a_session_anothers_admin_is_a_plain_principal_until_programs_may_be_started(world, tmp_path):
-    call = "/symphony.v1.SessionService/Call"
-    header = world.token(scopes=("admin",))
-
-    assert world.who(Context(TCP, header), call).scopes == ()
-    assert world.who(Context(TCP, header)).scopes == ("admin",)
-    assert world.who(Context(UNIX), call) == OWN
-    open_world = World(tmp_path / "b", unconfined=True)
-    assert open_world.who(Context(TCP, open_world.token(scopes=("admin",))), call).scopes == ("admin", "run")
-
-
 def test_an_rpc_that_nobody_authenticated_has_no_caller():
     assert CALLER.get() is None
     with pytest.raises(Unauthenticated):

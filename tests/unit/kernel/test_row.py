@@ -123,6 +123,17 @@ def test_a_file_with_readers_is_not_cut(w: World) -> None:
     w("truncate", fd=fd, length=0)
 
 
+@pytest.mark.parametrize("op", ["sample", "logits"])
+def test_a_position_that_was_cut_off_is_estale(w: World, op: str) -> None:
+    fd = w.file([1, 2, 3, 4])
+    w("truncate", fd=fd, length=2)
+
+    with pytest.raises(errors.StaleFile, match="cut to 2 tokens"):
+        w(op, fd=fd, position=3)
+    with pytest.raises(errors.InvalidArgument):
+        w(op, fd=fd, position=4)
+
+
 def test_a_row_that_is_gone_is_the_devices_estale(w: World) -> None:
     call = w.start("logits", fd=w.file([1, 2]), timeout_s=5.0)
 

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.kernel.world import ADMIN, OTHER, World
 from vllm_symphony import errors
 from vllm_symphony.kernel.effect import StepRan
+from vllm_symphony.trace.log import Family
 
 
 def shown(w: World, call: int, by: int | None = None) -> list[tuple[int, str, str]]:
@@ -283,3 +284,50 @@ def test_a_strace_that_goes_on_at_a_number_says_what_is_lost_before_it() -> None
     assert [(part.missing, [r.seq for r in part.records]) for part in w.stream(in_time)] == [(0, [10, 11])]
     with pytest.raises(errors.InvalidArgument):
         w("strace", from_seq=0)
+
+
+def test_a_long_log_is_sent_in_several_turns_and_others_are_answered_between() -> None:
+    w = World(trace_records=10)
+    for n in range(35):
+        w("ping")
+        w.complete(StepRan(n + 1, n, n + 1, 1, 1))
+
+    call = w.start("strace", steps=True)
+    assert len(traced(w, call)) == 10 and w.is_open(call)
+    w("now")
+    while w.is_open(call):
+        w.pass_time(0)
+
+    records = [r.seq for part in w.stream(call) for r in part.records]
+    assert records == list(range(1, 37))
+    assert [s.step for part in w.stream(call) for s in part.steps] == list(range(1, 36))
+    w.disconnect()
+    w.assert_empty()
+
+
+def test_a_strace_that_is_cancelled_between_two_turns_leaves_nothing() -> None:
+    w = World(trace_records=1)
+    for _ in range(5):
+        w("ping")
+    call = w.start("strace")
+
+    w("cancel", target=call)
+
+    with pytest.raises(errors.Interrupted):
+        w.result(call)
+    w.disconnect()
+    w.assert_empty()
+
+
+def test_the_log_counts_its_calls_in_the_order_in_which_families_grow() -> None:
+    w = World(log_records=7)
+    pid = w.program()
+    for _ in range(4):
+        w("ping")
+    child = w.program(parent=pid)
+    for _ in range(3):
+        w("ping", by=child)
+
+    family = Family(pid, children=True)
+
+    assert w.kernel.log.kept(family, None) == {pid: 1, child: 3}

@@ -25,8 +25,8 @@ class Inode:
     """One file. `writer` is the job that may change it, `readers` the jobs that look at rows of it."""
 
     __slots__ = (
-        "created_ns", "domain", "frontier", "ino", "mode", "modified_ns", "names", "next_position", "num_open", "owner", "readers",
-        "runs", "sampling", "tokens", "writer",
+        "created_ns", "domain", "frontier", "ino", "longest", "mode", "modified_ns", "names", "next_position", "num_open", "owner",
+        "readers", "runs", "sampling", "tokens", "writer",
     )  # fmt: skip
 
     def __init__(self, ino: Ino, owner: str, mode: int, domain: str, now_ns: int) -> None:
@@ -39,6 +39,7 @@ class Inode:
         self.runs: list[tuple[int, int]] = []
         self.next_position = 0
         self.frontier = 0
+        self.longest = 0  # it was when it was cut
         self.names: dict[str, None] = {}  # in order of linking
         self.num_open = 0
         self.writer: JobId | None = None
@@ -92,6 +93,7 @@ class Inode:
 
     def cut(self, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
+        self.longest = max(self.longest, len(self.tokens))
         del self.tokens[length:]
         while self.runs and self.runs[-1][0] >= length:
             self.runs.pop()

@@ -81,8 +81,9 @@ def getpid(m: Machine, call: Call, a: NoArgs) -> PidResult:
 def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
     """Start a program; it is STARTING until its code runs."""
     caller = call.process
-    if SCOPE not in call.cred.scopes and not call.cred.is_admin:
-        raise NotOwner(f"{call.cred.principal} may not run programs here: scope {SCOPE} is missing", scope=SCOPE)
+    if SCOPE not in call.cred.scopes:
+        why = f"scope {SCOPE} is missing, or does not count while programs are not confined (symphony serve --unconfined)"
+        raise NotOwner(f"{call.cred.principal} may not start programs here: {why}", scope=SCOPE)
     if a.abi:
         _demand_abi(a.abi)
     source = a.source if a.source is not None else caller.source

@@ -12,7 +12,7 @@ from typing import Any
 
 from vllm_symphony.abi.calls import Logits, LogitsResult, Sample, SampleResult
 from vllm_symphony.abi.types import Grammar, pack_floats, pack_tokens
-from vllm_symphony.errors import DeviceLost, InvalidArgument
+from vllm_symphony.errors import DeviceLost, InvalidArgument, StaleFile
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.effect import JobFailed, RowDone, RowJob, SampleDone, SampleJob
 from vllm_symphony.kernel.fs.fd import OpenFile
@@ -107,6 +107,8 @@ def _handle(m: Machine, call: Call, fd: int, position: int | None) -> tuple[Open
         raise InvalidArgument("the file is empty: there is no distribution yet", fd=fd)
     if position is None:
         return file, length - 1
+    if length <= position < file.inode.longest:
+        raise StaleFile(f"the row at {position} is gone: the file was cut to {length} tokens", position=position, length=length)
     if not 0 <= position < length:
         raise InvalidArgument(f"position is {position}, the file has {length} tokens", position=position, length=length)
     return file, position

@@ -3,13 +3,13 @@
     events of a process  --cursor--> AttachPart, AttachPart, ...     a stream holds a number, not a copy: the ring is the only
     event log, steps     --cursor--> StracePart, StracePart, ...     buffer, so a late viewer costs nothing, but meets gaps
 
-What is new is sent once an entry of the kernel, in parts of bounded size. Streams of a process end when it does.
+What is new is sent once an entry of the kernel, in parts of bounded size; a long log in several turns. Streams of a process end
+when it does.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from itertools import takewhile
 
 from vllm_symphony.abi.calls import Attach, AttachPart, Done, InfoResult, ModelInfoResult, NoArgs, Strace, StracePart
@@ -72,23 +72,27 @@ class Tracer(Pending):
     def flush(self, m: Machine, now_ns: int) -> None:
         call, size = self.call, m.limits.part_events
         assert call is not None
-        records = list(m.log.since(self.next_seq, family=self.family, principal=self.principal))
+        until = max(self.next_seq, m.log.first_seq) + m.limits.trace_records
+        records = list(m.log.since(self.next_seq, until=until, family=self.family, principal=self.principal))
         steps = self._new_steps(m) if self.steps else []
-        self.next_seq = m.log.next_seq
+        self.next_seq = min(until, m.log.next_seq)
         for start in range(0, max(len(records), len(steps), bool(self.missing)), size):
             part = StracePart(tuple(records[start : start + size]), tuple(steps[start : start + size]), self.missing)
             m.emit(Part(call.door.pid, call.id, part))
             self.missing = 0
-        if not self.follow or (self.family is not None and not self._lives(m, self.family)):
+        m.timers.cancel(self.timer)
+        if self.next_seq < m.log.next_seq or (self.steps and m.steps and self.last_step < m.steps[-1].step):
+            self.timer = m.timers.at(now_ns, lambda at_ns: self.flush(m, at_ns))  # the rest in the next turn: others come first
+        elif not self.follow or (self.family is not None and not self._lives(m, self.family)):
             self.drop(m)
             m.finish(call, Done(), now_ns)
 
     def _new_steps(self, m: Machine) -> list[StepRecord]:
-        """Steps that were not sent, in order. The newest are last, so this looks at no older one."""
-        steps = list(takewhile(lambda step: step.step > self.last_step, reversed(m.steps)))
+        """Steps that were not sent, in order, not too many at once. The newest are last, so this looks at none that was sent."""
+        steps = list(takewhile(lambda step: step.step > self.last_step, reversed(m.steps)))[: -m.limits.trace_records - 1 : -1]
         if steps:
-            self.last_step = steps[0].step
-        return steps[::-1]
+            self.last_step = steps[-1].step
+        return steps
 
     @staticmethod
     def _lives(m: Machine, family: Family) -> bool:
@@ -111,7 +115,7 @@ def _missing(m: Machine, tracer: Tracer) -> int:
         p for p in m.processes.values()
         if (family is None or family.takes(p.pid, p.spawner)) and (principal is None or p.cred.principal == principal)
     ]  # fmt: skip
-    kept = Counter(record.pid for record in m.log.since(1, family=family, principal=principal))
+    kept = m.log.kept(family, principal)
     return sum(max(0, p.num_calls - len(p.calls) - kept[p.pid]) for p in shown)
 
 
