@@ -11,7 +11,9 @@ Invariant: `next_seq - first_seq <= capacity`, numbers have no holes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TypeAlias
 
 from vllm_symphony.abi.types import CallRecord
@@ -71,15 +73,31 @@ class EventLog:
         self.next_seq += 1
 
     def since(
-        self, seq: int = 1, *, pid: int | None = None, family: Family | None = None, principal: str | None = None
+        self,
+        seq: int = 1,
+        *,
+        until: int | None = None,
+        pid: int | None = None,
+        family: Family | None = None,
+        principal: str | None = None,
     ) -> Iterator[CallRecord]:
-        """Records from number `seq` on, oldest first; of one process or a family, and of one principal's, when given."""
+        """Records from number `seq` on (to before `until`), oldest first; of one process or a family, and of one principal's, when
+        given."""
         if pid is not None:
             family = Family(pid, children=False)
-        for number in range(max(seq, self.first_seq), self.next_seq):
+        for number in range(max(seq, self.first_seq), self.next_seq if until is None else min(until, self.next_seq)):
             entry = self._ring[(number - 1) % self.capacity]
             if (principal is None or entry[9] == principal) and (family is None or family.takes(entry[0], entry[10])):
                 yield self._record(number, entry)
+
+    def kept(self, family: Family | None, principal: str | None) -> Counter[int]:
+        """How many calls of each process are here; of whom, as in `since`."""
+        ring, first = self._ring, (self.next_seq - 1) % self.capacity if len(self) == self.capacity else 0
+        kept: Counter[int] = Counter()
+        for entry in chain(islice(ring, first, None), islice(ring, first)):  # oldest first, as a family wants it
+            if (principal is None or entry[9] == principal) and (family is None or family.takes(entry[0], entry[10])):
+                kept[entry[0]] += 1
+        return kept
 
     def has(self, pid: int, principal: str | None) -> bool:
         """Whether a call of `pid`, owned by `principal` (None: by anyone), is still in the ring."""
