@@ -137,7 +137,7 @@ def _whole(body: bytes) -> list[bytes]:
 
 
 def _in_chunks(body: bytes) -> list[bytes]:
-    return [_chunk(5, body[start : start + 7], last=start + 7 >= len(body)) for start in range(0, min(len(body), 70), 7)]
+    return [_chunk(5, body[start : start + 7], last=start + 7 >= len(body)) for start in range(0, max(1, min(len(body), 70)), 7)]
 
 
 def _never_ending(body: bytes) -> list[bytes]:

@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from vllm_symphony.edge.concern import access_log, errors, same_abi
+from vllm_symphony.edge.decoding import Decoding
 from vllm_symphony.edge.door import Door, clear, why_not
 from vllm_symphony.edge.file_service import FileService
 from vllm_symphony.edge.identity import Identity
@@ -81,7 +82,7 @@ class EdgeServer:
         self.addresses: list[str] = []  # once it is started
         self._doors = (Door(Path(socket_path)), *doors)
         self._identity = identity or Identity()
-        around = (Around(access_log), Around(errors), Around(same_abi), Around(self._identity.known))
+        around = (Around(access_log), Around(errors), Around(same_abi), Around(self._identity.known), Decoding())
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
         self._processes = ProcessService(kernel)
         process_pb2_grpc.add_ProcessServiceServicer_to_server(self._processes, self._server)
