@@ -49,6 +49,26 @@ async def no_tokens_ask_again_for_the_last_distribution():
         assert f.length == len(PROMPT)
 
 
+async def many_may_ask_a_shared_file_at_once():
+    async with lip.open("/shared-prefix", tokens=[10, 20, 30, 40, 50], create=True) as writer:
+        alone = await writer.forward(entropy=True)
+        files = [await lip.open("/shared-prefix") for _ in range(6)]
+        async with lip.group() as g:
+            asked = [g.start(one_look, file) for file in files]
+        for look in asked:
+            close(look.result.entropy, alone.entropy)
+            assert look.result.ids == alone.ids
+            await look.result.sample(temperature=1.0, seed=3, allowed=alone.ids[:5])
+        for file in files:
+            await file.close()
+        assert writer.length == 5 and await writer.read() == [10, 20, 30, 40, 50]
+        await lip.unlink("/shared-prefix")
+
+
+async def one_look(file):
+    return await file.forward(entropy=True)
+
+
 async def outputs_all_and_some_are_rows_of_the_same_forward():
     async with lip.open() as f, lip.open() as some:
         every = await f.forward(PROMPT, outputs="all")

@@ -48,6 +48,23 @@ def test_forward_without_tokens_works_on_a_shared_file(w: World) -> None:
     assert w.result(call).length == 1
 
 
+def test_a_second_look_at_a_shared_file_works_on_a_fork_of_its_own(w: World) -> None:
+    writer = w("open", path="/a", tokens=[1], flags=OpenFlags.CREAT | OpenFlags.RDWR).fd
+    readers = [w("open", path="/a").fd for _ in range(2)]
+
+    looks = [w.start("forward", fd=fd) for fd in readers]
+    jobs = list(w.kernel.jobs.values())
+
+    assert len({job.inode.ino for job in jobs}) == 2
+    with pytest.raises(errors.FileBusy):
+        w("forward", fd=writer, tokens=[2])
+    w.step()
+    w.step()
+    assert [w.result(look).length for look in looks] == [1, 1]
+    assert len(w.kernel.files.inodes) == 1
+    w.kernel.check()
+
+
 @pytest.mark.parametrize(
     ("args", "error"),
     [

@@ -15,7 +15,8 @@ from vllm_symphony.kernel import effect as e
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
 
-ME, OTHER, ADMIN = Credentials("me", scopes=("run",)), Credentials("other", scopes=("run",)), Credentials("root", scopes=("admin", "run"))
+ME, OTHER = Credentials("me", scopes=("run",)), Credentials("other", scopes=("run",))
+ADMIN = Credentials("root", scopes=("admin", "run"))
 MODEL = ModelInfo("fake", vocab_size=100, max_positions=64, page_size=4, num_pages=1000, max_top_k=20, eos_tokens=(2,))
 SECOND = 1_000_000_000
 ROW = Distribution(0, b"", b"", 0.0, 0.0)

@@ -4,7 +4,8 @@
 
 Atomic: the tokens join the file when the device has done them, so that error, cancel and time-out leave no trace and nobody sees a
 length that may be taken back. The file's writer bit is held meanwhile: a second writer is EBUSY, never queued behind the first.
-With no tokens the call asks again for the distribution after the last one.
+With no tokens the call asks again for the distribution after the last one; any number may ask that at once of a shared file, those
+after the first on a fork that lives as long as the job.
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
     keep = _keep(a.keep, num_tokens)
     start = argument.start_position(a.start, inode, num_tokens, model.max_positions)
     if inode.writer is not None:
-        inode.demand_free()
+        if num_tokens or not _only_looks(m, inode):
+            inode.demand_free()
+        inode = m.files.clone(file, call.cred.principal, call.start_ns)  # for this job alone; it drops it when it ends
 
     work = ForwardWork(m, call, inode, a.fd, tokens, start)
     key = m.policy.key(call.process.pid, work.id)
@@ -161,6 +164,12 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
     if a.timeout_s is not None:
         work.limit(m, a.timeout_s, call.start_ns)
     return work
+
+
+def _only_looks(m: Machine, inode: Inode) -> bool:
+    """The job that holds the file's writer bit will not change it: it asks for what follows the last token, as we do."""
+    work = m.jobs[inode.writer] if inode.writer is not None else None
+    return isinstance(work, ForwardWork) and not work.tokens
 
 
 def _outputs(a: Forward, num_tokens: int) -> tuple[int, ...]:
