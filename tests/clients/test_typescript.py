@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from vllm_symphony.abi.table import CALLS
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "examples" / "clients" / "typescript"
@@ -87,3 +90,12 @@ def test_the_lock_names_no_registry():
 
     assert not [name for name, package in packages.items() if "resolved" in package]
     assert all("integrity" in package for name, package in packages.items() if name)
+
+
+def test_it_repeats_by_itself_only_what_the_call_table_calls_a_read():
+    calls = re.findall(r"^  (\w+): {.*?(reads: true)? }", (CLIENT / "src" / "calls.ts").read_text(), re.MULTILINE)
+
+    reads = {re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", name): bool(is_read) for name, is_read in calls}
+
+    assert len(reads) > 30
+    assert reads == {name: not CALLS[name].mutates for name in reads}

@@ -21,7 +21,7 @@ import type { SpawnResponse__Output } from "../gen/symphony/v1/SpawnResponse.js"
 import type { SystemServiceClient } from "../gen/symphony/v1/SystemService.js";
 import type { WaitResponse__Output } from "../gen/symphony/v1/WaitResponse.js";
 import { fromRpc, retry } from "./error.js";
-import { services } from "./proto.js";
+import { ABI, services } from "./proto.js";
 
 const CHANNEL = {
   "grpc.initial_reconnect_backoff_ms": 50, // the session's own backoff decides; the channel shall not be slower
@@ -55,6 +55,7 @@ export class Client {
 
   /** `address`: `unix:PATH` or `HOST:PORT`. Connects when the first call is made. */
   constructor(address: string, choice: ClientChoice = {}) {
+    this.metadata.set("symphony-abi", `${ABI.abiMajor}.${ABI.abiMinor}`);
     if (choice.token) this.metadata.set("authorization", `Bearer ${choice.token}`);
     const isLocal = /^(unix:|127\.|localhost:|\[::1\]:)/.test(address);
     const how = choice.credentials ?? (isLocal ? credentials.createInsecure() : credentials.createSsl());

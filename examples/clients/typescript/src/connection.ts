@@ -12,8 +12,9 @@ import type { Hello } from "../gen/symphony/v1/Hello.js";
 import type { HelloResult__Output } from "../gen/symphony/v1/HelloResult.js";
 import { cancelSoon, type Client } from "./client.js";
 import { fromRpc, SymphonyError } from "./error.js";
+import { ABI } from "./proto.js";
 
-const ABI = { abiMajor: 1, abiMinor: 1, features: ["request-id", "sessions"] };
+const FEATURES = ["request-id", "sessions"];
 
 /** Who hears what comes. */
 export interface Owner {
@@ -32,7 +33,7 @@ export class Connection {
     this.stream.on("data", (message: ConnectResponse__Output) => this.received(message));
     this.stream.on("error", (error: ServiceError) => this.ended(fromRpc(error)));
     this.stream.on("end", () => this.ended(new SymphonyError("EPIPE", "the server hung up", {}, null, true)));
-    this.stream.write({ hello: { ...ABI, ...hello } });
+    this.stream.write({ hello: { ...ABI, features: FEATURES, ...hello } });
   }
 
   /** Send a call, and with it that all messages up to `ack` are here. */

@@ -69,20 +69,20 @@ export interface RetryChoice {
  * Only for what may happen twice: reads, and calls with a `requestId`. For those a lost connection is a reason to try again too.
  */
 export async function retry<T>(attempt: () => Promise<T>, choice: RetryChoice = {}): Promise<T> {
-  const { attempts = 6, signal, when = (error) => error.retryable || error.lost } = choice;
+  const { attempts = 5, signal, when = (error) => error.retryable || error.lost } = choice;
   for (let n = 1; ; n++) {
     try {
       return await attempt();
     } catch (error) {
       if (!(error instanceof SymphonyError) || !when(error) || n === attempts || signal?.aborted) throw error;
-      await sleep(error.retryAfterMs ?? backoffMs(n));
+      await sleep(Math.max(error.retryAfterMs ?? 0, backoffMs(n)), undefined, { signal }).catch(() => undefined); // aborted: now
     }
   }
 }
 
-/** How long to wait before attempt `n` + 1 where nobody said: 25 ms, doubled up to 2 s, half of it by chance. */
+/** How long to wait before attempt `n` + 1 at least: 50 ms, doubled up to 2 s, half of it by chance. */
 export function backoffMs(n: number): number {
-  return Math.min(25 * 2 ** (n - 1), 2000) * (0.5 + Math.random() / 2);
+  return Math.min(50 * 2 ** (n - 1), 2000) * (0.5 + Math.random() / 2);
 }
 
 function fromStatus(data: Uint8Array): SymphonyError | null {

@@ -12,6 +12,9 @@ import type { ProtoGrpcType as ProcessProtos } from "../gen/process.js";
 import type { ProtoGrpcType as SessionProtos } from "../gen/session.js";
 import type { ProtoGrpcType as SystemProtos } from "../gen/system.js";
 
+/** The ABI that this client speaks. */
+export const ABI = { abiMajor: 1, abiMinor: 1 };
+
 type Protos = ErrorProtos & ProcessProtos & SessionProtos & SystemProtos;
 
 const definition = loadSync(["process", "session", "system"].map((name) => `symphony/v1/${name}.proto`).concat("google_rpc.proto"), {
