@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from contextlib import asynccontextmanager
 
 import grpc
@@ -344,6 +345,20 @@ def test_a_session_whose_lease_ran_out_learns_it_when_it_comes_back(sim, tmp_pat
 
     with pytest.raises(NoSuchProcess, match="no open session"):
         asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_who_hears_that_the_server_stops_does_not_wait_for_the_lease(fresh_server):
+    server = fresh_server("--device", "sim", "--grace", "20")
+
+    async def work(client):
+        async with client.session(lease_s=3600):
+            server.process.send_signal(signal.SIGTERM)
+            while True:
+                await lip.getpid()
+
+    with pytest.raises(DeviceLost):
+        talk(server, work)
+    assert server.process.wait(20) == 0
 
 
 def test_who_comes_second_takes_a_session_over_and_the_first_is_told(sim):

@@ -25,6 +25,7 @@ from vllm_symphony.proto.v1 import session_pb2 as pb
 from vllm_symphony.proto.v1 import session_pb2_grpc
 
 HELLO_TIMEOUT_S = 10.0
+LAST_WORD_S = 2.0  # the edge said that it lost the kernel: either the session can be had at once, or the server stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class SessionLink:
     async def _connect_again(self, lost: Exception) -> SymphonyError | None:
         """None when it is connected; else why it never will be."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.lease_s
+        last_word = lost if isinstance(lost, DeviceLost) else None
+        deadline = loop.time() + (self.lease_s if last_word is None else min(self.lease_s, LAST_WORD_S))
         for wait_s in self._retry.waits():
             await asyncio.sleep(min(wait_s, max(0.0, deadline - loop.time())))
             try:
@@ -99,7 +101,9 @@ class SessionLink:
                 lost = e
             if loop.time() >= deadline:
                 break
-        return DeviceLost(f"lost session {self.pid}: no connection for its lease of {self.lease_s:g} s ({lost})", pid=self.pid)
+        return last_word or DeviceLost(
+            f"lost session {self.pid}: no connection for its lease of {self.lease_s:g} s ({lost})", pid=self.pid
+        )
 
     async def _connect(self) -> None:
         """Say hello and keep the connection."""
