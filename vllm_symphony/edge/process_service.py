@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from vllm_symphony.abi.calls import Attach as AttachCall
 from vllm_symphony.abi.calls import Kill, PidArgs, Ps, Spawn, StracePart
@@ -19,6 +19,7 @@ from vllm_symphony.proto.message import to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
 
+T = TypeVar("T")
 _NO_EVENT = 2**53 - 1  # attach from here on: nothing but the end
 
 
@@ -27,7 +28,7 @@ class ProcessService(ProcessServiceServicer):
 
     def __init__(self, kernel: KernelLink) -> None:
         self._kernel = kernel
-        self._looks: set[asyncio.Task[Any]] = set()  # that follow something, for ever maybe
+        self._looks: set[asyncio.Task[Any]] = set()  # that wait for something to follow, for ever maybe
         self._is_stopping = False
 
     def end_looks(self) -> None:
@@ -59,10 +60,9 @@ class ProcessService(ProcessServiceServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = AttachCall(request.pid, max(request.from_seq, 1), request.follow)
-        with self._looking():
-            async with aclosing(self._events(args, caller(context))) as parts:
-                async for events in parts:
-                    yield pb.AttachResponse(events=events)
+        async with aclosing(self._looking(self._events(args, caller(context)))) as parts:
+            async for events in parts:
+                yield pb.AttachResponse(events=events)
 
     async def Wait(self, request: pb.WaitRequest, context: Any) -> pb.WaitResponse:  # noqa: N802
         """Watch for the end and look: unlike the kernel's `wait`, which reaps, any number of clients may."""
@@ -106,10 +106,9 @@ class ProcessService(ProcessServiceServicer):
     async def Strace(self, request: pb.StraceRequest, context: Any) -> AsyncGenerator[pb.StraceResponse, None]:  # noqa: N802
         pid = request.pid if request.HasField("pid") else None
         args = StraceCall(pid, request.follow, request.children, request.steps)
-        with self._looking():
-            async with aclosing(self._records(args, caller(context))) as parts:
-                async for part in parts:
-                    yield to_message(part, pb.StraceResponse())
+        async with aclosing(self._looking(self._records(args, caller(context)))) as parts:
+            async for part in parts:
+                yield to_message(part, pb.StraceResponse())
 
     async def Why(self, request: pb.WhyRequest, context: Any) -> pb.WhyResponse:  # noqa: N802
         return to_message(await self._kernel.call("why", PidArgs(request.pid), caller(context)), pb.WhyResponse())
@@ -131,21 +130,27 @@ class ProcessService(ProcessServiceServicer):
             except BrokenPipe:
                 continue
 
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Around a stream that only looks: `end_looks` ends it with an error that says why."""
+    async def _looking(self, parts: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """The parts of a stream that only looks, until `end_looks`. It is cancelled only where it waits for the next part: a task
+        that gRPC waits in would end without a word to the client."""
         task = asyncio.current_task()
         assert task is not None
-        self._looks.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._is_stopping:
-                raise
-            task.uncancel()
-            raise DeviceLost("the server is stopping") from None
-        finally:
-            self._looks.discard(task)
+        async with aclosing(parts):
+            while not self._is_stopping:
+                self._looks.add(task)
+                try:
+                    part = await anext(parts)
+                except StopAsyncIteration:
+                    return
+                except asyncio.CancelledError:
+                    if not self._is_stopping:
+                        raise
+                    task.uncancel()
+                    break
+                finally:
+                    self._looks.discard(task)
+                yield part
+        raise DeviceLost("the server is stopping")
 
 
 def _spawn(program: pb.Program) -> Spawn:

@@ -97,3 +97,17 @@ def test_a_look_that_its_caller_cancels_is_cancelled(monkeypatch):
             await look
 
     asyncio.run(main())
+
+
+def test_a_look_whose_client_is_slow_to_take_a_part_ends_after_it(monkeypatch):
+    monkeypatch.setattr("vllm_symphony.edge.process_service.caller", lambda context: ME)
+
+    async def main() -> None:
+        service = ProcessService(Endless())
+        stream = service.Attach(pb.AttachRequest(pid=1, follow=True), Context())
+        await anext(stream)
+        service.end_looks()  # while gRPC sends what it was given
+        with pytest.raises(DeviceLost, match="the server is stopping"):
+            await anext(stream)
+
+    asyncio.run(main())
