@@ -73,7 +73,8 @@ PROCESSES: tuple[tuple[str, str, Callable[[int], Any], str], ...] = (
 )
 BY_FD: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("close", FdArgs), ("dup", FdArgs), ("fork", FdArgs), ("truncate", lambda fd: Truncate(fd, 0)),
-    ("append", lambda fd: Append(fd, TOKEN)), ("read", Read), ("stat", Stat), ("link", lambda fd: Link(fd, "/stolen")), ("forward", lambda fd: Forward(fd, TOKEN)),
+    ("append", lambda fd: Append(fd, TOKEN)), ("read", Read), ("stat", Stat),
+    ("link", lambda fd: Link(fd, "/stolen")), ("forward", lambda fd: Forward(fd, TOKEN)),
     ("forward_many", lambda fd: ForwardMany((Forward(fd, TOKEN),))), ("sample", lambda fd: Sample(fd, 0)),
     ("logits", lambda fd: Logits(fd, 0)), ("generate", Generate),
 )  # fmt: skip
