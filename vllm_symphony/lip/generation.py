@@ -147,7 +147,7 @@ class Generation:
         return Piece(tokens, text, logprobs)
 
     def _rest(self, done: Completion) -> Piece:
-        """What no part brought: parts are left out for a remote program that was not there to take them. Then StopAsyncIteration."""
+        """What no part brought: they are left out for a remote program that was not there to take them. Then StopAsyncIteration."""
         if self._num_tokens >= len(done.tokens):
             raise StopAsyncIteration
         return self._piece(done.tokens[self._num_tokens :], done.text[self._num_chars :], done.logprobs[self._num_tokens :])

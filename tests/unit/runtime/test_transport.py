@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from vllm_symphony.abi import codec
-from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.calls import Cancel, Done, Emit, Generate, GeneratePart, GenerateResult, NoArgs, PidResult, Sleep, Tokenize
+from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.errors import DeviceLost, InvalidArgument, NoSuchFile
 from vllm_symphony.runtime.transport import SocketTransport
 
