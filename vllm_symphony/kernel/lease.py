@@ -3,8 +3,8 @@
     connected --lost--> lease runs --resumed--> connected
                             \\--expired--> finalise: the session and its children end with reason `lease`
 
-A session that is called from outside of its connection (an edge's unary calls) renews the lease with each call, and it does not run
-out while such a call is in flight.
+A call from outside of the connection (an edge's unary ones) begins the lease anew, and so does its end; while it is in flight the
+lease does not run out.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ def renew(m: Machine, process: Process, now_ns: int) -> None:
 
 
 def _expire(m: Machine, process: Process, now_ns: int) -> None:
-    if any(call.door is not process for call in process.calls.values()):
-        renew(m, process, now_ns)
+    is_called = any(call.door is not process for call in process.calls.values())
+    since_ns = now_ns if is_called else process.called_ns
+    if since_ns + int(process.lease_s * 1e9) > now_ns:
+        renew(m, process, since_ns)
         return
     end(m, process, f"nobody connected for {process.lease_s:g} s", now_ns)
 

@@ -123,8 +123,10 @@ class Machine:
         call.pending = None
         if process.calls.get(call.key) is call:
             del process.calls[call.key]
-        if door is not process and door.calls.get(call.id) is call:
-            del door.calls[call.id]
+        if door is not process:
+            process.called_ns = now_ns
+            if door.calls.get(call.id) is call:
+                del door.calls[call.id]
         if call.requests is not None:
             call.requests.forget(call.request_id)
         self.log.append((

@@ -59,7 +59,7 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
+        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
         "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "name", "num_calls", "num_forwards", "num_steps", "orphaned",
         "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state", "term_timer",
         "termed", "threads", "tokens_in", "tokens_out", "viewers", "waiters",
@@ -82,6 +82,7 @@ class Process:
         self.connected = True
         self.lease_s = 0.0
         self.lease_timer: Timer | None = None
+        self.called_ns = 0  # when the last call from outside of its connection ended
 
         self.threads: dict[int, str] = {0: "main"}
         self.fds = FdTable(limits.fds)

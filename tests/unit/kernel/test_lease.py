@@ -273,3 +273,18 @@ def test_a_wait_of_any_length_can_be_asked_for_and_cancelled(w: World, seconds: 
     w.reap()
 
     assert {w.replies[w.pid, call].reason for call in calls} == {"EINTR"}
+
+
+def test_the_lease_begins_when_a_call_from_outside_ends(w: World, edge: int):
+    pid = opened(w, 2.0)
+    w.disconnect(pid)
+    call = outside(w, edge, pid, "sleep", Sleep(3.5))
+
+    for _ in range(7):
+        w.pass_time(0.5)
+    w.result(call, edge)
+    w.pass_time(1.9)
+    assert is_open(w, pid)
+    w.pass_time(0.1)
+
+    assert not is_open(w, pid)
