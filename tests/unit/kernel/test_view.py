@@ -296,7 +296,7 @@ def test_a_long_log_is_sent_in_several_turns_and_others_are_answered_between() -
     assert len(traced(w, call)) == 10 and w.is_open(call)
     w("now")
     while w.is_open(call):
-        w.pass_time(0)
+        w.pass_time(0.001)
 
     records = [r.seq for part in w.stream(call) for r in part.records]
     assert records == list(range(1, 37))
@@ -331,3 +331,17 @@ def test_the_log_counts_its_calls_in_the_order_in_which_families_grow() -> None:
     family = Family(pid, children=True)
 
     assert w.kernel.log.kept(family, None) == {pid: 1, child: 3}
+
+
+def test_a_tick_sends_one_share_of_a_long_log() -> None:
+    w = World(trace_records=10, part_events=5)
+    for _ in range(35):
+        w("ping")
+
+    call = w.start("strace")
+    sizes = [sum(len(part.records) for part in w.stream(call))]
+    while w.is_open(call):
+        w.pass_time(1.0)
+        sizes.append(sum(len(part.records) for part in w.stream(call)))
+
+    assert sizes == [10, 20, 30, 35]

@@ -82,7 +82,7 @@ class Tracer(Pending):
             self.missing = 0
         m.timers.cancel(self.timer)
         if self.next_seq < m.log.next_seq or (self.steps and m.steps and self.last_step < m.steps[-1].step):
-            self.timer = m.timers.at(now_ns, lambda at_ns: self.flush(m, at_ns))  # the rest in the next turn: others come first
+            self.timer = m.timers.at(now_ns + 1, lambda at_ns: self.flush(m, at_ns))  # the rest in the next turn: others come first
         elif not self.follow or (self.family is not None and not self._lives(m, self.family)):
             self.drop(m)
             m.finish(call, Done(), now_ns)
