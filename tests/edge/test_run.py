@@ -160,3 +160,15 @@ def test_a_run_that_loses_its_server_for_good_says_how_to_find_the_program(fresh
 
     assert run.returncode == 69
     assert f"process {pid} goes on; symphony attach {pid}" in err
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_gone(fresh_server, program):
+    server = fresh_server()
+    run, pid = started(server, program(SPIN))
+    server.stop(signal.SIGKILL)
+
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=20)  # it would look for the server for 30 s
+
+    assert run.returncode == 130
+    assert f"process {pid} goes on; symphony attach {pid}" in err

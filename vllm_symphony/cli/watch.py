@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from contextlib import suppress
 from enum import Enum
 
 from vllm_symphony.abi.types import Signal
@@ -91,11 +90,13 @@ async def _obey(
     if interrupt is Interrupt.DETACH or run.pid is None:  # it did not even start: leaving is enough
         reading.cancel()
         return
-    complain("cancelling (Ctrl-C again kills it)")
-    await _send(client, run, Signal.TERM)
-    await second.wait()
-    complain("killing it")
-    await _send(client, run, Signal.KILL)
+    for press, remark, word in ((first, "cancelling (Ctrl-C again kills it)", Signal.TERM), (second, "killing it", Signal.KILL)):
+        await press.wait()
+        complain(remark)
+        if not await _send(client, run, word):
+            run.detach()
+            reading.cancel()
+            return
 
 
 async def _limit(client: Client, run: Run, timeout_s: float, out_of_time: asyncio.Event) -> None:
@@ -105,7 +106,14 @@ async def _limit(client: Client, run: Run, timeout_s: float, out_of_time: asynci
     await _send(client, run, Signal.TERM)
 
 
-async def _send(client: Client, run: Run, word: str) -> None:
+async def _send(client: Client, run: Run, word: str) -> bool:
+    """False when no server is there to take it."""
     if run.pid is not None:
-        with suppress(SymphonyError, ConnectionError):  # it may just have ended; a lost server is the reader's to tell
+        try:
             await client.kill(run.pid, word)
+        except SymphonyError:
+            pass  # it may just have ended
+        except ConnectionError as e:
+            complain(str(e))
+            return False
+    return True

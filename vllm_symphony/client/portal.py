@@ -72,7 +72,9 @@ class Portal:
             while (item := self.call(following())) is not _END:
                 yield item
         finally:
-            if not self._loop.is_closed():
+            if threading.current_thread() is self._thread:  # collected there, unclosed
+                self._loop.call_soon(asyncio.ensure_future, _close(items))
+            elif not self._loop.is_closed():
                 self.call(_close(items))
 
     def close(self) -> None:

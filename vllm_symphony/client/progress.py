@@ -34,13 +34,18 @@ async def showing_progress(client: Client, run: Run, wanted: bool | None) -> Asy
     if show is None:
         yield
         return
+    failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(_watch(client, run, show))
         try:
             yield
+        except Exception as e:  # noqa: BLE001  raised again below: the group would wrap it
+            failed = e
         finally:
             watching.cancel()
             show(None)
+    if failed is not None:
+        raise failed
 
 
 def line(process: Process) -> str:

@@ -255,6 +255,16 @@ def test_the_setting_asks_for_it_too(at_once, monkeypatch):
     assert looked(False, until=0).num_looks == 0
 
 
+def test_what_goes_wrong_is_raised_as_it_is(at_once, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+
+    async def main():
+        await Run(FakeClient(event(1), error=ServerUnreachable("there", "gone")), seven, "prog").result(progress=True)
+
+    with pytest.raises(ServerUnreachable):
+        asyncio.run(main())
+
+
 def test_nobody_looks_where_nobody_sees_it(at_once, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
 

@@ -76,6 +76,22 @@ def test_a_generator_becomes_an_iterator_that_closes_it(portal):
     assert closed == [True, True]
 
 
+def test_an_iterator_that_is_collected_on_the_portals_thread_is_closed_too(portal):
+    closed = threading.Event()
+
+    async def count():
+        try:
+            yield 1
+        finally:
+            closed.set()
+
+    held = [portal.iterate(count)]
+    assert next(held[0]) == 1
+    portal.do(held.clear)
+
+    assert closed.wait(10)
+
+
 def test_an_interrupted_caller_cancels_its_work_and_waits_for_it(portal, monkeypatch):
     cleaned, started = [], threading.Event()
 
