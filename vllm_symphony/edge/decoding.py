@@ -4,7 +4,7 @@
 
 gRPC reads a request before it calls anybody, and answers UNKNOWN with a traceback in the log when that fails. Here reading never
 fails: what is no message goes on as `Malformed`, and the RPC ends with a typed error as for any other bad argument. The innermost
-interceptor, so that `errors` and the access log are around it.
+interceptor, so that `errors` and the access log are around it. Health and reflection pass by, as there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from vllm_symphony.edge.interceptor import OURS
 from vllm_symphony.errors import InvalidArgument
 
 
@@ -31,7 +32,7 @@ class Decoding(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
+        if handler is None or not handler_call_details.method.startswith(OURS):
             return handler
         kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
         behaviour = getattr(handler, kind)

@@ -17,7 +17,7 @@ import grpc
 
 Context = Any  # grpc.aio.ServicerContext[request, response]
 Concern = Callable[[str, Context], AbstractAsyncContextManager[None]]
-_OURS = "/symphony."
+OURS = "/symphony."
 
 
 class Around(grpc.aio.ServerInterceptor):
@@ -29,7 +29,7 @@ class Around(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(_OURS):
+        if handler is None or not method.startswith(OURS):
             return handler
         kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
         wrap = self._streaming if handler.response_streaming else self._single
