@@ -23,7 +23,7 @@ from vllm_symphony.engine.sim.job import SimJob, Writer
 from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
 from vllm_symphony.engine.sim.pool import SimBlock, SimPool
 from vllm_symphony.engine.sim.sampler import sample_row
-from vllm_symphony.errors import DeviceLost, Interrupted, OutOfPages, SymphonyError
+from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
@@ -131,6 +131,8 @@ class SimCore:
             self.out.append(TextDone(job.job, text_result(job)))
         except SymphonyError as error:
             self.out.append(JobFailed(job.job, error))
+        except Exception as error:  # noqa: BLE001  as in engine/text.py: the argument was the program's
+            self.out.append(JobFailed(job.job, InvalidArgument(f"{job.op}: {type(error).__name__}: {str(error)[:300]}")))
 
     def _take_mail(self) -> None:
         while self.mail:

@@ -47,7 +47,10 @@ def compile_grammar(g: Grammar) -> Node:
     """The state at the start. Raises InvalidArgument or NotSupported."""
     if g.kind == "ebnf":
         raise NotSupported("the simulator has no EBNF grammars: use regex or choice")
-    return _compiled(g.kind, g.text)
+    try:
+        return _compiled(g.kind, g.text)
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(f"invalid grammar: {type(error).__name__}: {str(error)[:300]}") from None
 
 
 def state_after(g: Grammar, tokens: Sequence[int]) -> Node:

@@ -127,7 +127,7 @@ def parse_tools(a: calls.ParseTools) -> dict[str, Any]:
         try:
             call = json.loads(text)
             found.append({"id": f"call-{len(found)}", "name": call["name"], "arguments": json.dumps(call.get("arguments", {}))})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"content": a.text, "tool_calls": []}
     return {"content": _TOOL_CALL.sub("", a.text).strip() or None, "tool_calls": found}
 
@@ -135,7 +135,7 @@ def parse_tools(a: calls.ParseTools) -> dict[str, Any]:
 def _list(text: str, name: str) -> list[Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{name} is not JSON: {error}") from None
     if not isinstance(value, list):
         raise InvalidArgument(f"{name} must be a JSON list")
