@@ -50,20 +50,25 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_dir = tmp_path_factory.mktemp("run")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
-    env.update(SYMPHONY_RUN_DIR=str(run_dir), SYMPHONY_STATE_DIR=str(run_dir / "state"), PYTHONPATH=str(ROOT))
     with (run_dir / "serve.log").open("wb") as log:
         command = [sys.executable, "-m", "vllm_symphony.cli.main", "serve", "--device", "sim", "--log-level", "debug"]
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment(run_dir), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     served = Served(run_dir, process)
     with grpc.insecure_channel(served.address) as channel:
-        _until_serving(channel, served)
+        until_serving(channel, served)
     yield served
     process.terminate()
     assert process.wait(30) == 0, served.said()[-2000:]
 
 
-def _until_serving(channel: grpc.Channel, served: Served) -> None:
+def environment(run_dir: Path) -> dict[str, str]:
+    """Without settings of Symphony but the server's directories."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
+    return {**env, "SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
+
+
+def until_serving(channel: grpc.Channel, served: Served) -> None:
+    """The server answers."""
     deadline = time.monotonic() + START_S
     while not _answers(channel):
         assert served.process.poll() is None and time.monotonic() < deadline, served.said()[-2000:]

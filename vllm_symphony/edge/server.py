@@ -54,6 +54,8 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 30_000),  # a peer that vanished without a word is found by then, and its session's lease begins
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # gRPC 1.8x waits for this one (default: a minute) where a ping is out
+    ("grpc.http2.max_pings_without_data", 0),  # else an idle connection is asked twice only
     ("grpc.so_reuseport", 0),
 )
 _SERVICES = tuple(
