@@ -4,9 +4,10 @@ isort:skip_file
 Sessions: remote programs, whose code runs at the client and whose files, children and calls are here.
 
 A session is a process (kind `session` in ListProcesses) with a lease. It lives while a client is connected to it by Connect, and
-for its lease after the connection was lost; each Call and KeepAlive outside of a connection begins the lease anew. When it runs out
-the session ends with reason `lease`, and its children with it. Any RPC may also fail with EAGAIN (a limit of the moment, retry),
-ENODEV (the engine died or is shutting down) and EINTR (the caller cancelled); see process.proto for how errors travel.
+for its lease after the connection was lost; each Call and KeepAlive outside of a connection begins the lease anew, and so does the
+end of a Call: the lease does not run out under it. When it does the session ends with reason `lease`, and its children with it.
+Any RPC may also fail with EAGAIN (a limit of the moment, retry), ENODEV (the engine died or is shutting down) and EINTR (the caller
+cancelled); see process.proto for how errors travel.
 """
 
 from collections import abc as _abc
