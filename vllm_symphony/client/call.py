@@ -15,6 +15,8 @@ import grpc
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.errors import Interrupted, SymphonyError, TimedOut, WouldBlock
 
+LET_GO_S = 0.05
+_GRPC_WATCHES = "_AioCall._handle_status_once_received"  # the task that ends when gRPC has let go of an RPC
 T = TypeVar("T")
 
 
@@ -27,12 +29,12 @@ class ServerUnreachable(ConnectionError):
 
 
 class Caller:
-    """Makes unary RPCs of one server, again where `retry` allows it."""
+    """Makes unary RPCs of one server, again where `retry` allows it. `was_reached`: it has answered before."""
 
     def __init__(self, target: str, retry: Retry) -> None:
         self.target = target
         self.retry = retry
-        self._was_reached = False
+        self.was_reached = False
 
     async def ask(
         self, method: Callable[..., Awaitable[T]], request: Any, timeout_s: float | None = None, *, patient: bool = False
@@ -60,15 +62,15 @@ class Caller:
                     raise
                 await asyncio.sleep(wait_s)
             else:
-                self._was_reached = True
+                self.was_reached = True
                 return response
 
     def _may_help(self, error: Exception) -> bool:
         """Trying again may help. A typed error is a server's word: it is there."""
         if isinstance(error, SymphonyError):
-            self._was_reached = True
+            self.was_reached = True
             return error.retryable
-        return self._was_reached
+        return self.was_reached
 
 
 def is_lost(error: Exception) -> bool:
@@ -83,7 +85,20 @@ async def each(target: str, call: AsyncIterable[T]) -> AsyncGenerator[T, None]:
             async for response in call:
                 yield response
     finally:
-        getattr(call, "cancel", bool)()
+        await let_go(call)
+
+
+async def let_go(call: Any) -> None:
+    """Cancel an RPC, if it has not ended, and wait until gRPC has heard so.
+
+    grpc.aio (1.81) has one queue of events for all loops of a process: what comes after its own loop was closed breaks the reading
+    of the queue in the next loop, whose calls then hang. To be removed when cancelling can be awaited.
+    """
+    if not hasattr(call, "cancel") or not call.cancel():
+        return
+    watching = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == _GRPC_WATCHES]
+    if watching:
+        await asyncio.wait(watching, timeout=LET_GO_S, return_when=asyncio.FIRST_COMPLETED)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -152,8 +153,7 @@ class Client:
         A connection that broke is made again; events that the server dropped show as one of kind `gap`.
         """
         return events(
-            self.target,
-            self._retry,
+            self._caller,
             lambda seq: self._process.Attach(process_pb2.AttachRequest(pid=pid, from_seq=seq, follow=follow)),
             from_seq,
         )
@@ -162,7 +162,8 @@ class Client:
         """The events of a process that are kept now."""
         try:
             async with asyncio.timeout(timeout_s):
-                return [event async for event in self.attach(pid, follow=False)]
+                async with aclosing(self.attach(pid, follow=False)) as kept:
+                    return [event async for event in kept]
         except TimeoutError:
             raise TimedOut(f"the events of process {pid} did not come within {timeout_s:g} s", pid=pid) from None
 
@@ -192,8 +193,9 @@ class Client:
     ) -> AsyncGenerator[StracePart, None]:
         """The event log, in parts: of one process, with `children` of all that it spawned, or of all that the caller may see."""
         request = process_pb2.StraceRequest(pid=pid, follow=follow, children=children, steps=steps)
-        async for r in each(self.target, self._process.Strace(request)):
-            yield StracePart(tuple(map(from_message, r.records)), tuple(map(from_message, r.steps)), r.missing)
+        async with aclosing(each(self.target, self._process.Strace(request))) as responses:
+            async for r in responses:
+                yield StracePart(tuple(map(from_message, r.records)), tuple(map(from_message, r.steps)), r.missing)
 
     async def why(self, pid: int, *, timeout_s: float | None = None) -> WhyResult:
         """What each thread of a process waits for."""

@@ -10,38 +10,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from vllm_symphony.abi.types import ProcessEvent
-from vllm_symphony.client.call import ServerUnreachable, each, is_lost
-from vllm_symphony.client.retry import Retry
+from vllm_symphony.client.call import Caller, ServerUnreachable, each, is_lost
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.proto.message import from_message
 
 
-async def follow(
-    target: str, retry: Retry, attach: Callable[[int], AsyncIterable[Any]], from_seq: int
-) -> AsyncGenerator[ProcessEvent, None]:
+async def follow(caller: Caller, attach: Callable[[int], AsyncIterable[Any]], from_seq: int) -> AsyncGenerator[ProcessEvent, None]:
     """Events from number `from_seq` on; `attach` makes the RPC that streams them from a number on.
 
     Raises: the server's error; ServerUnreachable when it cannot be reached at first, or again in `retry.patience_s`.
     """
     loop = asyncio.get_running_loop()
-    next_seq, was_reached, give_up_at = max(from_seq, 1), False, 0.0
+    retry, next_seq, give_up_at = caller.retry, max(from_seq, 1), 0.0
     waits = retry.waits()
     while True:
         try:
-            async for response in each(target, attach(next_seq)):
-                was_reached, give_up_at = True, 0.0
-                for event in response.events:
-                    event = from_message(event)
-                    if event.seq > next_seq and event.kind != "gap":
-                        yield ProcessEvent(event.seq - 1, event.t_ns, "gap", str(event.seq - next_seq), event.pid)
-                    next_seq = event.seq + 1
-                    yield event
+            async with aclosing(each(caller.target, attach(next_seq))) as responses:
+                async for response in responses:
+                    caller.was_reached, give_up_at = True, 0.0
+                    for event in response.events:
+                        event = from_message(event)
+                        if event.seq > next_seq and event.kind != "gap":
+                            yield ProcessEvent(event.seq - 1, event.t_ns, "gap", str(event.seq - next_seq), event.pid)
+                        next_seq = event.seq + 1
+                        yield event
             return
         except (SymphonyError, ServerUnreachable) as e:
-            if not was_reached or not is_lost(e):
+            if not caller.was_reached or not is_lost(e):
                 raise
             if not give_up_at:
                 give_up_at, waits = loop.time() + retry.patience_s, retry.waits()

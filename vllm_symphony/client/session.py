@@ -92,6 +92,7 @@ class Session:
         with suppress(SymphonyError, TimeoutError):  # it has ended already, or nobody is there to hear it
             async with asyncio.timeout(GOODBYE_S):
                 await self._transport.call("exit", exit_)
+                await asyncio.wait([self._serving])  # the server hangs up
 
     def _exit(self, error: BaseException | None) -> Exit:
         if error is None:

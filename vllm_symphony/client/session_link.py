@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
-from vllm_symphony.client.call import ServerUnreachable, is_lost, typed_errors
+from vllm_symphony.client.call import ServerUnreachable, is_lost, let_go, typed_errors
 from vllm_symphony.client.channel import Access
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.session_transport import SessionTransport
@@ -34,7 +34,7 @@ class _Connection:
     stream: Any
 
     async def close(self) -> None:
-        self.stream.cancel()
+        await let_go(self.stream)
         await self.channel.close()
 
 

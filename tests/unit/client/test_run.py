@@ -12,6 +12,7 @@ from tests.unit.client.test_call import rpc_error
 from tests.unit.client.test_display import STAT
 from vllm_symphony.abi.types import ExitStatus, ProcessEvent
 from vllm_symphony.client import Retry, ServerUnreachable, progress
+from vllm_symphony.client.call import Caller
 from vllm_symphony.client.display import Process
 from vllm_symphony.client.follow import follow
 from vllm_symphony.client.run import Run, RunResult
@@ -147,7 +148,7 @@ def streams(*scripts):
 
 def read(attach, from_seq=1):
     async def main():
-        return [e async for e in follow("there", FAST, attach, from_seq)]
+        return [e async for e in follow(Caller("there", FAST), attach, from_seq)]
 
     return asyncio.run(main())
 
