@@ -92,16 +92,15 @@ def test_a_session_goes_on_where_its_connection_broke(rig, remote):
 def test_more_answers_than_a_connection_may_hold_are_taken_by_the_next_one(rig, remote):
     rig.device.row = Distribution(0, bytes(6 * MIB), b"", 0.0, 0.0)
     fds = [opened(remote) for _ in range(4)]
-    for fd in fds:
-        call_id = remote.call("forward", Forward(fd, pack_tokens([1])))
-        remote.send(remote.frame(call_id))
+    call_ids = [remote.call("forward", Forward(fd, pack_tokens([1]))) for fd in fds]
+    remote.send(b"".join(map(remote.frame, call_ids)))  # in one turn: once an answer waits, more calls are refused
     rig.until_kept(remote, 24 * MIB)
     remote.cut()
 
     remote.resume()
     remote.settle()
 
-    assert all(len(remote.answers[i].distributions[0].ids) == 6 * MIB for i in list(remote.answers)[-4:])
+    assert all(len(remote.answers[i].distributions[0].ids) == 6 * MIB for i in call_ids)
     remote.ask("ping")
 
 
