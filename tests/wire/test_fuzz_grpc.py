@@ -67,6 +67,7 @@ def ping(stub: system_pb2_grpc.SystemServiceStub) -> None:
 def left(stub: system_pb2_grpc.SystemServiceStub) -> dict[str, int]:
     """What the kernel holds beside the edge's own connection and this call."""
     held = json.loads(stub.GetInfo(system_pb2.GetInfoRequest(), timeout=WAIT_S).detail)["kernel"]
+    held["files"] -= held["named_files"]  # those stay, as they should
     kinds = ("sessions", "programs", "jobs", "files", "fds", "timers", "viewers", "tracers")
     return {kind: held[kind] for kind in kinds if held[kind]} | ({"processes": held["processes"]} if held["processes"] > 1 else {})
 
