@@ -235,6 +235,20 @@ def test_another_abi_is_told_so_at_every_door(channel, connect):
     assert system_pb2_grpc.SystemServiceStub(channel).Ping(system_pb2.PingRequest(), metadata=((ABI_HEADER, "1.0"),))
 
 
+def test_a_session_whose_call_outlives_the_grace_hears_why_it_ends(fresh_server):
+    server = fresh_server("--grace", "0.3")
+    with grpc.insecure_channel(f"unix:{server.run_dir / 'symphony.sock'}") as channel:
+        s = Stream(session_pb2_grpc.SessionServiceStub(channel), {"abi_major": ABI_MAJOR, "abi_minor": ABI_MINOR, "lease_s": 30})
+        s.begin().say(1, "sleep", calls.Sleep(600.0))
+
+        assert server.stop() == 0
+
+        with pytest.raises(grpc.RpcError) as ended:
+            s.hear()
+        assert reason_of(ended.value) == "ENODEV"
+        s.close()
+
+
 def test_a_server_that_stops_waits_for_no_idle_session(fresh_server):
     server = fresh_server("--grace", "60")
     with grpc.insecure_channel(f"unix:{server.run_dir / 'symphony.sock'}") as channel:

@@ -10,6 +10,7 @@ It listens on a unix socket with mode 0600, and on the doors that it is given (d
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ from vllm_symphony.proto.v1 import (
     system_pb2_grpc,
 )
 
+LAST_WORD_S = 0.2  # for sessions whose calls outlived the grace to hear why they end
 EDGE_NICE = 5  # between the engine (0) and programs (10)
 MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
@@ -148,7 +150,9 @@ class EdgeServer:
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._processes.end_looks()
         self._sessions.end_idle()
-        await self._server.stop(grace_s)
+        last_word = asyncio.get_running_loop().call_later(grace_s, self._sessions.end)
+        await self._server.stop(grace_s + LAST_WORD_S)
+        last_word.cancel()
         self._clean()
 
     async def watch(self) -> None:

@@ -20,6 +20,7 @@ from vllm_symphony.abi.frame import FrameReader, pieces
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.errors import DeviceLost, InvalidArgument, SymphonyError
 
+_STOPPING = "the server is stopping"
 MAX_ANSWERS_AHEAD = 64  # of a client that reads slowly
 
 
@@ -86,7 +87,7 @@ class SessionLink(asyncio.Protocol):
                     self._in_flight.discard(answer.id)
                 yield answer
             if self._is_ending and not self._in_flight:
-                self._ended(DeviceLost("the server is stopping"))
+                self._ended(DeviceLost(_STOPPING))
             if self._end is not None:
                 raise self._end
             if self._is_closed:
@@ -104,6 +105,10 @@ class SessionLink(asyncio.Protocol):
         """End with an error as soon as no call is in flight."""
         self._is_ending = True
         self._changed.set()
+
+    def end(self) -> None:
+        """End with an error now."""
+        self._ended(DeviceLost(_STOPPING))
 
     # ---- asyncio.Protocol
 

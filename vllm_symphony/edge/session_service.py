@@ -33,6 +33,11 @@ class SessionService(SessionServiceServicer):
         for link in self._links:
             link.end_when_idle()
 
+    def end(self) -> None:
+        """The grace is over: connections end, whatever is in flight."""
+        for link in self._links:
+            link.end()
+
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:  # noqa: N802
         if not request.lease_s > 0:
             raise InvalidArgument(f"lease_s must be above 0, not {request.lease_s:g}", lease_s=request.lease_s)
