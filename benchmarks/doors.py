@@ -1,6 +1,8 @@
 """What each door adds to a call, and what an idle session costs (benchmarks/doors.py).
 
     child         a program at the server, over its socketpair
+    paused child  the same, but it pauses before each forward as long as a stream's round trip is longer: an engine that stood
+                  still for a moment computes the next step slower, whoever asks
     socket        another process over the kernel's unix socket
     stream        a remote program in Python: SessionService.Connect
     unary         the same session, SessionService.Call for each call
@@ -34,7 +36,8 @@ from benchmarks.stats import cpu_time_s, median, percentile
 NUM_IDLE = 1000
 IDLE_S = 5.0
 TYPESCRIPT = ROOT / "examples" / "clients" / "typescript"
-OWN = "child"
+OWN, PAUSED = "child", "paused child"
+GUESS_S = 0.0007  # a pause, before anything is known
 STREAM = "stream"
 
 
@@ -53,6 +56,7 @@ def measure(model: str, is_quick: bool, typescript: Path | None) -> Report:
         loop = {"prompt": prompt, "num_rounds": num_rounds}
         doors: dict[str, Callable[[], Samples]] = {
             OWN: lambda: from_child(rig, prompt, num_rounds),
+            PAUSED: lambda: from_child(rig, prompt, num_rounds, extra_s(found)),
             "socket": lambda: outside(rig, "door-socket", rig.kernel_socket, **loop),
             STREAM: lambda: outside(rig, "door-stream", edge, **loop),
             "unary": lambda: outside(rig, "door-unary", edge, **loop),
@@ -73,9 +77,25 @@ def measure(model: str, is_quick: bool, typescript: Path | None) -> Report:
         report.samples[f"{door}.forward"] = flat(found[door], "forward")
         report.samples[f"{door}.getpid"] = flat(found[door], "getpid")
     report.baseline_samples["stream_added_ms_p50"] = report.samples[f"{OWN}.forward"]
-    added = [percentile(a["forward"], 50) - percentile(b["forward"], 50) for a, b in zip(found[STREAM], found[OWN], strict=True)]
-    report.figures = {"stream_added_ms_p50": median(added) * 1e3, **idle}
+    report.figures = {
+        "stream_added_ms_p50": added_ms(found[STREAM], found[OWN], "forward"),
+        "stream_added_ms_p50_over_paused": added_ms(found[STREAM], found[PAUSED], "forward"),
+        "stream_added_ms_p50_control": added_ms(found[STREAM], found[OWN], "getpid"),
+        **idle,
+    }
     return report
+
+
+def added_ms(door: list[Samples], other: list[Samples], call: str) -> float:
+    """Between the medians of a turn; the median of the turns."""
+    return median([percentile(a[call], 50) - percentile(b[call], 50) for a, b in zip(door, other, strict=True)]) * 1e3
+
+
+def extra_s(found: dict[str, list[Samples]]) -> float:
+    """What a stream's control call takes longer than a child's, by the turns so far."""
+    if not (found.get(STREAM) and found.get(OWN)):
+        return GUESS_S
+    return max(0.0, median([percentile(s["getpid"], 50) for s in found[STREAM]]) - percentile(flat(found[OWN], "getpid"), 50))
 
 
 def flat(turns: list[Samples], call: str) -> list[float]:
@@ -89,8 +109,8 @@ def row(door: str, call: str, turns: list[list[float]]) -> dict[str, float | str
             "p99 ms": percentile(seconds, 99) * 1e3, "lowest turn p50": min(medians), "highest": max(medians)}  # fmt: skip
 
 
-def from_child(rig: Rig, prompt: list[int], num_rounds: int) -> Samples:
-    child = rig.session.spawn(source("door"), "door", prompt=prompt, num_rounds=num_rounds)
+def from_child(rig: Rig, prompt: list[int], num_rounds: int, pause_s: float = 0.0) -> Samples:
+    child = rig.session.spawn(source("door"), "door", prompt=prompt, num_rounds=num_rounds, pause_s=pause_s)
     rig.session.wait(child)
     samples: Samples = child.value()
     return samples
@@ -121,8 +141,10 @@ def from_typescript(program: Path, edge: str, num_rounds: int) -> Samples:
 
 
 def idle_sessions(rig: Rig, edge: str) -> dict[str, float]:
-    """Memory and CPU of the edge and of the host while many sessions do nothing, each over a connection of its own."""
+    """Memory and CPU of the edge and of the host while many sessions do nothing, each over a connection of its own: what it is more
+    than without them."""
     pids = {"host": os.getpid(), "edge": edge_pid()}
+    quiet = cpu_percent(pids)
     before = {part: rss_kb(pid) for part, pid in pids.items()}
     with rig.helper("benchmarks.outside", "idle", edge, json.dumps({"num_sessions": NUM_IDLE})) as process:
         assert process.stdout is not None
@@ -130,10 +152,15 @@ def idle_sessions(rig: Rig, edge: str) -> dict[str, float]:
             raise Failed("the idle sessions failed")
         time.sleep(1.0)
         grown = {part: (rss_kb(pid) - before[part]) / NUM_IDLE for part, pid in pids.items()}
-        cpu = {part: cpu_time_s(pid) for part, pid in pids.items()}
-        time.sleep(IDLE_S)
-        burnt = {f"idle_{part}_cpu_percent": (cpu_time_s(pid) - cpu[part]) / IDLE_S * 100 for part, pid in pids.items()}
+        burnt = {f"idle_{part}_cpu_percent": percent - quiet[part] for part, percent in cpu_percent(pids).items()}
     return {"idle_session_kb": sum(grown.values()), **{f"idle_{part}_kb": kb for part, kb in grown.items()}, **burnt}
+
+
+def cpu_percent(pids: dict[str, int]) -> dict[str, float]:
+    """Of one core, in the next seconds."""
+    before = {part: cpu_time_s(pid) for part, pid in pids.items()}
+    time.sleep(IDLE_S)
+    return {part: (cpu_time_s(pid) - before[part]) / IDLE_S * 100 for part, pid in pids.items()}
 
 
 def edge_pid() -> int:

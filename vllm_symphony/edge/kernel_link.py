@@ -157,8 +157,7 @@ class _Socket(asyncio.Protocol):
             await self._wake.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport  # type: ignore[assignment]  # of a socket; uvloop's is no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
         try:
