@@ -30,6 +30,7 @@ from vllm_symphony.client.run import Program, Run, RunResult
 from vllm_symphony.client.session import Session, source_of
 from vllm_symphony.client.token import token_for
 from vllm_symphony.errors import InvalidArgument, TimedOut
+from vllm_symphony.lip.program import abi_of
 from vllm_symphony.proto.message import from_message, number_of
 from vllm_symphony.proto.v1 import (
     file_pb2,
@@ -263,4 +264,4 @@ def _program(program: Program, args: Mapping[str, Any]) -> process_pb2.Program:
         text = json.dumps(args)
     except (TypeError, ValueError) as e:
         raise InvalidArgument(f"program arguments must be JSON: {e}") from None
-    return process_pb2.Program(source=program.source, entry=program.entry, args=text, name=program.name)
+    return process_pb2.Program(source=program.source, entry=program.entry, args=text, name=program.name, abi=abi_of(program.source))

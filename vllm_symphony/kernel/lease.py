@@ -30,11 +30,15 @@ def open_session(m: Machine, cred: Credentials, lease_s: float, name: str, now_n
         raise InvalidArgument(f"lease_s must be in 0..{MAX_LEASE_S:g}, not {lease_s}", lease_s=lease_s)
     if len(name) > lifecycle.MAX_NAME:
         raise InvalidArgument(f"name has {len(name)} characters, the most is {lifecycle.MAX_NAME}")
-    if m.num_sessions >= m.limits.sessions:
-        raise WouldBlock(f"{m.num_sessions} sessions are open, the most at once", limit=m.limits.sessions)
+    for held, limit, whose in (
+        (m.num_sessions, m.limits.sessions, ""),
+        (m.sessions_of[cred.principal], m.limits.sessions_each, f" of {cred.principal}"),
+    ):
+        if held >= limit:
+            raise WouldBlock(f"{held} sessions{whose} are open, the most at once", limit=limit)
     process = lifecycle.birth(m, Kind.SESSION, name or "session", cred, now_ns)
     process.lease_s = lease_s
-    m.num_sessions += 1
+    m.sessions_of[cred.principal] += 1
     return process
 
 

@@ -10,6 +10,7 @@ holds its file until the device says that it stopped, and no longer.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from hashlib import blake2b
 
@@ -141,7 +142,8 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     m.mark(*m.tracers)
     m.flush(now_ns)  # viewers and tracers of this process end here
     if process.kind is Kind.SESSION:
-        m.num_sessions -= 1
+        m.sessions_of[process.cred.principal] -= 1
+        m.sessions_of += Counter()  # only those that have some
         m.emit(Hangup(process.pid, status.error or status.reason))
     elif process.kind is Kind.PROGRAM:
         m.num_programs -= 1

@@ -15,6 +15,7 @@ class Limits:
     items: int = 1024  # forwards in one forward_many: EINVAL
     processes: int = 4096  # running programs: EAGAIN
     sessions: int = 16_384  # remote programs: EAGAIN
+    sessions_each: int = 4096  # of one principal: EAGAIN
     requests: int = 256  # results kept for a retry with the same request_id, a process or a principal
     requesters: int = 1024  # principals whose results are kept for calls without a process of their own
     files: int = 1 << 20  # files, named or not: EDQUOT

@@ -11,7 +11,7 @@ entry.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -68,9 +68,14 @@ class Machine:
         self.num_pids = 0
         self.num_jobs = 0
         self.num_programs = 0  # that have not ended
-        self.num_sessions = 0
+        self.sessions_of: Counter[str] = Counter()  # that have not ended, by principal
         self.num_silent = 0  # calls without a reply so far: their keys
         self._dirty: dict[Pending, None] = {}
+
+    @property
+    def num_sessions(self) -> int:
+        """That have not ended."""
+        return self.sessions_of.total()
 
     def emit(self, effect: Effect) -> None:
         """Ask something of the world."""

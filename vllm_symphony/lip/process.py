@@ -104,7 +104,7 @@ async def _spawn(what: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: 
             raise BadProgram(f"main takes no {', '.join(sorted(unknown))}")
         if missing := {option.name for option in options if option.required} - named.keys() - kwargs.keys():
             raise BadProgram(f"main needs {', '.join(sorted(missing))}")
-        call = Spawn(what, "main", to_json({**named, **kwargs}), "", detach)
+        call = Spawn(what, "main", to_json({**named, **kwargs}), "", detach, program.abi_of(what))
     else:
         name = getattr(what, "__name__", "")
         if not inspect.isfunction(what) or what.__qualname__ != name:

@@ -252,6 +252,19 @@ def test_sessions_are_bounded_and_one_that_ended_makes_room():
     w.check()
 
 
+def test_no_principal_takes_all_sessions():
+    w = World(sessions_each=2)
+    mine = [opened(w), opened(w)]
+
+    with pytest.raises(WouldBlock, match="2 sessions of me"):
+        opened(w)
+
+    assert is_open(w, opened(w, cred=OTHER))
+    w.kernel.end_session(mine[0], "over", w.now_ns)
+    assert is_open(w, opened(w))
+    w.check()
+
+
 def test_keep_alive_is_for_sessions(w: World):
     call = w.start("keep_alive")
 

@@ -462,3 +462,15 @@ def test_info_and_model_info_describe_the_server(w: World) -> None:
         w("hello", abi_major=2, abi_minor=0)
     with pytest.raises(errors.InvalidArgument):
         w.kernel.connect(ME, "program", 0)
+
+
+def test_a_program_keeps_the_abi_it_was_written_for_and_so_do_children_of_its_text(w: World) -> None:
+    parent = w.program(abi="1.0")
+    child, other = w.program(parent=parent, source=None), w.program(parent=parent)
+
+    assert {p.pid: p.abi for p in w("ps").processes} == {parent: "1.0", child: "1.0", other: ""}
+    with pytest.raises(errors.NotSupported, match=r"written for ABI 2\.0"):
+        w.program(abi="2.0")
+    for odd in ("1", "1.x", "." * 70):
+        with pytest.raises(errors.InvalidArgument):
+            w.program(abi=odd)

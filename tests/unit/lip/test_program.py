@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from vllm_symphony.errors import BadProgram
-from vllm_symphony.lip.program import Option, bind_arguments, parse
+from vllm_symphony.lip.program import Option, abi_of, bind_arguments, parse
 
 SOURCE = '''
 """The module."""
@@ -119,3 +119,17 @@ def test_annotations_that_mean_nothing_at_run_time_ask_for_nothing():
 def test_a_function_that_cannot_be_called_by_name_is_refused():
     with pytest.raises(BadProgram, match="by name"):
         bind_arguments(lambda *a: a, {})
+
+
+@pytest.mark.parametrize(
+    ("source", "abi"),
+    [
+        ('"""Doc."""\n__abi__ = "1.0"\n', "1.0"),
+        ("__abi__='2.13'", "2.13"),
+        ('x = 1\n# __abi__ = "1.0"', ""),
+        ('__abi__ = "one"', ""),
+        ("", ""),
+    ],
+)
+def test_a_text_may_say_which_abi_it_was_written_for(source, abi):
+    assert abi_of(source) == abi

@@ -105,7 +105,7 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
         raise Interrupted("the process is ending and starts nothing more")
     parent = None if caller.kind is Kind.EDGE else caller
     child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
-    child.abi = a.abi
+    child.abi = a.abi if a.source is not None else caller.abi
     return PidResult(child.pid)
 
 
