@@ -31,6 +31,7 @@ class File:
     entries: list[tuple[int, int]] = field(default_factory=list)
     writer: "Work | None" = None
     readers: int = 0
+    longest: int = 0  # it was when it was cut
 
     @property
     def following(self) -> int:
@@ -43,6 +44,11 @@ class File:
     def add(self, new: list[int], start: int) -> None:
         self.entries += [(token, start + i) for i, token in enumerate(new)]
 
+    def cut(self, length: int) -> None:
+        if length < len(self.entries):
+            self.longest = max(self.longest, len(self.entries))
+            del self.entries[length:]
+
 
 @dataclass(eq=False)
 class Work:
@@ -53,6 +59,11 @@ class Work:
     file: File
     adds: tuple[list[int], int] | None = None
     cancelled: bool = False
+
+    @property
+    def only_looks(self) -> bool:
+        """A forward without tokens."""
+        return self.adds is not None and not self.adds[0]
 
 
 class Files(RuleBasedStateMachine):
@@ -97,7 +108,7 @@ class Files(RuleBasedStateMachine):
             file = self.names[path] = File()
             file.add(new or [], 0)
         elif flags & TRUNC:
-            file.entries.clear()
+            file.cut(0)
         self.fds[result.fd] = (file, bool(flags & RDWR))
         assert result.length == len(file.entries)
 
@@ -162,7 +173,7 @@ class Files(RuleBasedStateMachine):
             wanted = "EBUSY" if file.busy else ""
         self.expect(wanted, "truncate", fd=fd, length=length)
         if not wanted:
-            del file.entries[length:]
+            file.cut(length)
 
     @rule(n=pick, path=paths)
     def link(self, n: int, path: str) -> None:
@@ -194,6 +205,9 @@ class Files(RuleBasedStateMachine):
         if wanted in ("", "EFBIG") and not new and not file.entries:
             wanted = "EINVAL"
         if not wanted and file.writer is not None:
+            if not new and file.writer.only_looks:  # another look: on a fork of its own
+                self._start("", "forward", File(), fd, None, writes=False, tokens=new, start=start, at=at)
+                return
             wanted = "EBUSY"
         self._start(wanted, "forward", file, fd, (new, start), tokens=new, start=start, at=at)
 
@@ -215,7 +229,9 @@ class Files(RuleBasedStateMachine):
     def sample(self, n: int, position: int) -> None:
         fd = self.choose(n)
         file = self.fds[fd][0] if fd in self.fds else File()
-        wanted = "EBADF" if fd not in self.fds else "" if 0 <= position < len(file.entries) else "EINVAL"
+        length = len(file.entries)
+        wanted = "" if 0 <= position < length else "ESTALE" if 0 < length <= position < file.longest else "EINVAL"
+        wanted = wanted if fd in self.fds else "EBADF"
         self._start(wanted, "sample", file, fd, None, writes=False, position=position)
 
     def _start(

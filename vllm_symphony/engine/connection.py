@@ -125,8 +125,8 @@ class Connection:
             return
         self._sent(sent)
         if self._finishing and not out and not self._bulk:
-            self._owner.lost(self, None)
-            return
+            with contextlib.suppress(OSError):  # it is gone already
+                self._sock.shutdown(socket.SHUT_WR)
         self._set_interest()
         if self._backlog:
             self._schedule()
@@ -154,7 +154,8 @@ class Connection:
         self.out_bytes = 0
 
     def finish(self, last: bytes) -> None:
-        """Send what waits and one more frame, take nothing more; the owner loses it when the peer has taken all, or closed."""
+        """Send what waits, one more frame and the end; the owner loses it when the peer has closed too. What it still says until
+        then is thrown away: closing on it would throw away what it has not read, the last frame too."""
         self.queue(last)
         self._finishing = True
         self._backlog.clear()

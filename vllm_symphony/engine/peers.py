@@ -154,9 +154,7 @@ class Peers:
         session = self._sessions.pop(effect.pid, None)
         if session is not None and session.connection is not None:
             connection, session.connection = session.connection, None
-            connection.pid = None
-            self._expect(connection)
-            connection.finish(error_frame(0, NoSuchProcess(f"session {effect.pid} has ended: {effect.reason}", pid=effect.pid)))
+            self._dismiss(connection, NoSuchProcess(f"session {effect.pid} has ended: {effect.reason}", pid=effect.pid))
 
     def _answer(self, pid: Pid, call_id: int, make: Callable[[int], bytes], *, is_part: bool = False) -> None:
         """Encode, and send to whoever made the call; what cannot be encoded (larger than a frame, for one) is an error's answer."""
@@ -204,7 +202,10 @@ class Peers:
                 session.acknowledged(call.ack)
                 session.saw(call.id)
             except InvalidArgument as e:
-                self.lost(connection, e)
+                session.connection = None
+                self._dismiss(connection, e)
+                kernel.disconnected(pid, now_ns)
+                self._carry_out()
                 return
         try:
             args = read_args(call)
@@ -255,6 +256,12 @@ class Peers:
             session.connection = None
         self._kernel.disconnected(pid, time.monotonic_ns())
         self._carry_out()
+
+    def _dismiss(self, connection: Connection, why: SymphonyError) -> None:
+        """It no longer is its session's, and has a while to read why."""
+        connection.pid = None
+        self._expect(connection)
+        connection.finish(error_frame(0, why))
 
     def _everyone(self) -> list[Connection]:
         held = [session.connection for session in self._sessions.values() if session.connection is not None]
@@ -332,7 +339,7 @@ class Peers:
             self._kernel.resume(session.pid, cred)
             if (old := session.connection) is not None:  # it may be half open
                 session.connection = None
-                old.close_saying(error_frame(0, BrokenPipe("another connection took the session over", pid=hello.pid)))
+                self._dismiss(old, BrokenPipe("another connection took the session over", pid=hello.pid))
             return session.pid, session
         lease_s = hello.lease_s if hello.role == CLIENT else 0.0
         pid = self._kernel.connect(cred, hello.role, time.monotonic_ns(), lease_s=lease_s, name=hello.name)
