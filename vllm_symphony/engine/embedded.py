@@ -65,34 +65,15 @@ class EmbeddedHost:
     model: ModelInfo
 
     def __init__(self, core: Any) -> None:
-        from vllm.tokenizers import cached_tokenizer_from_config
         from vllm.v1.engine import EngineCoreRequestType
 
-        from vllm_symphony.engine.device import FileDevice
-        from vllm_symphony.engine.own import describe_model, end_tokens_of
-        from vllm_symphony.engine.text import TextService
+        from vllm_symphony.engine.fitting import fit
 
         self.core = core
         self._wakeup = (EngineCoreRequestType.WAKEUP, None)
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
-        config = core.vllm_config
-        model_config = config.model_config
-        tokenizer = None if model_config.skip_tokenizer_init else cached_tokenizer_from_config(model_config=model_config)
-        end_tokens = end_tokens_of(model_config, tokenizer)
-        self.device = FileDevice(
-            core.scheduler,
-            hasher=core.request_block_hasher,
-            rpc=core.collective_rpc,
-            tokenizer=tokenizer,
-            end_tokens=end_tokens,
-            vocab_size=model_config.get_vocab_size(),
-            deliver=lambda batch: self._deliver(batch),
-            wake=self._ring,
-        )
-        core.scheduler.attach(self.device, self._wait_for_mail)
-        table = self.device.table
-        self.model = describe_model(config, core.scheduler, table.page_size, table.num_pages, end_tokens)
-        self.text = TextService(tokenizer, self.model.vocab_size, lambda batch: self._deliver(batch))
+        fitting = fit(core, core.vllm_config, deliver=lambda batch: self._deliver(batch), wake=self._ring, wait=self._wait_for_mail)
+        self.device, self.text, self.model = fitting.device, fitting.text, fitting.model
 
     def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         """vLLM's loop is running already; its death takes this process, and with it the kernel."""

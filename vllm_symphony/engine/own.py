@@ -22,7 +22,6 @@ from vllm_symphony.engine import compat
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
 
-MAX_TOP_K = 1024
 GOODBYE_S = 0.02
 
 
@@ -52,40 +51,6 @@ def engine_config(engine_args: Any) -> Any:
     return config
 
 
-def describe_model(config: Any, scheduler: Any, page_size: int, num_pages: int, end_tokens: Sequence[int]) -> ModelInfo:
-    """What `model_info` says."""
-    model = config.model_config
-    vocab_size = model.get_vocab_size()
-    capabilities = ["forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"]
-    unsupported = {}
-    if not scheduler.files_keep_pages:
-        capabilities.append("recompute")
-        unsupported["pages"] = "not all layers attend to all tokens: files are computed again through the prefix cache"
-    return ModelInfo(
-        name=str(model.served_model_name or model.model),
-        vocab_size=vocab_size,
-        max_positions=model.max_model_len - 1,  # vLLM wants room for the token that it samples
-        page_size=page_size,
-        num_pages=num_pages,
-        max_top_k=min(MAX_TOP_K, vocab_size),
-        eos_tokens=tuple(end_tokens),
-        dtype=str(model.dtype).removeprefix("torch."),
-        capabilities=tuple(capabilities),
-        unsupported=unsupported,
-    )
-
-
-def end_tokens_of(model_config: Any, tokenizer: Any) -> list[int]:
-    """The model's own end tokens: the tokenizer's and the generation config's."""
-    ids: list[int] = []
-    eos = getattr(tokenizer, "eos_token_id", None) if tokenizer is not None else None
-    more = model_config.try_get_generation_config().get("eos_token_id")
-    for value in (eos, *(more if isinstance(more, list) else [more])):
-        if isinstance(value, int) and value not in ids:
-            ids.append(value)
-    return ids
-
-
 class OwnHost:
     """A `Device` (kernel/effect.py): engine core, tokenizer and their threads in this process."""
 
@@ -94,37 +59,26 @@ class OwnHost:
     def __init__(self, engine_args: Any, *, progress: Callable[[str], None] = lambda _: None) -> None:
         prepare_environment()
         progress("importing vllm")
-        from vllm.tokenizers import cached_tokenizer_from_config
         from vllm.v1.engine.core import EngineCore
         from vllm.v1.executor.abstract import Executor
 
-        from vllm_symphony.engine.device import FileDevice
-        from vllm_symphony.engine.text import TextService
+        from vllm_symphony.engine.fitting import fit
 
         config = engine_config(engine_args)
         progress("loading the model")
         self.core = EngineCore(config, Executor.get_class(config), log_stats=False)
         self.scheduler: Any = self.core.scheduler
-        model_config = config.model_config
-        self.tokenizer = None if model_config.skip_tokenizer_init else cached_tokenizer_from_config(model_config=model_config)
-        end_tokens = end_tokens_of(model_config, self.tokenizer)
         self._mail = threading.Event()
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
-        self.device = FileDevice(
-            self.scheduler,
-            hasher=self.core.request_block_hasher,
-            rpc=self.core.collective_rpc,
-            tokenizer=self.tokenizer,
-            end_tokens=end_tokens,
-            vocab_size=model_config.get_vocab_size(),
+        fitting = fit(
+            self.core,
+            config,
             deliver=lambda batch: self._deliver(batch),
             wake=self._mail.set,
+            wait=self._wait_for_mail,
+            tool_parser=getattr(engine_args, "tool_call_parser", None),
         )
-        self.scheduler.attach(self.device, self._wait_for_mail)
-        table = self.device.table
-        self.model = describe_model(config, self.scheduler, table.page_size, table.num_pages, end_tokens)
-        parser = getattr(engine_args, "tool_call_parser", None)
-        self.text = TextService(self.tokenizer, self.model.vocab_size, lambda batch: self._deliver(batch), parser)
+        self.device, self.text, self.model, self.tokenizer = fitting.device, fitting.text, fitting.model, fitting.tokenizer
         self._plain: dict[str, Callable[[Any], None]] = {}
         self._thread_calls: list[tuple[Callable[[], Any], threading.Event, list[Any]]] = []
         self._stopping = False

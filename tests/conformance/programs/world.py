@@ -72,7 +72,8 @@ async def a_child_is_cancelled_or_killed():
 
 async def a_child_may_clean_up_when_it_is_cancelled():
     child = await lip.spawn(tidy)
-    await lip.sleep(0.05)
+    while not any(p.pid == child.pid and p.waiting == ("sleep",) for p in await lip.ps()):
+        await lip.sleep(0.01)
     await child.kill()
     assert await child.wait() == "tidied"
 
