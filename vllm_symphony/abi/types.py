@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from typing import Any, NewType
+from typing import NewType
 
 ABI_MAJOR, ABI_MINOR = 1, 1
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
 
 Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory
-Tid = NewType("Tid", int)  # thread inside a process, 0 = its main thread
 Fd = NewType("Fd", int)  # open file inside a process
 Ino = NewType("Ino", int)  # file identity, 53-bit
 JobId = NewType("JobId", int)  # one device call in flight
@@ -87,13 +86,6 @@ class ProcessState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     ZOMBIE = "zombie"
-
-
-class ProcessKind(StrEnum):
-    """PROGRAM runs at the server. SESSION is a remote program: its code runs at the client, its files and children here."""
-
-    PROGRAM = "program"
-    SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,11 +322,3 @@ class ModelInfo:
     dtype: str = ""
     capabilities: tuple[str, ...] = ()
     unsupported: dict[str, str] = field(default_factory=dict)
-
-
-def tokens_of(value: bytes | Sequence[int]) -> bytes:
-    """Accept token ids packed or as a sequence."""
-    return value if isinstance(value, bytes) else pack_tokens(value)
-
-
-Json = Any

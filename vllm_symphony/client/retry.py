@@ -60,6 +60,3 @@ class Retry:
         while True:
             yield longest * chance.uniform(0.5, 1.0)
             longest = min(longest * 2, self.most_s)
-
-
-ONCE = Retry(tries=1, reconnect_s=0.0)

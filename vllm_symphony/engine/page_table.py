@@ -27,14 +27,6 @@ from vllm_symphony.abi.types import Ino, JobId
 NEVER_CACHED = 1 << 60  # in place of "blocks hashed so far": vLLM's cache_blocks() then has nothing to do
 
 
-class Block(Protocol):
-    """vLLM's KVCacheBlock, as much of it as is read here."""
-
-    block_id: int
-    ref_cnt: int
-    block_hash: Any
-
-
 class Pool(Protocol):
     """vLLM's BlockPool, as much of it as is used here."""
 
@@ -224,10 +216,6 @@ class PageTable:
         kept = self.pages(computed)
         trimmed = sum(1 for b in f.blocks[kept:] if b.ref_cnt == 1)
         return max(0, self.pages(num_tokens) - kept + self._tail_needs_copy(f, computed) - trimmed)
-
-    def sole_pages(self, f: PagedFile) -> int:
-        """Blocks that would become free if the file gave up its pages."""
-        return sum(1 for b in f.blocks if b.ref_cnt == 1)
 
     def idle_files(self) -> Iterator[PagedFile]:
         """Files with pages and without a job."""
