@@ -56,6 +56,23 @@ def test_a_file_that_outgrows_the_cache_ends_with_enospc_and_keeps_its_tokens():
     assert reason == "ENOSPC" and 60 <= length == num_read <= 65
 
 
+def test_a_fork_that_fills_the_cache_with_its_idle_source_needs_no_page_more():
+    async def main() -> tuple[int, int]:
+        async with lip.open(tokens=range(60, 82)) as f:  # 22 tokens: 6 pages of 4, all there are
+            asked = await f.forward()
+            async with f.fork() as fork:
+                again = await fork.forward()  # its last page is shared until the source gives its own up
+                return asked.top1, again.top1
+
+    with Machine(num_pages=6, page_size=4) as m:
+        run = m.start(main)
+        m.run()
+        m.check()
+
+        assert run.value[0] == run.value[1]
+        assert m.core.counters()["out_of_room"] == 0
+
+
 def test_a_run_repeats_from_its_seed_and_another_seed_differs():
     async def main() -> list[float]:
         async with lip.open(text="seed") as f:

@@ -410,9 +410,9 @@ class SimCore:
             if budget <= 0 or len(batch) >= self.cost.max_rows:
                 return
             f = job.file
-            need = self.table.pages_to_lend(f, min(f.frontier, job.lowest), len(f.tokens))
-            self._reclaim(need, job, waiting)
-            if need > self.pool.get_num_free_blocks():
+            if self._pages_needed(job) > self.pool.get_num_free_blocks():
+                self._reclaim(self._pages_needed(job), job, waiting)
+            if self._pages_needed(job) > self.pool.get_num_free_blocks():  # less than before, where a page is shared no more
                 continue  # those behind it may pass
             retained: list[tuple[SimBlock, SimBlock]] = []
             job.computed = min(f.frontier, job.lowest)
@@ -425,6 +425,10 @@ class SimCore:
             n = min(len(f.tokens) - job.computed, budget)
             batch.append((job, n))
             budget -= n
+
+    def _pages_needed(self, job: SimJob) -> int:
+        f = job.file
+        return self.table.pages_to_lend(f, min(f.frontier, job.lowest), len(f.tokens))
 
     def _reclaim(self, need: int, job: SimJob, waiting: list[SimJob]) -> None:
         free = self.pool.get_num_free_blocks()
