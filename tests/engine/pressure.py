@@ -179,16 +179,19 @@ def case_token_by_token_programs_under_pressure_equal_plain_vllm(dev: Driver) ->
     references = [plain(dev, t, 50, None).tokens for t in texts]
     grew = counted(dev, "evicted")
 
+    def begin(i: int) -> int:
+        return best(dev.forward(files[i], texts[i], top_k=1)[0])
+
     def run(i: int) -> list[int]:
-        f = dev.create()
-        (d,) = dev.forward(f, texts[i], top_k=1)
-        tokens = [best(d)]
+        tokens = [firsts[i]]
         while len(tokens) < 50:
-            (d,) = dev.forward(f, [tokens[-1]], top_k=1)
+            (d,) = dev.forward(files[i], [tokens[-1]], top_k=1)
             tokens.append(best(d))
-        dev.drop(f)
+        dev.drop(files[i])
         return tokens
 
+    files = [dev.create() for _ in texts]
+    firsts = together(*[lambda i=i: begin(i) for i in range(14)])  # 42 pages: not all files can keep theirs
     got = together(*[lambda i=i: run(i) for i in range(14)])
 
     assert grew()[0] > 0, "no file was ever evicted"
@@ -268,6 +271,17 @@ def case_a_file_that_fills_the_cache_gives_its_last_row(dev: Driver) -> None:
 
     assert again.ids == first.ids
     dev.drop(f)
+
+
+def case_a_fork_that_fills_the_cache_with_its_idle_source_needs_no_page_more(dev: Driver) -> None:
+    f = dev.create(long_prompt(dev, 32 * 31 + 1, salt=6))
+    first = dev.forward(f, [])[0]
+    g = dev.fork(f)
+
+    again = dev.forward(g, [])[0]  # its last page is shared until the source gives its own up
+
+    assert again.ids == first.ids
+    dev.drop(f, g)
 
 
 def case_evicted_files_come_back_right(dev: Driver) -> None:

@@ -245,9 +245,8 @@ class SymphonyMixin(_Base):
                     continue
                 need = device.lending.pages_needed(job)
             if need > free:
-                before = free
                 free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
-                if free != before and job is not None:
+                if job is not None:  # also where nothing became free: a page that nobody shares any more needs no copy
                     need = device.lending.pages_needed(job)
                 if need > free:  # those behind it may pass, for a while
                     if time.time() - r.arrival_time > STALE_S:
