@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vllm_symphony.kernel.effect import StepRan
+
 TINY = Path(__file__).parent / "models" / "tiny"
 
 
@@ -24,8 +26,7 @@ def engine_env() -> None:
 
 def tiny_args(**more: Any) -> Any:
     engine_env()
-    from vllm_symphony.kernel.effect import StepRan
-from vllm_symphony.engine.own import prepare_environment
+    from vllm_symphony.engine.own import prepare_environment
 
     prepare_environment()
     from vllm.engine.arg_utils import EngineArgs
