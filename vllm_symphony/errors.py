@@ -102,6 +102,36 @@ class BadFile(SymphonyError):
     reason, grpc_code, http_code = "EBADF", "FAILED_PRECONDITION", 409
 
 
+class NotDirectory(SymphonyError):
+    """A part of the path is a file where a directory is needed."""
+
+    reason, grpc_code, http_code = "ENOTDIR", "FAILED_PRECONDITION", 409
+
+
+class IsDirectory(SymphonyError):
+    """The path is a directory where a file is needed."""
+
+    reason, grpc_code, http_code = "EISDIR", "FAILED_PRECONDITION", 409
+
+
+class NotEmpty(SymphonyError):
+    """The directory still holds something."""
+
+    reason, grpc_code, http_code = "ENOTEMPTY", "FAILED_PRECONDITION", 409
+
+
+class ReadOnly(SymphonyError):
+    """Nothing can be changed there: /proc is a view."""
+
+    reason, grpc_code, http_code = "EROFS", "FAILED_PRECONDITION", 409
+
+
+class NoAttribute(SymphonyError):
+    """The file has no extended attribute of this name."""
+
+    reason, grpc_code, http_code = "ENODATA", "NOT_FOUND", 404
+
+
 class BrokenPipe(SymphonyError):
     """The other side is gone."""
 
@@ -175,7 +205,8 @@ class TimedOut(SymphonyError):
 
 
 class DataCorrupt(SymphonyError):
-    """The machine broke a promise of its own. Please report it."""
+    """What was stored is not what comes back (a checksum is wrong), or the machine broke a promise of its own: please report
+    that."""
 
     reason, grpc_code, http_code = "EIO", "DATA_LOSS", 500
 
@@ -188,8 +219,8 @@ class DeviceLost(SymphonyError):
 
 ALL: tuple[type[SymphonyError], ...] = (
     NoSuchFile, NoSuchProcess, FileExists, AccessDenied, NotOwner, Unauthenticated, InvalidArgument, BadProgram, NameTooLong,
-    ContextTooLong, BadFile, BrokenPipe, NoChild, FileBusy, StaleFile, WouldBlock, OutOfPages, QuotaExceeded, TooManyFiles,
-    NotSupported, NoSuchCall, Interrupted, TimedOut, DataCorrupt, DeviceLost,
+    ContextTooLong, BadFile, NotDirectory, IsDirectory, NotEmpty, ReadOnly, NoAttribute, BrokenPipe, NoChild, FileBusy, StaleFile,
+    WouldBlock, OutOfPages, QuotaExceeded, TooManyFiles, NotSupported, NoSuchCall, Interrupted, TimedOut, DataCorrupt, DeviceLost,
 )  # fmt: skip
 BY_REASON: Mapping[str, type[SymphonyError]] = {e.reason: e for e in ALL}
 

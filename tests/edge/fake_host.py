@@ -24,6 +24,7 @@ from vllm_symphony.engine.reactor import Reactor
 from vllm_symphony.errors import NotSupported
 from vllm_symphony.kernel.effect import (
     CancelJob,
+    Capacity,
     Completion,
     ForwardDone,
     ForwardJob,
@@ -31,6 +32,7 @@ from vllm_symphony.kernel.effect import (
     GenerateJob,
     GenerateTokens,
     JobFailed,
+    Residency,
     StepSpan,
     TextDone,
     TextJob,
@@ -67,6 +69,12 @@ class FakeDevice:
 
     def job_state(self, job: int) -> tuple[str, str]:
         return "batch", ""
+
+    def residency(self, ino: int) -> Residency:
+        return Residency()
+
+    def capacity(self) -> Capacity:
+        return Capacity()
 
     def counters(self) -> dict[str, float]:
         return {"steps": self._num_steps}

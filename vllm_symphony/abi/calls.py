@@ -20,13 +20,18 @@ from vllm_symphony.abi.types import (
     CallRecord,
     Distribution,
     ExitStatus,
+    FileEvent,
     FileStat,
+    Finding,
+    FsStat,
     Grammar,
     ModelInfo,
     Predicate,
     ProcessEvent,
     ProcessStat,
+    Quota,
     Sampler,
+    Span,
     StepRecord,
     ThreadWait,
 )  # fmt: skip
@@ -96,12 +101,14 @@ class LeaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """`path` or `tokens` or both. With `tokens` the file must be new: anonymous (no path) or CREAT."""
+    """`path` or `tokens` or both. With `tokens` the file must be new: anonymous (no path) or CREAT. `mode` loses the bits of the
+    process's umask. `require`: "exact" refuses a file whose keys and values are no plain function of its tokens (EINVAL)."""
 
     path: str | None = None
     tokens: bytes | None = None
     flags: int = 0
     mode: int = 0o600
+    require: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,29 +159,33 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
+    """`text`: of a file below /proc, which has text and no tokens."""
+
     tokens: bytes
     positions: bytes
     length: int
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Give the open file a (further) name; EEXIST when it is taken."""
+    """Give the open file a (further) name; EEXIST when it is taken, unless `replace`: then, atomically, what had it loses it."""
 
     fd: int
     path: str
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PathArgs:
-    """unlink."""
+    """unlink, rmdir."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """Atomic; replaces `new`."""
+    """Atomic; replaces `new`: a file a file, a directory an empty directory."""
 
     old: str
     new: str
@@ -193,7 +204,7 @@ class StatResult:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Named files whose path begins with `prefix`, by name."""
+    """Named files (not directories) whose path begins with `prefix`, by name."""
 
     prefix: str = "/"
 
@@ -201,6 +212,358 @@ class List:
 @dataclass(frozen=True, slots=True)
 class ListResult:
     files: tuple[FileStat, ...]
+
+
+# ---- names, rights, attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Mkdir:
+    """Make a directory. `parents`: those that are missing too, and one that exists is no error. `mode` loses the umask's bits."""
+
+    path: str
+    mode: int = 0o777
+    parents: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listdir:
+    """What the directory holds, by name; `recursive`: and all below it. What the caller may not look into is left out."""
+
+    path: str = "/"
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chmod:
+    """Set the rights of `fd`, or of what is at `path`: bits 0o1777 of a directory (0o2000: new entries get its group), 0o777 of a
+    file."""
+
+    mode: int
+    fd: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chown:
+    """Give it to another principal (scope admin), or to a group that the caller is in. None: as it is."""
+
+    fd: int | None = None
+    path: str | None = None
+    owner: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Umask:
+    """Bits that new files and directories of this process do not get. None: leave it."""
+
+    mask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UmaskResult:
+    """The mask before."""
+
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setxattr:
+    """Set an extended attribute. `create`: it must be new (EEXIST); `replace`: it must exist (ENODATA)."""
+
+    name: str
+    value: str
+    fd: int | None = None
+    path: str | None = None
+    create: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Xattr:
+    """getxattr, removexattr."""
+
+    name: str
+    fd: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileArgs:
+    """listxattr, du: exactly one of them."""
+
+    fd: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class XattrsResult:
+    """By name. Of getxattr the one that was asked for."""
+
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chattr:
+    """How a file or a directory is kept. None: as it is.
+
+    durable    of a directory, for the files in it: "none", "tokens" (names, tokens, attributes survive a restart), "pages" (their
+               computed pages too, as far as `sync` or a clean stop has written them). "" = as the directory above.
+    expires_s  of a file: it is unlinked so many seconds from now; 0 = never
+    ttl_s      of a directory: what is made in it gets this as its `expires_s`; 0 = none
+    """
+
+    fd: int | None = None
+    path: str | None = None
+    durable: str | None = None
+    expires_s: float | None = None
+    ttl_s: float | None = None
+
+
+# ---- editing
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """A new anonymous file with the tokens of `spans` (ascending, disjoint, not empty): their keys and values are copied, not
+    computed again. positions: "keep" (as they were: lineage `pruned`; `exact` when it is one span from 0) or "compact" (0, 1,
+    2, ...: keys are rotated, lineage `approximate`). Later tokens' keys have seen what was left out: this hides no secret."""
+
+    fd: int
+    spans: tuple[Span, ...]
+    positions: str = "keep"
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """A new anonymous file with the tokens of all `fds`, positions from the end of the first on without gaps. mode: "recompute"
+    (the pages of the first are shared, the rest is computed when it is needed; exact if the first is) or "rotate" (keys and values
+    of the others are copied and rotated: nothing is computed, lineage `approximate`: they have not seen what stands before)."""
+
+    fds: tuple[int, ...]
+    mode: str = "recompute"
+    timeout_s: float | None = None
+
+
+# ---- sharing, keeping
+
+
+@dataclass(frozen=True, slots=True)
+class Flock:
+    """Lock the open file. kind: "shared" (any number), "exclusive" (one; meanwhile a write through another open file is EBUSY), or
+    "unlock". Granted in the order of asking; without `wait` EAGAIN at once. After `lease_s` it is taken away, and the next write
+    through this open file is ESTALE, once. To lock what one holds renews the lease."""
+
+    fd: int
+    kind: str = "exclusive"
+    lease_s: float = 30.0
+    wait: bool = True
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Keep the file's pages on the device (`pinned`), or let them go again. The pins of a principal have a limit: EDQUOT."""
+
+    fd: int | None = None
+    path: str | None = None
+    pinned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Advise:
+    """Say what will be needed. advice: "willneed" (bring what was demoted back to the device) or "dontneed" (demote the pages to
+    `tier`: "host" or "disk"). `wait`: answer when it is done."""
+
+    fd: int | None = None
+    path: str | None = None
+    advice: str = "willneed"
+    tier: str = "host"
+    wait: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Write to disk, and wait until it is there: the file, or (neither) all named files of the caller. What the directory's
+    `durable` says is written: names, tokens and attributes, and with "pages" the computed pages. EINVAL for a file whose directory
+    keeps none."""
+
+    fd: int | None = None
+    path: str | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What is on disk now: how many files, and how many bytes of pages had to be written for it."""
+
+    num_files: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatfsResult:
+    fs: FsStat
+
+
+@dataclass(frozen=True, slots=True)
+class DuResult:
+    """By path, directories after what is in them. `charge` in FileStat is split: a page that n files share costs each 1/n."""
+
+    files: tuple[FileStat, ...]
+    num_pages: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setquota:
+    """Scope admin: set the limits of a principal. A limit below 0 takes it away; None leaves it."""
+
+    principal: str
+    device_pages: int | None = None
+    host_bytes: int | None = None
+    disk_bytes: int | None = None
+    files: int | None = None
+    rows: int | None = None
+    pinned_pages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Getquota:
+    """Of the caller (""), or with scope admin of anybody."""
+
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaResult:
+    quota: Quota
+
+
+# ---- looking for files
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Files and directories below `path` that the caller may read, by all of what is given; rights are applied before ranking and
+    counting. `name`: a glob on the last part. `xattr`: name -> glob on the value. Sizes in tokens, `age`s in seconds since the
+    tokens changed. `text`: words as in SQLite FTS5; then the best match comes first, else by path."""
+
+    path: str = "/"
+    name: str = ""
+    owner: str = ""
+    kind: str = ""
+    fidelity: str = ""
+    xattr: dict[str, str] = field(default_factory=dict)
+    min_length: int | None = None
+    max_length: int | None = None
+    min_age_s: float | None = None
+    max_age_s: float | None = None
+    text: str = ""
+    limit: int = 1000
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """`total` that matched, of which `files` are the first `limit`; with `text` a snippet of each."""
+
+    files: tuple[FileStat, ...]
+    total: int
+    snippets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Stream what happens to `path`, and with `recursive` to all below it, until cancelled. Of what the caller may see only."""
+
+    path: str = "/"
+    recursive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPart:
+    """`missing`: events before these that a slow reader lost."""
+
+    events: tuple[FileEvent, ...]
+    missing: int = 0
+
+
+# ---- the operator's files (edge and clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Gc:
+    """Remove what has expired, page files that nobody refers to, and, while the disk is above its high-water mark, the pages of the
+    files that were not used for the longest time. `dry_run`: only say so. Of the caller's files; with scope admin of all."""
+
+    dry_run: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GcResult:
+    removed: tuple[Finding, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fsck:
+    """Prove what is kept: names against inodes, pages on disk against their checksums. What is broken is put aside and told of.
+    `rebuild`: compute the pages of stale files again."""
+
+    path: str = "/"
+    rebuild: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FsckResult:
+    findings: tuple[Finding, ...]
+    num_files: int
+    num_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Pack one file (tokens, positions, attributes, and with `pages` its computed pages), signed by this server, into its spool
+    folder; the edge streams it from there."""
+
+    path: str
+    pages: bool = True
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """`spool`: name of the packed file in the spool folder of the state directory; who reads it removes it."""
+
+    spool: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """Make a file at `path` of what was exported and lies in the spool folder. Its pages are taken if this server signed them, or
+    with `trust` (scope admin); else they are computed again from the tokens. An edited file without trusted pages is rebuilt, or
+    stale."""
+
+    path: str
+    spool: str
+    mode: int = 0o600
+    trust: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """`trusted`: its pages were taken."""
+
+    file: FileStat
+    trusted: bool
 
 
 # ---- model
@@ -332,7 +695,8 @@ class GeneratePart:
 
 @dataclass(frozen=True, slots=True)
 class GenerateResult:
-    """reason: `stop` (end token, stop token or string: which one in `stop`), `length`, `until`, `grammar` (it is complete).
+    """reason: `stop` (end token, stop token or string: which one in `stop`), `length`, `until`, `grammar` (it is complete),
+    `quota` (the principal's pages are used up).
     With `until`, `distribution` is the one that fired. `tokens` holds all of the call's tokens, streamed or not."""
 
     length: int

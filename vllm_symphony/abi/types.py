@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import NewType
 
-ABI_MAJOR, ABI_MINOR = 1, 1
+ABI_MAJOR, ABI_MINOR = 1, 2
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
 
 Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory
@@ -176,7 +176,18 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file as `stat` and `list` show it. `length` in tokens; `num_pages` that its computed part covers on the device."""
+    """A file or a directory as `stat` and lists show it. `length` in tokens; `num_pages` that its computed part covers, wherever
+    they are.
+
+    kind        `file`, `dir`, or `proc` (a file below /proc: text, no tokens)
+    fidelity    lineage: `exact` (keys and values follow from tokens and positions), `pruned` (extract), `approximate` (rotated)
+    device_pages, host_pages, disk_pages    where its pages are; one may be in several places
+    charge      pages that it costs its owner: one that n files share costs each 1/n
+    durable     `none`, `tokens` or `pages`, by its directory; of a directory its own word, "" = as above it
+    stale       its pages on disk are of another model, layout or version: computed again on first use, or with `fsck --rebuild`
+    locked      "", `shared` or `exclusive`
+    expires_ns  when it will be unlinked, in ns since the epoch; of a directory `ttl_s` is what new files get
+    """
 
     ino: int
     path: str | None
@@ -191,6 +202,93 @@ class FileStat:
     busy: bool
     created_ns: int
     modified_ns: int
+    kind: str = "file"
+    group: str = ""
+    device_pages: int = 0
+    host_pages: int = 0
+    disk_pages: int = 0
+    charge: float = 0.0
+    pinned: bool = False
+    durable: str = "none"
+    stale: bool = False
+    locked: str = ""
+    expires_ns: int | None = None
+    ttl_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens [start, stop) of a file, by index."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a principal may hold (None: no limit), and holds: pages on the device (shared ones split), bytes in host memory and on
+    disk, files, kept rows, pinned pages."""
+
+    principal: str
+    device_pages: int | None = None
+    host_bytes: int | None = None
+    disk_bytes: int | None = None
+    files: int | None = None
+    rows: int | None = None
+    pinned_pages: int | None = None
+    used_device_pages: float = 0.0
+    used_host_bytes: int = 0
+    used_disk_bytes: int = 0
+    used_files: int = 0
+    used_rows: int = 0
+    used_pinned_pages: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FsStat:
+    """The file system (`statfs`), and the caller's part of it."""
+
+    page_size: int
+    page_bytes: int
+    device_pages: int
+    device_pages_free: int
+    host_bytes: int
+    host_bytes_used: int
+    disk_bytes: int
+    disk_bytes_used: int
+    disk_bytes_free: int
+    files: int
+    max_files: int
+    fingerprint: str
+    quota: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class FileEvent:
+    """What happened to a file, numbered from 1. kind: `create` (it has this name now), `delete` (it lost it), `move` (`path`
+    became `new_path`), `modify` (its tokens), `attrib` (mode, owner, attributes), `lock`, `tier` (its pages moved: `detail` says
+    where)."""
+
+    seq: int
+    t_ns: int
+    kind: str
+    path: str
+    ino: int
+    new_path: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What gc or fsck found, and did. kind: `expired`, `orphan` (a page file that nobody refers to), `cold` (pages given up for
+    room), `corrupt` (pages whose checksum is wrong: put aside), `missing`, `stale`, `rebuilt`, `lost` (an edited file whose pages
+    cannot be had any more; its text can)."""
+
+    kind: str
+    path: str
+    ino: int = 0
+    num_bytes: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +389,8 @@ class ThreadWait:
     batch     the engine has the call and runs it in the next step or in this one
     pages     it waits until older programs give pages back
     queue     it waits for its turn: the batch is full, or a batch is being gathered
-    lock      another call holds the file
+    lock      another call holds the file, or another process its lock
+    disk      pages or records of a file are on their way
     tokenizer the text calls before it are worked on
     child     it waits until a child ends
     timer     it sleeps
@@ -310,7 +409,8 @@ class ThreadWait:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the model can do, and its limits (`model_info`)."""
+    """What the model can do, and its limits (`model_info`). `fingerprint` names what pages depend on: weights, LoRA, dtype, layout,
+    position scheme; `page_bytes` is what a page takes in memory and on disk."""
 
     name: str
     vocab_size: int
@@ -322,3 +422,5 @@ class ModelInfo:
     dtype: str = ""
     capabilities: tuple[str, ...] = ()
     unsupported: dict[str, str] = field(default_factory=dict)
+    page_bytes: int = 0
+    fingerprint: str = ""

@@ -39,6 +39,7 @@ from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidAr
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
+    Capacity,
     Completion,
     CreateFile,
     DeviceEffect,
@@ -50,6 +51,7 @@ from vllm_symphony.kernel.effect import (
     GenerateJob,
     GenerateTokens,
     JobFailed,
+    Residency,
     RowDone,
     RowJob,
     SampleDone,
@@ -580,6 +582,20 @@ class FileDevice:
         if len(scheduler.running) >= scheduler.max_num_active_reqs:
             return "queue", f"the batch is full: {len(scheduler.running)} calls run"
         return "queue", "it comes into the next step"
+
+    def residency(self, ino: Ino) -> Residency:
+        """As `Device.residency`; reads as `job_state` does."""
+        f = self.table.files.get(ino)
+        if f is None:
+            return Residency()
+        job = self._job_of(f) or f.resting
+        blocks = self.lending.blocks(job) if job is not None and job.lent else f.blocks
+        frontier = job.request.num_computed_tokens if job is not None and job.lent else f.frontier
+        return Residency(min(frontier, len(f.tokens)), len(blocks))
+
+    def capacity(self) -> Capacity:
+        """As `Device.capacity`."""
+        return Capacity(self.table.num_pages, self.table.pool.get_num_free_blocks())
 
     def counters(self) -> dict[str, float]:
         pool = self.table.pool

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import JobId, ModelInfo
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, TextJob
+from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
 PLUGIN = "symphony"
 LAUNCH_FLAGS = {
@@ -92,6 +92,12 @@ class EmbeddedHost:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.device.job_state(job)
+
+    def residency(self, ino: Ino) -> Residency:
+        return self.device.residency(ino)
+
+    def capacity(self) -> Capacity:
+        return self.device.capacity()
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.core.scheduler.symphony_counters()}

@@ -20,7 +20,7 @@ from typing import Any
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine import compat
 from vllm_symphony.errors import DeviceLost
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
+from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
 
 GOODBYE_S = 0.02
 
@@ -120,6 +120,12 @@ class OwnHost:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.device.job_state(job)
+
+    def residency(self, ino: Ino) -> Residency:
+        return self.device.residency(ino)
+
+    def capacity(self) -> Capacity:
+        return self.device.capacity()
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.scheduler.symphony_counters()}

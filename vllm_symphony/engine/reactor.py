@@ -79,6 +79,7 @@ class Reactor:
         self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin", "run")), self._carry_out)
         self._for_device: list[DeviceEffect | TextJob] = []
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
+        kernel.residency, kernel.capacity = device.residency, device.capacity
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,

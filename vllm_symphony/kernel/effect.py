@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from vllm_symphony.abi.types import Distribution, Grammar, Ino, JobId, ModelInfo, Pid, Predicate, Sampler
+from vllm_symphony.abi.record import NodeRecord, QuotaRecord, Restored, SavedPage
+from vllm_symphony.abi.types import Distribution, Finding, Grammar, Ino, JobId, ModelInfo, Pid, Predicate, Sampler, Span
 from vllm_symphony.errors import SymphonyError
 
 OrderKey = tuple[float, int]  # from the process policy; smaller goes first
@@ -26,20 +27,29 @@ OrderKey = tuple[float, int]  # from the process policy; smaller goes first
 
 @dataclass(frozen=True, slots=True)
 class CreateFile:
-    """A new file with these tokens and no KV yet. `domain` separates prefix caches ("" = vLLM's own)."""
+    """A new file with these tokens and no KV yet. `domain` separates prefix caches ("" = vLLM's own).
+
+    Of a file that comes back from the store: `runs` are (index, position) where its positions jump, `saved` the pages of its
+    computed part on disk, and `edited` says that these cannot be computed from the tokens: they are never given up.
+    """
 
     ino: Ino
     tokens: list[int]
     domain: str = ""
+    runs: tuple[tuple[int, int], ...] = ((0, 0),)
+    saved: tuple[SavedPage, ...] = ()
+    edited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ForkFile:
-    """`dst` shares what is computed of `src`'s first `length` tokens. `src` may be in use by a job."""
+    """`dst` shares what is computed of `src`'s first `length` tokens. `src` may be in use by a job. In another prefix-cache domain
+    than its source, `dst` publishes nothing as long as it has pages."""
 
     src: Ino
     dst: Ino
     length: int
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,25 @@ class DropFile:
     """The last name and fd are gone: free everything. A running job on it was cancelled before."""
 
     ino: Ino
+
+
+@dataclass(frozen=True, slots=True)
+class PinFile:
+    """Its pages stay on the device (and come back to it), or need not any more."""
+
+    ino: Ino
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LimitDomain:
+    """What files of a domain may hold beside the device; None: no limit. Past it the tier is left out: pages go further down, or
+    (exact ones) are given up."""
+
+    domain: str
+    host_bytes: int | None = None
+    disk_bytes: int | None = None
+    rows: int | None = None
 
 
 # ---- to the device: jobs (one completion each)
@@ -133,6 +162,53 @@ class RowJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtractJob:
+    """Make file `dst` with `domain`, of the tokens of `spans` of `src`: keys and values copied (what is not computed of the source
+    is computed first, on a fork). `compact`: positions 0, 1, 2, ..., keys rotated. Answered by `EditDone`; if it fails there is no
+    `dst`."""
+
+    job: JobId
+    src: Ino
+    dst: Ino
+    spans: tuple[Span, ...]
+    compact: bool
+    domain: str
+    order: OrderKey
+
+
+@dataclass(frozen=True, slots=True)
+class ConcatJob:
+    """Make file `dst` with `domain`: the pages of the first of `srcs` (ino, length) shared, keys and values of the others copied
+    and rotated to the positions that follow. Answered by `EditDone`; if it fails there is no `dst`."""
+
+    job: JobId
+    srcs: tuple[tuple[Ino, int], ...]
+    dst: Ino
+    domain: str
+    order: OrderKey
+
+
+@dataclass(frozen=True, slots=True)
+class MoveJob:
+    """Bring the file's computed pages to a tier: "device", "host" or "disk". Answered by `MoveDone`."""
+
+    job: JobId
+    ino: Ino
+    tier: str
+    order: OrderKey
+
+
+@dataclass(frozen=True, slots=True)
+class SaveJob:
+    """Have all computed pages of the file on disk, written aside, synced and renamed; they stay where they are too. Answered by
+    `SaveDone`."""
+
+    job: JobId
+    ino: Ino
+    order: OrderKey
+
+
+@dataclass(frozen=True, slots=True)
 class CancelJob:
     """End the job soon. It still completes: done if it just was, else `JobFailed(Interrupted)`. After a forward the file is as
     before it; after a generate it holds what `GenerateTokens` delivered."""
@@ -150,8 +226,77 @@ class TextJob:
 
 
 DeviceEffect = (
-    CreateFile | ForkFile | AppendTokens | TruncateFile | DropFile | ForwardJob | GenerateJob | SampleJob | RowJob | CancelJob
-)
+    CreateFile | ForkFile | AppendTokens | TruncateFile | DropFile | PinFile | LimitDomain | ForwardJob | GenerateJob | SampleJob
+    | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob | CancelJob
+)  # fmt: skip
+
+# ---- to the store: what outlives the server (store/)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWrite:
+    """Keep these as they are now, and forget `removed`; in one transaction, soon."""
+
+    nodes: tuple[NodeRecord, ...] = ()
+    removed: tuple[Ino, ...] = ()
+    quotas: tuple[QuotaRecord, ...] = ()
+    counters: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSync:
+    """Answered by `StoreDone` when all earlier writes are on disk, synced."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFind:
+    """Rank `candidates` by text; `changed` (ino, modified_ns, tokens) are put into the index first. Words of files that are no
+    candidates count for nothing. Answered by `FindDone`."""
+
+    job: JobId
+    query: str
+    candidates: tuple[Ino, ...]
+    changed: tuple[tuple[Ino, int, list[int]], ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """Read `pages` (of which file, where) and compare their checksums; a segment that is wrong is put aside. Answered by
+    `CheckDone`."""
+
+    job: JobId
+    pages: tuple[tuple[Ino, tuple[SavedPage, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreGc:
+    """Remove page files that no node refers to (`dry_run`: only name them). Answered by `CheckDone`."""
+
+    job: JobId
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreExport:
+    """Pack a node (all its tokens) and its pages into a spool file. Answered by `SpoolDone`."""
+
+    job: JobId
+    node: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreImport:
+    """Unpack a spool file: pages into segments of this store, if this store signed them or `trust`. Answered by `ImportDone`."""
+
+    job: JobId
+    spool: str
+    trust: bool
+
+
+StoreEffect = StoreWrite | StoreSync | StoreFind | StoreCheck | StoreGc | StoreExport | StoreImport
 
 # ---- to processes and connections
 
@@ -206,7 +351,7 @@ class Hangup:
 
 
 ProcessEffect = Reply | ReplyError | Part | Launch | Signalled | Hangup
-Effect = DeviceEffect | TextJob | ProcessEffect
+Effect = DeviceEffect | StoreEffect | TextJob | ProcessEffect
 
 # ---- completions
 
@@ -265,6 +410,75 @@ class RowDone:
 
 
 @dataclass(frozen=True, slots=True)
+class EditDone:
+    """The new file is there; `frontier`: tokens of it with KV."""
+
+    job: JobId
+    frontier: int
+    span: StepSpan = StepSpan()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDone:
+    """The pages are there; what had to be moved for it."""
+
+    job: JobId
+    num_pages: int
+    num_bytes: int
+    span: StepSpan = StepSpan()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDone:
+    """On disk, synced: the pages of the first `num_tokens` tokens, all of them, and how many bytes were written for it."""
+
+    job: JobId
+    pages: tuple[SavedPage, ...]
+    num_tokens: int
+    num_bytes: int
+    span: StepSpan = StepSpan()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDone:
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class FindDone:
+    """(ino, snippet) of those that match, best first, at most `limit`; `total` that match."""
+
+    job: JobId
+    hits: tuple[tuple[Ino, str], ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDone:
+    """What was found (paths are empty: the kernel knows them), and in how many pages."""
+
+    job: JobId
+    findings: tuple[Finding, ...]
+    num_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolDone:
+    job: JobId
+    spool: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportDone:
+    """`node`: ino 0, no names; `pages` empty unless trusted and of this server's fingerprint."""
+
+    job: JobId
+    node: NodeRecord
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TextDone:
     job: JobId
     result: Any  # the call's result dataclass
@@ -291,9 +505,56 @@ class StepRan:
     job: ClassVar[JobId] = JobId(0)
 
 
-Completion = StepRan | ForwardDone | GenerateTokens | GenerateDone | SampleDone | RowDone | TextDone | JobFailed
+StoreCompletion = StoreDone | FindDone | CheckDone | SpoolDone | ImportDone | JobFailed
+Completion = (
+    StepRan | ForwardDone | GenerateTokens | GenerateDone | SampleDone | RowDone | EditDone | MoveDone | SaveDone | StoreCompletion
+    | TextDone
+)  # fmt: skip
 
-# ---- the device's role
+# ---- the roles of device and store
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where a file's pages are now, as counts; `frontier`: tokens with KV, wherever it is."""
+
+    frontier: int = 0
+    device_pages: int = 0
+    host_pages: int = 0
+    disk_pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The device's and its tiers' room now. `rows`: kept rows of each domain that has some."""
+
+    device_pages: int = 0
+    device_pages_free: int = 0
+    host_bytes: int = 0
+    host_bytes_used: int = 0
+    disk_bytes: int = 0
+    disk_bytes_used: int = 0
+    disk_bytes_free: int = 0
+    rows: tuple[tuple[str, int], ...] = ()
+
+
+class Store(Protocol):
+    """What outlives the server: SQLite, page files, the search index. A server without a state directory has one in memory."""
+
+    def load(self) -> Restored:
+        """What the state directory holds. Once, before `start`."""
+
+    def start(self, on_completions: Callable[[Sequence[Completion]], None]) -> None:
+        """Begin to work; the callback comes from the store's own thread."""
+
+    def submit(self, effects: Sequence[StoreEffect]) -> None:
+        """Take effects, in order. From any one thread; never blocks on the disk."""
+
+    def stop(self) -> None:
+        """Finish what was submitted, sync, close. Idempotent."""
+
+    def counters(self) -> dict[str, float]:
+        """For `info`."""
 
 
 class Device(Protocol):
@@ -316,6 +577,12 @@ class Device(Protocol):
         From any thread, never blocks on a step. The answer may be a moment old; for a job that it does not know, or that has just
         ended, it is `queue` or `batch` without more.
         """
+
+    def residency(self, ino: Ino) -> Residency:
+        """Where a file's pages are. From any thread, never blocks on a step; may be a moment old; nothing of an unknown file."""
+
+    def capacity(self) -> Capacity:
+        """The room on the device and below it. As `residency`."""
 
     def counters(self) -> dict[str, float]:
         """Steps, tokens, pages free and used, preemptions, parked, waits: for `info` and tests."""

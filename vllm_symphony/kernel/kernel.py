@@ -189,7 +189,7 @@ class Kernel(Machine):
         for completion in completions:
             job = jobs.get(completion.job)
             if job is None:
-                text = self.texts.get(completion.job)
+                text = self.works.get(completion.job)
                 if text is not None:
                     text.completed(self, completion, now_ns)
                 elif isinstance(completion, StepRan):
@@ -213,7 +213,7 @@ class Kernel(Machine):
         error = DeviceLost(message)
         for job in list(self.jobs.values()):
             job.failed(self, JobFailed(job.id, error), now_ns)
-        for text in list(self.texts.values()):
+        for text in list(self.works.values()):
             text.interrupt(self, error, now_ns)
         for process in list(self.processes.values()):
             if process.kind is Kind.PROGRAM and not process.has_ended and process.reported is None:
@@ -235,7 +235,7 @@ class Kernel(Machine):
         return (
             all(process.has_ended for process in self.processes.values())
             and not self.jobs
-            and not self.texts
+            and not self.works
             and not self.timers
             and all(inode.names and not inode.num_open for inode in self.files.inodes.values())
         )

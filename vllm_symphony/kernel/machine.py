@@ -15,10 +15,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from vllm_symphony.abi.types import Credentials, JobId, ModelInfo, Pid, StepRecord
+from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, StepRecord
 from vllm_symphony.errors import NoSuchProcess, SymphonyError
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import Effect, Reply, ReplyError
+from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
 from vllm_symphony.kernel.fs.table import FileTable
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
@@ -50,6 +50,8 @@ class Machine:
         self.info = info
         self.policy: Policy = FirstCome()
         self.job_state: Callable[[JobId], tuple[str, str]] = lambda _: ("batch", "")  # the device's, for `why`
+        self.residency: Callable[[Ino], Residency] = lambda _: Residency()  # the device's, for `stat`, `du` and quotas
+        self.capacity: Callable[[], Capacity] = Capacity  # the device's
         self.unread_bytes: Callable[[Pid], int] = lambda _: 0  # answers that a peer has not taken; the host's, for `why`
 
         self.effects: list[Effect] = []
@@ -59,7 +61,7 @@ class Machine:
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
         self.jobs: dict[JobId, Job] = {}
-        self.texts: dict[JobId, Pending] = {}
+        self.works: dict[JobId, Pending] = {}  # of the tokenizer and of the store
         self.tracers: list[Pending] = []
         self.lost: str | None = None  # the device's last words
         self.steps: deque[StepRecord] = deque(maxlen=limits.step_records)
@@ -163,7 +165,7 @@ class Machine:
             "sessions": self.num_sessions,
             "zombies": sum(p.has_ended for p in processes),
             "calls": sum(call.process is p for p in processes for call in p.calls.values()),
-            "jobs": len(self.jobs) + len(self.texts),
+            "jobs": len(self.jobs) + len(self.works),
             "files": len(self.files.inodes),
             "named_files": sum(1 for inode in self.files.inodes.values() if inode.names),
             "names": len(self.files.names),

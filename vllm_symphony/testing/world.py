@@ -62,6 +62,7 @@ class World:
         self.seed = seed
         self.kernel = Kernel(device.model, limits=limits, seed=seed, epoch_ns=EPOCH_NS)
         self.kernel.job_state = self.core.job_state
+        self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
         self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}

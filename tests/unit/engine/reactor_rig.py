@@ -14,7 +14,18 @@ from vllm_symphony.abi.codec import call_frame, error_of, read_answer, read_part
 from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Distribution, ModelInfo
 from vllm_symphony.errors import Interrupted
-from vllm_symphony.kernel.effect import CancelJob, ForwardDone, ForwardJob, JobFailed, Launch, Reply, ReplyError, Signalled
+from vllm_symphony.kernel.effect import (
+    CancelJob,
+    Capacity,
+    ForwardDone,
+    ForwardJob,
+    JobFailed,
+    Launch,
+    Reply,
+    ReplyError,
+    Residency,
+    Signalled,
+)
 
 WAIT_S = 20.0
 MODEL = ModelInfo("scripted", 512, 1024, 16, 64, 20, (0,))
@@ -51,6 +62,12 @@ class EchoDevice:
 
     def job_state(self, job: int) -> tuple[str, str]:
         return "batch", ""
+
+    def residency(self, ino: int) -> Residency:
+        return Residency()
+
+    def capacity(self) -> Capacity:
+        return Capacity()
 
     def counters(self) -> dict[str, float]:
         return {}

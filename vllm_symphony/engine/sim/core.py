@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vllm_symphony.abi.draw import key64
-from vllm_symphony.abi.types import JobId, ModelInfo, pack_floats
+from vllm_symphony.abi.types import Ino, JobId, ModelInfo, pack_floats
 from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
 from vllm_symphony.engine.room import Room
 from vllm_symphony.engine.sim import grammar as grammars
@@ -27,6 +27,7 @@ from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, OutOf
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
+    Capacity,
     Completion,
     CreateFile,
     DeviceEffect,
@@ -36,6 +37,7 @@ from vllm_symphony.kernel.effect import (
     ForwardJob,
     GenerateJob,
     JobFailed,
+    Residency,
     RowDone,
     RowJob,
     SampleDone,
@@ -496,6 +498,20 @@ class SimCore:
         if need > free:
             return "pages", f"needs {need} pages, {free} are free"
         return "queue", f"calls in the batch: {len(self.batch)}" if self.is_stepping else "it comes into the next step"
+
+    def residency(self, ino: Ino) -> Residency:
+        """As `Device.residency`; reads as `job_state` does."""
+        f = self.table.files.get(ino)
+        if f is None:
+            return Residency()
+        job = self.jobs.get(f.job) if f.job is not None else None
+        if job is not None and job.lent:
+            return Residency(min(job.computed, len(f.tokens)), len(job.blocks))
+        return Residency(f.frontier, len(f.blocks))
+
+    def capacity(self) -> Capacity:
+        """As `Device.capacity`."""
+        return Capacity(self.table.num_pages, self.pool.get_num_free_blocks())
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from vllm_symphony.abi.types import JobId, ModelInfo
+from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine.sim.core import Cost, SimCore
 from vllm_symphony.engine.sim.model import Model
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, TextJob
+from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
 
 class SimDevice:
@@ -72,6 +72,12 @@ class SimDevice:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.core.job_state(job)
+
+    def residency(self, ino: Ino) -> Residency:
+        return self.core.residency(ino)
+
+    def capacity(self) -> Capacity:
+        return self.core.capacity()
 
     def counters(self) -> dict[str, float]:
         return self.core.counters()

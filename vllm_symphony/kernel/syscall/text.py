@@ -26,11 +26,11 @@ class TextWork(Pending):
         super().__init__(call)
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
-        m.texts[self.id] = self
+        m.works[self.id] = self
 
     def drop(self, m: Machine) -> None:
         super().drop(m)
-        m.texts.pop(self.id, None)
+        m.works.pop(self.id, None)
 
     def completed(self, m: Machine, completion: Any, now_ns: int) -> None:
         """Take the tokenizer's answer."""

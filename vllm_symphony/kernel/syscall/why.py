@@ -70,7 +70,7 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             cause, detail = min(states, key=lambda state: _WORST_FIRST.index(state[0]))
             return cause, "; ".join(filter(None, (f"{len(states)} of {len(pending.results)} forwards are not done", detail)))
         case TextWork():
-            ahead = list(m.texts).index(pending.id)
+            ahead = list(m.works).index(pending.id)
             return "tokenizer", f"text calls before it: {ahead}" if ahead else "it is next, or worked on"
         case ChildWait():
             return "child", _children(pending)

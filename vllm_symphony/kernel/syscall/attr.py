@@ -1,0 +1,34 @@
+"""Attributes (kernel/syscall/attr.py): being built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.machine import Machine
+
+
+def setxattr(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def getxattr(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def listxattr(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def removexattr(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def chattr(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")

@@ -1,0 +1,19 @@
+"""Finding (kernel/syscall/find.py): being built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.machine import Machine
+
+
+def find(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def watch(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")

@@ -1,0 +1,34 @@
+"""Keeping (kernel/syscall/keep.py): being built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.machine import Machine
+
+
+def sync(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def gc(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def fsck(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def export(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def import_(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")

@@ -1,0 +1,29 @@
+"""Quotas (kernel/syscall/quota.py): being built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.machine import Machine
+
+
+def statfs(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def du(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def setquota(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
+
+
+def getquota(m: Machine, call: Call, a: Any) -> Any:
+    """Not yet."""
+    raise NotSupported(f"{call.op} is being built")
