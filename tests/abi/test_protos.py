@@ -105,6 +105,6 @@ def test_every_message_of_the_calls_is_one_of_a_call():
     wanted = {
         cls.__name__ for op, spec in CALLS.items() if op not in NO_SESSION for cls in (spec.args, spec.result, spec.part) if cls
     }
-    parts = {"Distribution", "CallError", "Sampler", "Grammar", "Predicate", "Hello", "HelloResult"}
+    parts = {"Distribution", "CallError", "Sampler", "Grammar", "Predicate", "Span", "Hello", "HelloResult"}
 
     assert set(VALUES) == wanted | parts

@@ -44,13 +44,15 @@ Global___NoArgs: _TypeAlias = NoArgs  # noqa: Y015
 
 @_typing.final
 class LeaseResult(_message.Message):
-    """LeaseResult is the answer of `keep_alive`. A session has `lease_s` from now, or from the loss of its connection."""
+    """LeaseResult is the answer of `keep_alive` and `flock`. A session has `lease_s` from now, or from the loss of its connection; a lock
+    from now.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_S_FIELD_NUMBER: _builtins.int
     lease_s: _builtins.float
-    """How long a session outlives its last connection, in seconds."""
+    """How long a session outlives its last connection, or a lock its asking, in seconds."""
     def __init__(
         self,
         *,
@@ -117,6 +119,7 @@ class Open(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Name of the file; unset = anonymous."""
     tokens: _builtins.bytes
@@ -124,7 +127,9 @@ class Open(_message.Message):
     flags: _builtins.int
     """Bits: 1 RDWR, 2 CREAT, 4 EXCL, 8 TRUNC, 16 TMPFILE; 0 = RDONLY."""
     mode: _builtins.int
-    """Rights of a new file, as in POSIX; unset = 0600."""
+    """Rights of a new file, as in POSIX, less the bits of the process's umask; unset = 0600."""
+    require: _builtins.str
+    """`exact` refuses a file whose keys and values are no plain function of its tokens; empty = any."""
     def __init__(
         self,
         *,
@@ -132,10 +137,11 @@ class Open(_message.Message):
         tokens: _builtins.bytes | None = ...,
         flags: _builtins.int = ...,
         mode: _builtins.int | None = ...,
+        require: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_path", b"_path", "_tokens", b"_tokens", "mode", b"mode", "path", b"path", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_path", b"_path", "_tokens", b"_tokens", "flags", b"flags", "mode", b"mode", "path", b"path", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_path", b"_path", "_tokens", b"_tokens", "flags", b"flags", "mode", b"mode", "path", b"path", "require", b"require", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -154,7 +160,7 @@ Global___Open: _TypeAlias = Open  # noqa: Y015
 
 @_typing.final
 class FdResult(_message.Message):
-    """FdResult is the answer of `open`, `dup`, `fork`."""
+    """FdResult is the answer of `open`, `dup`, `fork`, `extract`, `concat`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -355,48 +361,60 @@ class ReadResult(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     tokens: _builtins.bytes
     """Token ids, packed: little-endian uint32."""
     positions: _builtins.bytes
     """Their positions, packed: little-endian uint32."""
     length: _builtins.int
     """The whole file's length, in tokens."""
+    text: _builtins.str
+    """The text of a file below /proc, which has no tokens."""
     def __init__(
         self,
         *,
         tokens: _builtins.bytes = ...,
         positions: _builtins.bytes = ...,
         length: _builtins.int = ...,
+        text: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "positions", b"positions", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "length", b"length", "positions", b"positions", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
 
 Global___ReadResult: _TypeAlias = ReadResult  # noqa: Y015
 
 @_typing.final
 class Link(_message.Message):
-    """Link holds the arguments of `link`. Give the open file a (further) name; EEXIST when it is taken."""
+    """Link holds the arguments of `link`. Give the open file a (further) name; EEXIST when it is taken, unless `replace`: then,
+    atomically, what had it loses it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FD_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     fd: _builtins.int
     """An open file of the session."""
     path: _builtins.str
     """The further name."""
+    replace: _builtins.bool
+    """What has the name loses it."""
     def __init__(
         self,
         *,
         fd: _builtins.int = ...,
         path: _builtins.str = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fd", b"fd", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fd", b"fd", "path", b"path", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +422,7 @@ Global___Link: _TypeAlias = Link  # noqa: Y015
 
 @_typing.final
 class PathArgs(_message.Message):
-    """PathArgs holds the arguments of `unlink`."""
+    """PathArgs holds the arguments of `unlink` and `rmdir`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,7 +444,7 @@ Global___PathArgs: _TypeAlias = PathArgs  # noqa: Y015
 
 @_typing.final
 class Rename(_message.Message):
-    """Rename holds the arguments of `rename`. Atomic; replaces `new`."""
+    """Rename holds the arguments of `rename`. Atomic; replaces `new`: a file a file, a directory an empty directory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -509,7 +527,7 @@ Global___StatResult: _TypeAlias = StatResult  # noqa: Y015
 
 @_typing.final
 class List(_message.Message):
-    """List holds the arguments of `list`. Named files whose path begins with `prefix`, by name."""
+    """List holds the arguments of `list`. Named files (not directories) whose path begins with `prefix`, by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,7 +551,7 @@ Global___List: _TypeAlias = List  # noqa: Y015
 
 @_typing.final
 class ListResult(_message.Message):
-    """ListResult is the answer of `list`."""
+    """ListResult is the answer of `list` and `listdir`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -554,6 +572,1078 @@ class ListResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListResult: _TypeAlias = ListResult  # noqa: Y015
+
+@_typing.final
+class Mkdir(_message.Message):
+    """Mkdir holds the arguments of `mkdir`. Make a directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Its name."""
+    mode: _builtins.int
+    """Rights, less the bits of the process's umask; unset = 0777."""
+    parents: _builtins.bool
+    """Those above it that are missing too, and one that exists is no error."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        parents: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "parents", b"parents", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___Mkdir: _TypeAlias = Mkdir  # noqa: Y015
+
+@_typing.final
+class Listdir(_message.Message):
+    """Listdir holds the arguments of `listdir`. What the directory holds, by name. What the caller may not look into is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The directory; unset = /."""
+    recursive: _builtins.bool
+    """And all below it."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        recursive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___Listdir: _TypeAlias = Listdir  # noqa: Y015
+
+@_typing.final
+class Chmod(_message.Message):
+    """Chmod holds the arguments of `chmod`. Set the rights of `fd`, or of what is at `path`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    mode: _builtins.int
+    """Bits 0777 of a file, 01777 of a directory, where 02000 gives new entries its group."""
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.int = ...,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "mode", b"mode", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___Chmod: _TypeAlias = Chmod  # noqa: Y015
+
+@_typing.final
+class Chown(_message.Message):
+    """Chown holds the arguments of `chown`. Give it to another principal (scope admin), or to a group that the caller is in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    owner: _builtins.str
+    """The principal; unset = as it is."""
+    group: _builtins.str
+    """The group; unset = as it is."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        owner: _builtins.str | None = ...,
+        group: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_group", b"_group", "_owner", b"_owner", "_path", b"_path", "fd", b"fd", "group", b"group", "owner", b"owner", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_group", b"_group", "_owner", b"_owner", "_path", b"_path", "fd", b"fd", "group", b"group", "owner", b"owner", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__group: _TypeAlias = _typing.Literal["group"]  # noqa: Y015
+    _WhichOneofArgType__group: _TypeAlias = _typing.Literal["_group", b"_group"]  # noqa: Y015
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group) -> _WhichOneofReturnType__group | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___Chown: _TypeAlias = Chown  # noqa: Y015
+
+@_typing.final
+class Umask(_message.Message):
+    """Umask holds the arguments of `umask`. Bits that new files and directories of this process do not get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: _builtins.int
+    mask: _builtins.int
+    """The new mask; unset = leave it."""
+    def __init__(
+        self,
+        *,
+        mask: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mask", b"_mask", "mask", b"mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mask", b"_mask", "mask", b"mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mask: _TypeAlias = _typing.Literal["mask"]  # noqa: Y015
+    _WhichOneofArgType__mask: _TypeAlias = _typing.Literal["_mask", b"_mask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mask) -> _WhichOneofReturnType__mask | None: ...
+
+Global___Umask: _TypeAlias = Umask  # noqa: Y015
+
+@_typing.final
+class UmaskResult(_message.Message):
+    """UmaskResult is the answer of `umask`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: _builtins.int
+    mask: _builtins.int
+    """The mask before."""
+    def __init__(
+        self,
+        *,
+        mask: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UmaskResult: _TypeAlias = UmaskResult  # noqa: Y015
+
+@_typing.final
+class Setxattr(_message.Message):
+    """Setxattr holds the arguments of `setxattr`. Set an extended attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of the attribute."""
+    value: _builtins.str
+    """What it says."""
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    create: _builtins.bool
+    """It must be new (EEXIST)."""
+    replace: _builtins.bool
+    """It must exist (ENODATA)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        create: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "create", b"create", "fd", b"fd", "name", b"name", "path", b"path", "replace", b"replace", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___Setxattr: _TypeAlias = Setxattr  # noqa: Y015
+
+@_typing.final
+class Xattr(_message.Message):
+    """Xattr holds the arguments of `getxattr` and `removexattr`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of the attribute."""
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "name", b"name", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___Xattr: _TypeAlias = Xattr  # noqa: Y015
+
+@_typing.final
+class FileArgs(_message.Message):
+    """FileArgs holds the arguments of `listxattr` and `du`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "fd", b"fd", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___FileArgs: _TypeAlias = FileArgs  # noqa: Y015
+
+@_typing.final
+class XattrsResult(_message.Message):
+    """XattrsResult is the answer of `getxattr` and `listxattr`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name; of `getxattr` the one that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___XattrsResult: _TypeAlias = XattrsResult  # noqa: Y015
+
+@_typing.final
+class Chattr(_message.Message):
+    """Chattr holds the arguments of `chattr`. How a file or a directory is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    EXPIRES_S_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    durable: _builtins.str
+    """Of a directory, for the files in it: `none`, `tokens`, `pages`, or empty = as the directory above; unset = as it is."""
+    expires_s: _builtins.float
+    """Of a file: it is unlinked so many seconds from now, 0 = never; unset = as it is."""
+    ttl_s: _builtins.float
+    """Of a directory: what is made in it gets this as its `expires_s`, 0 = none; unset = as it is."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        durable: _builtins.str | None = ...,
+        expires_s: _builtins.float | None = ...,
+        ttl_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_s", b"_expires_s", "_fd", b"_fd", "_path", b"_path", "_ttl_s", b"_ttl_s", "durable", b"durable", "expires_s", b"expires_s", "fd", b"fd", "path", b"path", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_s", b"_expires_s", "_fd", b"_fd", "_path", b"_path", "_ttl_s", b"_ttl_s", "durable", b"durable", "expires_s", b"expires_s", "fd", b"fd", "path", b"path", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__durable: _TypeAlias = _typing.Literal["durable"]  # noqa: Y015
+    _WhichOneofArgType__durable: _TypeAlias = _typing.Literal["_durable", b"_durable"]  # noqa: Y015
+    _WhichOneofReturnType__expires_s: _TypeAlias = _typing.Literal["expires_s"]  # noqa: Y015
+    _WhichOneofArgType__expires_s: _TypeAlias = _typing.Literal["_expires_s", b"_expires_s"]  # noqa: Y015
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_s: _TypeAlias = _typing.Literal["ttl_s"]  # noqa: Y015
+    _WhichOneofArgType__ttl_s: _TypeAlias = _typing.Literal["_ttl_s", b"_ttl_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__durable) -> _WhichOneofReturnType__durable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_s) -> _WhichOneofReturnType__expires_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_s) -> _WhichOneofReturnType__ttl_s | None: ...
+
+Global___Chattr: _TypeAlias = Chattr  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """Span: Tokens [start, stop) of a file, by index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """The first one."""
+    stop: _builtins.int
+    """The one after the last."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        stop: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class Extract(_message.Message):
+    """Extract holds the arguments of `extract`. A new anonymous file with the tokens of `spans`: their keys and values are copied, not
+    computed again. Later tokens' keys have seen what was left out: this hides no secret.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file of the session."""
+    positions: _builtins.str
+    """`keep` (as they were: lineage `pruned`, or `exact` of one span from 0) or `compact` (0, 1, 2, ...: keys are rotated, lineage
+    `approximate`); unset = `keep`.
+    """
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Ascending, disjoint, not empty."""
+
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int = ...,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+        positions: _builtins.str | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_positions", b"_positions", "_timeout_s", b"_timeout_s", "positions", b"positions", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positions", b"_positions", "_timeout_s", b"_timeout_s", "fd", b"fd", "positions", b"positions", "spans", b"spans", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__positions: _TypeAlias = _typing.Literal["positions"]  # noqa: Y015
+    _WhichOneofArgType__positions: _TypeAlias = _typing.Literal["_positions", b"_positions"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__positions) -> _WhichOneofReturnType__positions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Extract: _TypeAlias = Extract  # noqa: Y015
+
+@_typing.final
+class Concat(_message.Message):
+    """Concat holds the arguments of `concat`. A new anonymous file with the tokens of all `fds`, positions from the end of the first on
+    without gaps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """`recompute` (the pages of the first are shared, the rest is computed when it is needed) or `rotate` (keys and values of the
+    others are copied and rotated: nothing is computed, lineage `approximate`); unset = `recompute`.
+    """
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def fds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Open files of the session."""
+
+    def __init__(
+        self,
+        *,
+        fds: _abc.Iterable[_builtins.int] | None = ...,
+        mode: _builtins.str | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_timeout_s", b"_timeout_s", "mode", b"mode", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_timeout_s", b"_timeout_s", "fds", b"fds", "mode", b"mode", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Concat: _TypeAlias = Concat  # noqa: Y015
+
+@_typing.final
+class Flock(_message.Message):
+    """Flock holds the arguments of `flock`. Lock the open file; to lock what one holds renews the lease. Granted in the order of asking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file of the session."""
+    kind: _builtins.str
+    """`shared` (any number), `exclusive` (one; meanwhile a write through another open file is EBUSY) or `unlock`; unset = `exclusive`."""
+    lease_s: _builtins.float
+    """After so many seconds it is taken away, and the next write through this open file is ESTALE, once; unset = 30."""
+    wait: _builtins.bool
+    """Wait for it; false = EAGAIN at once; unset = yes."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int = ...,
+        kind: _builtins.str | None = ...,
+        lease_s: _builtins.float | None = ...,
+        wait: _builtins.bool | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_lease_s", b"_lease_s", "_timeout_s", b"_timeout_s", "_wait", b"_wait", "kind", b"kind", "lease_s", b"lease_s", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_lease_s", b"_lease_s", "_timeout_s", b"_timeout_s", "_wait", b"_wait", "fd", b"fd", "kind", b"kind", "lease_s", b"lease_s", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__lease_s: _TypeAlias = _typing.Literal["lease_s"]  # noqa: Y015
+    _WhichOneofArgType__lease_s: _TypeAlias = _typing.Literal["_lease_s", b"_lease_s"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
+    _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_s) -> _WhichOneofReturnType__lease_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait) -> _WhichOneofReturnType__wait | None: ...
+
+Global___Flock: _TypeAlias = Flock  # noqa: Y015
+
+@_typing.final
+class Pin(_message.Message):
+    """Pin holds the arguments of `pin`. Keep the file's pages on the device, or let them go again. The pins of a principal have a limit:
+    EDQUOT.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    pinned: _builtins.bool
+    """Keep them, not let them go; unset = yes."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        pinned: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "_pinned", b"_pinned", "fd", b"fd", "path", b"path", "pinned", b"pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "_pinned", b"_pinned", "fd", b"fd", "path", b"path", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+
+Global___Pin: _TypeAlias = Pin  # noqa: Y015
+
+@_typing.final
+class Advise(_message.Message):
+    """Advise holds the arguments of `advise`. Say what will be needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    advice: _builtins.str
+    """`willneed` (bring what was demoted back to the device) or `dontneed` (demote the pages to `tier`); unset = `willneed`."""
+    tier: _builtins.str
+    """`host` or `disk`; unset = `host`."""
+    wait: _builtins.bool
+    """Answer when it is done."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        advice: _builtins.str | None = ...,
+        tier: _builtins.str | None = ...,
+        wait: _builtins.bool = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_advice", b"_advice", "_fd", b"_fd", "_path", b"_path", "_tier", b"_tier", "_timeout_s", b"_timeout_s", "advice", b"advice", "fd", b"fd", "path", b"path", "tier", b"tier", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_advice", b"_advice", "_fd", b"_fd", "_path", b"_path", "_tier", b"_tier", "_timeout_s", b"_timeout_s", "advice", b"advice", "fd", b"fd", "path", b"path", "tier", b"tier", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__advice: _TypeAlias = _typing.Literal["advice"]  # noqa: Y015
+    _WhichOneofArgType__advice: _TypeAlias = _typing.Literal["_advice", b"_advice"]  # noqa: Y015
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
+    _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__advice) -> _WhichOneofReturnType__advice | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Advise: _TypeAlias = Advise  # noqa: Y015
+
+@_typing.final
+class Sync(_message.Message):
+    """Sync holds the arguments of `sync`. Write to disk what the directory's `durable` says, and wait until it is there: the file, or
+    (neither) all named files of the caller. EINVAL for a file whose directory keeps none.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file, or else `path`."""
+    path: _builtins.str
+    """A name, or else `fd`."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int | None = ...,
+        path: _builtins.str | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "_timeout_s", b"_timeout_s", "fd", b"fd", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fd", b"_fd", "_path", b"_path", "_timeout_s", b"_timeout_s", "fd", b"fd", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fd: _TypeAlias = _typing.Literal["fd"]  # noqa: Y015
+    _WhichOneofArgType__fd: _TypeAlias = _typing.Literal["_fd", b"_fd"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fd) -> _WhichOneofReturnType__fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Sync: _TypeAlias = Sync  # noqa: Y015
+
+@_typing.final
+class SyncResult(_message.Message):
+    """SyncResult is the answer of `sync`. What is on disk now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_FILES_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    num_files: _builtins.int
+    """How many files."""
+    num_bytes: _builtins.int
+    """How many bytes of pages had to be written for it."""
+    def __init__(
+        self,
+        *,
+        num_files: _builtins.int = ...,
+        num_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_bytes", b"num_bytes", "num_files", b"num_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncResult: _TypeAlias = SyncResult  # noqa: Y015
+
+@_typing.final
+class StatfsResult(_message.Message):
+    """StatfsResult is the answer of `statfs`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fs(self) -> _file_pb2.FsStat:
+        """The file system, and the caller's part of it."""
+
+    def __init__(
+        self,
+        *,
+        fs: _file_pb2.FsStat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fs", b"fs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fs", b"fs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatfsResult: _TypeAlias = StatfsResult  # noqa: Y015
+
+@_typing.final
+class DuResult(_message.Message):
+    """DuResult is the answer of `du`. `charge` of a file is split: a page that n files share costs each 1/n."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    NUM_PAGES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    num_pages: _builtins.float
+    """What they cost together, in pages."""
+    num_tokens: _builtins.int
+    """What they hold together, in tokens."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_file_pb2.FileStat]:
+        """By path, directories after what is in them."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_file_pb2.FileStat] | None = ...,
+        num_pages: _builtins.float = ...,
+        num_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "num_pages", b"num_pages", "num_tokens", b"num_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuResult: _TypeAlias = DuResult  # noqa: Y015
+
+@_typing.final
+class Getquota(_message.Message):
+    """Getquota holds the arguments of `getquota`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """Whose, with scope admin; empty = the caller's."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Getquota: _TypeAlias = Getquota  # noqa: Y015
+
+@_typing.final
+class QuotaResult(_message.Message):
+    """QuotaResult is the answer of `getquota`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quota(self) -> _file_pb2.Quota:
+        """The limits, and what is used of them."""
+
+    def __init__(
+        self,
+        *,
+        quota: _file_pb2.Quota | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotaResult: _TypeAlias = QuotaResult  # noqa: Y015
+
+@_typing.final
+class Find(_message.Message):
+    """Find holds the arguments of `find`. Files and directories below `path` that the caller may read, by all of what is given; rights are
+    applied before ranking and counting.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class XattrEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
+    XATTR_FIELD_NUMBER: _builtins.int
+    MIN_LENGTH_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    MIN_AGE_S_FIELD_NUMBER: _builtins.int
+    MAX_AGE_S_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where to look; unset = /."""
+    name: _builtins.str
+    """A glob on the last part of the path; empty = any."""
+    owner: _builtins.str
+    """The principal; empty = any."""
+    kind: _builtins.str
+    """`file` or `dir`; empty = any."""
+    fidelity: _builtins.str
+    """`exact`, `pruned` or `approximate`; empty = any."""
+    min_length: _builtins.int
+    """At least so many tokens."""
+    max_length: _builtins.int
+    """At most so many tokens."""
+    min_age_s: _builtins.float
+    """At least so many seconds since the tokens changed."""
+    max_age_s: _builtins.float
+    """At most so many seconds since the tokens changed."""
+    text: _builtins.str
+    """Words as in SQLite FTS5; then the best match comes first, else by path."""
+    limit: _builtins.int
+    """The most that come back; unset = 1000."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def xattr(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Name of an attribute -> a glob on its value."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        fidelity: _builtins.str = ...,
+        xattr: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        min_length: _builtins.int | None = ...,
+        max_length: _builtins.int | None = ...,
+        min_age_s: _builtins.float | None = ...,
+        max_age_s: _builtins.float | None = ...,
+        text: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_age_s", b"_max_age_s", "_max_length", b"_max_length", "_min_age_s", b"_min_age_s", "_min_length", b"_min_length", "_path", b"_path", "_timeout_s", b"_timeout_s", "limit", b"limit", "max_age_s", b"max_age_s", "max_length", b"max_length", "min_age_s", b"min_age_s", "min_length", b"min_length", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_age_s", b"_max_age_s", "_max_length", b"_max_length", "_min_age_s", b"_min_age_s", "_min_length", b"_min_length", "_path", b"_path", "_timeout_s", b"_timeout_s", "fidelity", b"fidelity", "kind", b"kind", "limit", b"limit", "max_age_s", b"max_age_s", "max_length", b"max_length", "min_age_s", b"min_age_s", "min_length", b"min_length", "name", b"name", "owner", b"owner", "path", b"path", "text", b"text", "timeout_s", b"timeout_s", "xattr", b"xattr"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_age_s: _TypeAlias = _typing.Literal["max_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_age_s: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__min_age_s: _TypeAlias = _typing.Literal["min_age_s"]  # noqa: Y015
+    _WhichOneofArgType__min_age_s: _TypeAlias = _typing.Literal["_min_age_s", b"_min_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__min_length: _TypeAlias = _typing.Literal["min_length"]  # noqa: Y015
+    _WhichOneofArgType__min_length: _TypeAlias = _typing.Literal["_min_length", b"_min_length"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_s) -> _WhichOneofReturnType__max_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_age_s) -> _WhichOneofReturnType__min_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_length) -> _WhichOneofReturnType__min_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Find: _TypeAlias = Find  # noqa: Y015
+
+@_typing.final
+class FindResult(_message.Message):
+    """FindResult is the answer of `find`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SNIPPETS_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many matched."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_file_pb2.FileStat]:
+        """The first `limit` that matched."""
+
+    @_builtins.property
+    def snippets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `text`, a snippet of each file."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_file_pb2.FileStat] | None = ...,
+        total: _builtins.int = ...,
+        snippets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "snippets", b"snippets", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindResult: _TypeAlias = FindResult  # noqa: Y015
+
+@_typing.final
+class Watch(_message.Message):
+    """Watch holds the arguments of `watch`. Stream what happens to `path` until cancelled. Of what the caller may see only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """What to watch; unset = /."""
+    recursive: _builtins.bool
+    """And all below it; unset = yes."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        recursive: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_recursive", b"_recursive", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_recursive", b"_recursive", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__recursive: _TypeAlias = _typing.Literal["recursive"]  # noqa: Y015
+    _WhichOneofArgType__recursive: _TypeAlias = _typing.Literal["_recursive", b"_recursive"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recursive) -> _WhichOneofReturnType__recursive | None: ...
+
+Global___Watch: _TypeAlias = Watch  # noqa: Y015
+
+@_typing.final
+class WatchPart(_message.Message):
+    """WatchPart is a part of the stream of `watch`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    missing: _builtins.int
+    """Events before these that a slow reader lost."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_file_pb2.FileEvent]:
+        """In the order in which they happened."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_file_pb2.FileEvent] | None = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPart: _TypeAlias = WatchPart  # noqa: Y015
 
 @_typing.final
 class Forward(_message.Message):
@@ -1268,8 +2358,8 @@ Global___Generate: _TypeAlias = Generate  # noqa: Y015
 @_typing.final
 class GenerateResult(_message.Message):
     """GenerateResult is the answer of `generate`. reason: `stop` (end token, stop token or string: which one in `stop`), `length`,
-    `until`, `grammar` (it is complete). With `until`, `distribution` is the one that fired. `tokens` holds all of the call's
-    tokens, streamed or not.
+    `until`, `grammar` (it is complete), `quota` (the principal's pages are used up). With `until`, `distribution` is the one that
+    fired. `tokens` holds all of the call's tokens, streamed or not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1284,7 +2374,7 @@ class GenerateResult(_message.Message):
     length: _builtins.int
     """Length of the file, in tokens."""
     reason: _builtins.str
-    """`stop`, `length`, `until` or `grammar`."""
+    """`stop`, `length`, `until`, `grammar` or `quota`."""
     tokens: _builtins.bytes
     """All tokens of the call, packed: little-endian uint32."""
     text: _builtins.str
@@ -2043,6 +3133,28 @@ class Call(_message.Message):
     THREAD_START_FIELD_NUMBER: _builtins.int
     THREAD_END_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    MKDIR_FIELD_NUMBER: _builtins.int
+    RMDIR_FIELD_NUMBER: _builtins.int
+    LISTDIR_FIELD_NUMBER: _builtins.int
+    CHMOD_FIELD_NUMBER: _builtins.int
+    CHOWN_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    SETXATTR_FIELD_NUMBER: _builtins.int
+    GETXATTR_FIELD_NUMBER: _builtins.int
+    LISTXATTR_FIELD_NUMBER: _builtins.int
+    REMOVEXATTR_FIELD_NUMBER: _builtins.int
+    CHATTR_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELD_NUMBER: _builtins.int
+    CONCAT_FIELD_NUMBER: _builtins.int
+    FLOCK_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    ADVISE_FIELD_NUMBER: _builtins.int
+    SYNC_FIELD_NUMBER: _builtins.int
+    STATFS_FIELD_NUMBER: _builtins.int
+    DU_FIELD_NUMBER: _builtins.int
+    GETQUOTA_FIELD_NUMBER: _builtins.int
+    FIND_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller: ascending from 1 on a stream; 0 = no answer is wanted."""
     tid: _builtins.int
@@ -2201,6 +3313,94 @@ class Call(_message.Message):
     def ping(self) -> Global___NoArgs:
         """Answered by Done."""
 
+    @_builtins.property
+    def mkdir(self) -> Global___Mkdir:
+        """Answered by Done."""
+
+    @_builtins.property
+    def rmdir(self) -> Global___PathArgs:
+        """Answered by Done."""
+
+    @_builtins.property
+    def listdir(self) -> Global___Listdir:
+        """Answered by ListResult."""
+
+    @_builtins.property
+    def chmod(self) -> Global___Chmod:
+        """Answered by Done."""
+
+    @_builtins.property
+    def chown(self) -> Global___Chown:
+        """Answered by Done."""
+
+    @_builtins.property
+    def umask(self) -> Global___Umask:
+        """Answered by UmaskResult."""
+
+    @_builtins.property
+    def setxattr(self) -> Global___Setxattr:
+        """Answered by Done."""
+
+    @_builtins.property
+    def getxattr(self) -> Global___Xattr:
+        """Answered by XattrsResult."""
+
+    @_builtins.property
+    def listxattr(self) -> Global___FileArgs:
+        """Answered by XattrsResult."""
+
+    @_builtins.property
+    def removexattr(self) -> Global___Xattr:
+        """Answered by Done."""
+
+    @_builtins.property
+    def chattr(self) -> Global___Chattr:
+        """Answered by Done."""
+
+    @_builtins.property
+    def extract(self) -> Global___Extract:
+        """Answered by FdResult."""
+
+    @_builtins.property
+    def concat(self) -> Global___Concat:
+        """Answered by FdResult."""
+
+    @_builtins.property
+    def flock(self) -> Global___Flock:
+        """Answered by LeaseResult."""
+
+    @_builtins.property
+    def pin(self) -> Global___Pin:
+        """Answered by Done."""
+
+    @_builtins.property
+    def advise(self) -> Global___Advise:
+        """Answered by Done."""
+
+    @_builtins.property
+    def sync(self) -> Global___Sync:
+        """Answered by SyncResult."""
+
+    @_builtins.property
+    def statfs(self) -> Global___NoArgs:
+        """Answered by StatfsResult."""
+
+    @_builtins.property
+    def du(self) -> Global___FileArgs:
+        """Answered by DuResult."""
+
+    @_builtins.property
+    def getquota(self) -> Global___Getquota:
+        """Answered by QuotaResult."""
+
+    @_builtins.property
+    def find(self) -> Global___Find:
+        """Answered by FindResult."""
+
+    @_builtins.property
+    def watch(self) -> Global___Watch:
+        """Answered by Done, after any number of WatchPart."""
+
     def __init__(
         self,
         *,
@@ -2245,12 +3445,34 @@ class Call(_message.Message):
         thread_start: Global___ThreadStart | None = ...,
         thread_end: Global___ThreadEnd | None = ...,
         ping: Global___NoArgs | None = ...,
+        mkdir: Global___Mkdir | None = ...,
+        rmdir: Global___PathArgs | None = ...,
+        listdir: Global___Listdir | None = ...,
+        chmod: Global___Chmod | None = ...,
+        chown: Global___Chown | None = ...,
+        umask: Global___Umask | None = ...,
+        setxattr: Global___Setxattr | None = ...,
+        getxattr: Global___Xattr | None = ...,
+        listxattr: Global___FileArgs | None = ...,
+        removexattr: Global___Xattr | None = ...,
+        chattr: Global___Chattr | None = ...,
+        extract: Global___Extract | None = ...,
+        concat: Global___Concat | None = ...,
+        flock: Global___Flock | None = ...,
+        pin: Global___Pin | None = ...,
+        advise: Global___Advise | None = ...,
+        sync: Global___Sync | None = ...,
+        statfs: Global___NoArgs | None = ...,
+        du: Global___FileArgs | None = ...,
+        getquota: Global___Getquota | None = ...,
+        find: Global___Find | None = ...,
+        watch: Global___Watch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "args", b"args", "cancel", b"cancel", "close", b"close", "detokenize", b"detokenize", "dup", b"dup", "emit", b"emit", "exit", b"exit", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "logits", b"logits", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "rename", b"rename", "render_chat", b"render_chat", "sample", b"sample", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "truncate", b"truncate", "unlink", b"unlink", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "cancel", b"cancel", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getxattr", b"getxattr", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "rmdir", b"rmdir", "sample", b"sample", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "args", b"args", "cancel", b"cancel", "close", b"close", "detokenize", b"detokenize", "dup", b"dup", "emit", b"emit", "exit", b"exit", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "id", b"id", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "logits", b"logits", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "rename", b"rename", "render_chat", b"render_chat", "request_id", b"request_id", "sample", b"sample", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "truncate", b"truncate", "unlink", b"unlink", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "cancel", b"cancel", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getxattr", b"getxattr", "id", b"id", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request_id", b"request_id", "rmdir", b"rmdir", "sample", b"sample", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "mkdir", "rmdir", "listdir", "chmod", "chown", "umask", "setxattr", "getxattr", "listxattr", "removexattr", "chattr", "extract", "concat", "flock", "pin", "advise", "sync", "statfs", "du", "getquota", "find", "watch"]  # noqa: Y015
     _WhichOneofArgType_args: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_args) -> _WhichOneofReturnType_args | None: ...
 
@@ -2286,6 +3508,14 @@ class Answer(_message.Message):
     PS_RESULT_FIELD_NUMBER: _builtins.int
     TIME_RESULT_FIELD_NUMBER: _builtins.int
     BYTES_RESULT_FIELD_NUMBER: _builtins.int
+    UMASK_RESULT_FIELD_NUMBER: _builtins.int
+    XATTRS_RESULT_FIELD_NUMBER: _builtins.int
+    SYNC_RESULT_FIELD_NUMBER: _builtins.int
+    STATFS_RESULT_FIELD_NUMBER: _builtins.int
+    DU_RESULT_FIELD_NUMBER: _builtins.int
+    QUOTA_RESULT_FIELD_NUMBER: _builtins.int
+    FIND_RESULT_FIELD_NUMBER: _builtins.int
+    WATCH_PART_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The call."""
     @_builtins.property
@@ -2380,6 +3610,38 @@ class Answer(_message.Message):
     def bytes_result(self) -> Global___BytesResult:
         """It succeeded."""
 
+    @_builtins.property
+    def umask_result(self) -> Global___UmaskResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def xattrs_result(self) -> Global___XattrsResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def sync_result(self) -> Global___SyncResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def statfs_result(self) -> Global___StatfsResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def du_result(self) -> Global___DuResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def quota_result(self) -> Global___QuotaResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def find_result(self) -> Global___FindResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def watch_part(self) -> Global___WatchPart:
+        """A part; more will come."""
+
     def __init__(
         self,
         *,
@@ -2407,12 +3669,20 @@ class Answer(_message.Message):
         ps_result: Global___PsResult | None = ...,
         time_result: Global___TimeResult | None = ...,
         bytes_result: Global___BytesResult | None = ...,
+        umask_result: Global___UmaskResult | None = ...,
+        xattrs_result: Global___XattrsResult | None = ...,
+        sync_result: Global___SyncResult | None = ...,
+        statfs_result: Global___StatfsResult | None = ...,
+        du_result: Global___DuResult | None = ...,
+        quota_result: Global___QuotaResult | None = ...,
+        find_result: Global___FindResult | None = ...,
+        watch_part: Global___WatchPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "error", b"error", "fd_result", b"fd_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "wait_result", b"wait_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "error", b"error", "fd_result", b"fd_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "id", b"id", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "wait_result", b"wait_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "id", b"id", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "lease_result", "done", "fd_result", "length_result", "read_result", "stat_result", "list_result", "forward_result", "forward_many_result", "sample_result", "logits_result", "generate_part", "generate_result", "tokens_result", "text_result", "json_result", "model_info_result", "pid_result", "wait_result", "ps_result", "time_result", "bytes_result"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "lease_result", "done", "fd_result", "length_result", "read_result", "stat_result", "list_result", "forward_result", "forward_many_result", "sample_result", "logits_result", "generate_part", "generate_result", "tokens_result", "text_result", "json_result", "model_info_result", "pid_result", "wait_result", "ps_result", "time_result", "bytes_result", "umask_result", "xattrs_result", "sync_result", "statfs_result", "du_result", "quota_result", "find_result", "watch_part"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FileStat(_message.Message):
-    """FileStat is a file as a list shows it."""
+    """FileStat is a file or a directory as a list shows it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,6 +41,18 @@ class FileStat(_message.Message):
     BUSY_FIELD_NUMBER: _builtins.int
     CREATED_NS_FIELD_NUMBER: _builtins.int
     MODIFIED_NS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    DEVICE_PAGES_FIELD_NUMBER: _builtins.int
+    HOST_PAGES_FIELD_NUMBER: _builtins.int
+    DISK_PAGES_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
+    EXPIRES_NS_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
     ino: _builtins.int
     """Its identity, below 2^53."""
     path: _builtins.str
@@ -56,9 +68,9 @@ class FileStat(_message.Message):
     frontier: _builtins.int
     """How many of them have their keys and values computed."""
     num_pages: _builtins.int
-    """Pages that the computed part covers on the device."""
+    """Pages that the computed part covers, wherever they are."""
     fidelity: _builtins.str
-    """`exact`, or how its keys and values differ from a fresh computation."""
+    """Lineage: `exact` (keys and values follow from tokens and positions), `pruned` (extracted) or `approximate` (rotated)."""
     num_open: _builtins.int
     """File descriptors that are open on it."""
     busy: _builtins.bool
@@ -67,6 +79,30 @@ class FileStat(_message.Message):
     """When it was made, in nanoseconds since the epoch."""
     modified_ns: _builtins.int
     """When its tokens last changed."""
+    kind: _builtins.str
+    """`file`, `dir`, or `proc` (below /proc: text, no tokens); unset = `file`."""
+    group: _builtins.str
+    """The group that it belongs to."""
+    device_pages: _builtins.int
+    """Pages that are on the device; a page may be in several places."""
+    host_pages: _builtins.int
+    """Pages that are in host memory."""
+    disk_pages: _builtins.int
+    """Pages that are on disk."""
+    charge: _builtins.float
+    """Pages that it costs its owner: one that n files share costs each 1/n."""
+    pinned: _builtins.bool
+    """Its pages stay on the device."""
+    durable: _builtins.str
+    """What its directory keeps: `none`, `tokens` or `pages`; of a directory its own word, empty = as above it; unset = `none`."""
+    stale: _builtins.bool
+    """Its pages on disk are of another model, layout or version: computed again on first use, or by Fsck."""
+    locked: _builtins.str
+    """Empty, `shared` or `exclusive`."""
+    expires_ns: _builtins.int
+    """When it will be unlinked, in nanoseconds since the epoch; unset = never."""
+    ttl_s: _builtins.float
+    """Of a directory: how long new files live, in seconds; 0 = for ever."""
     def __init__(
         self,
         *,
@@ -83,16 +119,292 @@ class FileStat(_message.Message):
         busy: _builtins.bool = ...,
         created_ns: _builtins.int = ...,
         modified_ns: _builtins.int = ...,
+        kind: _builtins.str | None = ...,
+        group: _builtins.str = ...,
+        device_pages: _builtins.int = ...,
+        host_pages: _builtins.int = ...,
+        disk_pages: _builtins.int = ...,
+        charge: _builtins.float = ...,
+        pinned: _builtins.bool = ...,
+        durable: _builtins.str | None = ...,
+        stale: _builtins.bool = ...,
+        locked: _builtins.str = ...,
+        expires_ns: _builtins.int | None = ...,
+        ttl_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "path", b"path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_ns", b"_expires_ns", "_kind", b"_kind", "_path", b"_path", "durable", b"durable", "expires_ns", b"expires_ns", "kind", b"kind", "path", b"path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "busy", b"busy", "created_ns", b"created_ns", "fidelity", b"fidelity", "frontier", b"frontier", "ino", b"ino", "length", b"length", "mode", b"mode", "modified_ns", b"modified_ns", "nlink", b"nlink", "num_open", b"num_open", "num_pages", b"num_pages", "owner", b"owner", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_ns", b"_expires_ns", "_kind", b"_kind", "_path", b"_path", "busy", b"busy", "charge", b"charge", "created_ns", b"created_ns", "device_pages", b"device_pages", "disk_pages", b"disk_pages", "durable", b"durable", "expires_ns", b"expires_ns", "fidelity", b"fidelity", "frontier", b"frontier", "group", b"group", "host_pages", b"host_pages", "ino", b"ino", "kind", b"kind", "length", b"length", "locked", b"locked", "mode", b"mode", "modified_ns", b"modified_ns", "nlink", b"nlink", "num_open", b"num_open", "num_pages", b"num_pages", "owner", b"owner", "path", b"path", "pinned", b"pinned", "stale", b"stale", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__durable: _TypeAlias = _typing.Literal["durable"]  # noqa: Y015
+    _WhichOneofArgType__durable: _TypeAlias = _typing.Literal["_durable", b"_durable"]  # noqa: Y015
+    _WhichOneofReturnType__expires_ns: _TypeAlias = _typing.Literal["expires_ns"]  # noqa: Y015
+    _WhichOneofArgType__expires_ns: _TypeAlias = _typing.Literal["_expires_ns", b"_expires_ns"]  # noqa: Y015
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__durable) -> _WhichOneofReturnType__durable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_ns) -> _WhichOneofReturnType__expires_ns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
 
 Global___FileStat: _TypeAlias = FileStat  # noqa: Y015
+
+@_typing.final
+class Quota(_message.Message):
+    """Quota is what a principal may hold (unset: no limit), and holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DEVICE_PAGES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PINNED_PAGES_FIELD_NUMBER: _builtins.int
+    USED_DEVICE_PAGES_FIELD_NUMBER: _builtins.int
+    USED_HOST_BYTES_FIELD_NUMBER: _builtins.int
+    USED_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    USED_FILES_FIELD_NUMBER: _builtins.int
+    USED_ROWS_FIELD_NUMBER: _builtins.int
+    USED_PINNED_PAGES_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """Whose."""
+    device_pages: _builtins.int
+    """The most pages on the device, shared ones split."""
+    host_bytes: _builtins.int
+    """The most bytes in host memory."""
+    disk_bytes: _builtins.int
+    """The most bytes on disk."""
+    files: _builtins.int
+    """The most files."""
+    rows: _builtins.int
+    """The most kept rows."""
+    pinned_pages: _builtins.int
+    """The most pinned pages."""
+    used_device_pages: _builtins.float
+    """Pages on the device now."""
+    used_host_bytes: _builtins.int
+    """Bytes in host memory now."""
+    used_disk_bytes: _builtins.int
+    """Bytes on disk now."""
+    used_files: _builtins.int
+    """Files now."""
+    used_rows: _builtins.int
+    """Kept rows now."""
+    used_pinned_pages: _builtins.float
+    """Pinned pages now."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        device_pages: _builtins.int | None = ...,
+        host_bytes: _builtins.int | None = ...,
+        disk_bytes: _builtins.int | None = ...,
+        files: _builtins.int | None = ...,
+        rows: _builtins.int | None = ...,
+        pinned_pages: _builtins.int | None = ...,
+        used_device_pages: _builtins.float = ...,
+        used_host_bytes: _builtins.int = ...,
+        used_disk_bytes: _builtins.int = ...,
+        used_files: _builtins.int = ...,
+        used_rows: _builtins.int = ...,
+        used_pinned_pages: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages", "_disk_bytes", b"_disk_bytes", "_files", b"_files", "_host_bytes", b"_host_bytes", "_pinned_pages", b"_pinned_pages", "_rows", b"_rows", "device_pages", b"device_pages", "disk_bytes", b"disk_bytes", "files", b"files", "host_bytes", b"host_bytes", "pinned_pages", b"pinned_pages", "rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages", "_disk_bytes", b"_disk_bytes", "_files", b"_files", "_host_bytes", b"_host_bytes", "_pinned_pages", b"_pinned_pages", "_rows", b"_rows", "device_pages", b"device_pages", "disk_bytes", b"disk_bytes", "files", b"files", "host_bytes", b"host_bytes", "pinned_pages", b"pinned_pages", "principal", b"principal", "rows", b"rows", "used_device_pages", b"used_device_pages", "used_disk_bytes", b"used_disk_bytes", "used_files", b"used_files", "used_host_bytes", b"used_host_bytes", "used_pinned_pages", b"used_pinned_pages", "used_rows", b"used_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__device_pages: _TypeAlias = _typing.Literal["device_pages"]  # noqa: Y015
+    _WhichOneofArgType__device_pages: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__files: _TypeAlias = _typing.Literal["files"]  # noqa: Y015
+    _WhichOneofArgType__files: _TypeAlias = _typing.Literal["_files", b"_files"]  # noqa: Y015
+    _WhichOneofReturnType__host_bytes: _TypeAlias = _typing.Literal["host_bytes"]  # noqa: Y015
+    _WhichOneofArgType__host_bytes: _TypeAlias = _typing.Literal["_host_bytes", b"_host_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__pinned_pages: _TypeAlias = _typing.Literal["pinned_pages"]  # noqa: Y015
+    _WhichOneofArgType__pinned_pages: _TypeAlias = _typing.Literal["_pinned_pages", b"_pinned_pages"]  # noqa: Y015
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_pages) -> _WhichOneofReturnType__device_pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__files) -> _WhichOneofReturnType__files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_bytes) -> _WhichOneofReturnType__host_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned_pages) -> _WhichOneofReturnType__pinned_pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+
+Global___Quota: _TypeAlias = Quota  # noqa: Y015
+
+@_typing.final
+class FsStat(_message.Message):
+    """FsStat is the file system, and the caller's part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_PAGES_FIELD_NUMBER: _builtins.int
+    DEVICE_PAGES_FREE_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_USED_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_USED_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FREE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    MAX_FILES_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Tokens in a page."""
+    page_bytes: _builtins.int
+    """Bytes that a page takes."""
+    device_pages: _builtins.int
+    """Pages on the device."""
+    device_pages_free: _builtins.int
+    """Those that nobody uses."""
+    host_bytes: _builtins.int
+    """Room for pages in host memory, in bytes."""
+    host_bytes_used: _builtins.int
+    """What is used of it."""
+    disk_bytes: _builtins.int
+    """Room for pages on disk, in bytes."""
+    disk_bytes_used: _builtins.int
+    """What is used of it."""
+    disk_bytes_free: _builtins.int
+    """What the disk itself has left, in bytes."""
+    files: _builtins.int
+    """Files and directories."""
+    max_files: _builtins.int
+    """The most that there can be."""
+    fingerprint: _builtins.str
+    """What pages depend on: weights, LoRA, dtype, layout, position scheme."""
+    @_builtins.property
+    def quota(self) -> Global___Quota:
+        """Of the caller."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_bytes: _builtins.int = ...,
+        device_pages: _builtins.int = ...,
+        device_pages_free: _builtins.int = ...,
+        host_bytes: _builtins.int = ...,
+        host_bytes_used: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        disk_bytes_used: _builtins.int = ...,
+        disk_bytes_free: _builtins.int = ...,
+        files: _builtins.int = ...,
+        max_files: _builtins.int = ...,
+        fingerprint: _builtins.str = ...,
+        quota: Global___Quota | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_pages", b"device_pages", "device_pages_free", b"device_pages_free", "disk_bytes", b"disk_bytes", "disk_bytes_free", b"disk_bytes_free", "disk_bytes_used", b"disk_bytes_used", "files", b"files", "fingerprint", b"fingerprint", "host_bytes", b"host_bytes", "host_bytes_used", b"host_bytes_used", "max_files", b"max_files", "page_bytes", b"page_bytes", "page_size", b"page_size", "quota", b"quota"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FsStat: _TypeAlias = FsStat  # noqa: Y015
+
+@_typing.final
+class FileEvent(_message.Message):
+    """FileEvent is what happened to a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    T_NS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    INO_FIELD_NUMBER: _builtins.int
+    NEW_PATH_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """Its number, from 1."""
+    t_ns: _builtins.int
+    """When, in nanoseconds since the epoch."""
+    kind: _builtins.str
+    """`create`, `delete`, `move`, `modify` (its tokens), `attrib` (mode, owner, attributes), `lock` or `tier` (its pages moved)."""
+    path: _builtins.str
+    """The name."""
+    ino: _builtins.int
+    """The file."""
+    new_path: _builtins.str
+    """Of `move`: the name then."""
+    detail: _builtins.str
+    """Of `tier`: where its pages are."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        t_ns: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        path: _builtins.str = ...,
+        ino: _builtins.int = ...,
+        new_path: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "ino", b"ino", "kind", b"kind", "new_path", b"new_path", "path", b"path", "seq", b"seq", "t_ns", b"t_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileEvent: _TypeAlias = FileEvent  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Finding is what Gc or Fsck found, and did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    INO_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """`expired`, `orphan` (pages that nobody refers to), `cold` (pages given up for room), `corrupt` (a wrong checksum: put aside),
+    `missing`, `stale`, `rebuilt` or `lost` (an edited file whose pages cannot be had any more; its text can).
+    """
+    path: _builtins.str
+    """The file's name, or the page file's."""
+    ino: _builtins.int
+    """The file, if it is one."""
+    num_bytes: _builtins.int
+    """What it frees or holds."""
+    detail: _builtins.str
+    """More words."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        path: _builtins.str = ...,
+        ino: _builtins.int = ...,
+        num_bytes: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "ino", b"ino", "kind", b"kind", "num_bytes", b"num_bytes", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class ListFilesRequest(_message.Message):
@@ -351,3 +663,1571 @@ class RenameResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
+
+@_typing.final
+class MkdirRequest(_message.Message):
+    """MkdirRequest says what to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    mode: _builtins.int
+    """Rights, less the bits 0022; unset = 0777."""
+    parents: _builtins.bool
+    """Those above it that are missing too, and one that exists is no error."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        parents: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "parents", b"parents", "path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___MkdirRequest: _TypeAlias = MkdirRequest  # noqa: Y015
+
+@_typing.final
+class MkdirResponse(_message.Message):
+    """MkdirResponse says that it was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MkdirResponse: _TypeAlias = MkdirResponse  # noqa: Y015
+
+@_typing.final
+class RmdirRequest(_message.Message):
+    """RmdirRequest names the directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RmdirRequest: _TypeAlias = RmdirRequest  # noqa: Y015
+
+@_typing.final
+class RmdirResponse(_message.Message):
+    """RmdirResponse says that it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RmdirResponse: _TypeAlias = RmdirResponse  # noqa: Y015
+
+@_typing.final
+class ListDirRequest(_message.Message):
+    """ListDirRequest names the directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path; unset = /."""
+    recursive: _builtins.bool
+    """And all below it."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        recursive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "path", b"path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+
+Global___ListDirRequest: _TypeAlias = ListDirRequest  # noqa: Y015
+
+@_typing.final
+class ListDirResponse(_message.Message):
+    """ListDirResponse holds its entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileStat]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileStat] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDirResponse: _TypeAlias = ListDirResponse  # noqa: Y015
+
+@_typing.final
+class ChmodRequest(_message.Message):
+    """ChmodRequest holds the rights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    mode: _builtins.int
+    """Bits 0777 of a file, 01777 of a directory, where 02000 gives new entries its group."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChmodRequest: _TypeAlias = ChmodRequest  # noqa: Y015
+
+@_typing.final
+class ChmodResponse(_message.Message):
+    """ChmodResponse says that it has them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChmodResponse: _TypeAlias = ChmodResponse  # noqa: Y015
+
+@_typing.final
+class ChownRequest(_message.Message):
+    """ChownRequest says whose it shall be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    owner: _builtins.str
+    """The principal; unset = as it is."""
+    group: _builtins.str
+    """The group; unset = as it is."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        owner: _builtins.str | None = ...,
+        group: _builtins.str | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group", b"_group", "_owner", b"_owner", "group", b"group", "owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group", b"_group", "_owner", b"_owner", "group", b"group", "owner", b"owner", "path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group: _TypeAlias = _typing.Literal["group"]  # noqa: Y015
+    _WhichOneofArgType__group: _TypeAlias = _typing.Literal["_group", b"_group"]  # noqa: Y015
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group) -> _WhichOneofReturnType__group | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
+
+Global___ChownRequest: _TypeAlias = ChownRequest  # noqa: Y015
+
+@_typing.final
+class ChownResponse(_message.Message):
+    """ChownResponse says that it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChownResponse: _TypeAlias = ChownResponse  # noqa: Y015
+
+@_typing.final
+class LinkRequest(_message.Message):
+    """LinkRequest holds both names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NEW_PATH_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """A name that the file has."""
+    new_path: _builtins.str
+    """The further name."""
+    replace: _builtins.bool
+    """What has the further name loses it."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        new_path: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "replace", b"replace", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkRequest: _TypeAlias = LinkRequest  # noqa: Y015
+
+@_typing.final
+class LinkResponse(_message.Message):
+    """LinkResponse says that it has the name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkResponse: _TypeAlias = LinkResponse  # noqa: Y015
+
+@_typing.final
+class CopyRequest(_message.Message):
+    """CopyRequest holds both names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    src: _builtins.str
+    """The file to copy."""
+    dst: _builtins.str
+    """Name of the copy."""
+    replace: _builtins.bool
+    """What has the name loses it."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        src: _builtins.str = ...,
+        dst: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "replace", b"replace", "request_id", b"request_id", "src", b"src"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyRequest: _TypeAlias = CopyRequest  # noqa: Y015
+
+@_typing.final
+class CopyResponse(_message.Message):
+    """CopyResponse tells what was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INO_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    ino: _builtins.int
+    """The copy's identity."""
+    length: _builtins.int
+    """Its length, in tokens."""
+    def __init__(
+        self,
+        *,
+        ino: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ino", b"ino", "length", b"length"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyResponse: _TypeAlias = CopyResponse  # noqa: Y015
+
+@_typing.final
+class SetxattrRequest(_message.Message):
+    """SetxattrRequest holds the attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    name: _builtins.str
+    """Of the attribute."""
+    value: _builtins.str
+    """What it says."""
+    create: _builtins.bool
+    """It must be new (EEXIST)."""
+    replace: _builtins.bool
+    """It must exist (ENODATA)."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        create: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "name", b"name", "path", b"path", "replace", b"replace", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetxattrRequest: _TypeAlias = SetxattrRequest  # noqa: Y015
+
+@_typing.final
+class SetxattrResponse(_message.Message):
+    """SetxattrResponse says that it is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetxattrResponse: _TypeAlias = SetxattrResponse  # noqa: Y015
+
+@_typing.final
+class GetxattrRequest(_message.Message):
+    """GetxattrRequest names the attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    name: _builtins.str
+    """Of the attribute."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetxattrRequest: _TypeAlias = GetxattrRequest  # noqa: Y015
+
+@_typing.final
+class GetxattrResponse(_message.Message):
+    """GetxattrResponse holds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The one, by its name."""
+
+    def __init__(
+        self,
+        *,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetxattrResponse: _TypeAlias = GetxattrResponse  # noqa: Y015
+
+@_typing.final
+class ListxattrRequest(_message.Message):
+    """ListxattrRequest names the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListxattrRequest: _TypeAlias = ListxattrRequest  # noqa: Y015
+
+@_typing.final
+class ListxattrResponse(_message.Message):
+    """ListxattrResponse holds its attributes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListxattrResponse: _TypeAlias = ListxattrResponse  # noqa: Y015
+
+@_typing.final
+class RemovexattrRequest(_message.Message):
+    """RemovexattrRequest names the attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    name: _builtins.str
+    """Of the attribute."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemovexattrRequest: _TypeAlias = RemovexattrRequest  # noqa: Y015
+
+@_typing.final
+class RemovexattrResponse(_message.Message):
+    """RemovexattrResponse says that it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemovexattrResponse: _TypeAlias = RemovexattrResponse  # noqa: Y015
+
+@_typing.final
+class ChattrRequest(_message.Message):
+    """ChattrRequest says how to keep it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    EXPIRES_S_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    durable: _builtins.str
+    """Of a directory, for the files in it: `none`, `tokens`, `pages`, or empty = as the directory above; unset = as it is."""
+    expires_s: _builtins.float
+    """Of a file: it is unlinked so many seconds from now, 0 = never; unset = as it is."""
+    ttl_s: _builtins.float
+    """Of a directory: what is made in it gets this as its `expires_s`, 0 = none; unset = as it is."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        durable: _builtins.str | None = ...,
+        expires_s: _builtins.float | None = ...,
+        ttl_s: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_s", b"_expires_s", "_ttl_s", b"_ttl_s", "durable", b"durable", "expires_s", b"expires_s", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_durable", b"_durable", "_expires_s", b"_expires_s", "_ttl_s", b"_ttl_s", "durable", b"durable", "expires_s", b"expires_s", "path", b"path", "request_id", b"request_id", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__durable: _TypeAlias = _typing.Literal["durable"]  # noqa: Y015
+    _WhichOneofArgType__durable: _TypeAlias = _typing.Literal["_durable", b"_durable"]  # noqa: Y015
+    _WhichOneofReturnType__expires_s: _TypeAlias = _typing.Literal["expires_s"]  # noqa: Y015
+    _WhichOneofArgType__expires_s: _TypeAlias = _typing.Literal["_expires_s", b"_expires_s"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_s: _TypeAlias = _typing.Literal["ttl_s"]  # noqa: Y015
+    _WhichOneofArgType__ttl_s: _TypeAlias = _typing.Literal["_ttl_s", b"_ttl_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__durable) -> _WhichOneofReturnType__durable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_s) -> _WhichOneofReturnType__expires_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_s) -> _WhichOneofReturnType__ttl_s | None: ...
+
+Global___ChattrRequest: _TypeAlias = ChattrRequest  # noqa: Y015
+
+@_typing.final
+class ChattrResponse(_message.Message):
+    """ChattrResponse says that it will be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChattrResponse: _TypeAlias = ChattrResponse  # noqa: Y015
+
+@_typing.final
+class PinRequest(_message.Message):
+    """PinRequest names the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    pinned: _builtins.bool
+    """Keep its pages, not let them go; unset = yes."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        pinned: _builtins.bool | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "pinned", b"pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "path", b"path", "pinned", b"pinned", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+
+Global___PinRequest: _TypeAlias = PinRequest  # noqa: Y015
+
+@_typing.final
+class PinResponse(_message.Message):
+    """PinResponse says that it was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinResponse: _TypeAlias = PinResponse  # noqa: Y015
+
+@_typing.final
+class AdviseRequest(_message.Message):
+    """AdviseRequest says what will be needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    advice: _builtins.str
+    """`willneed` (bring what was demoted back to the device) or `dontneed` (demote the pages to `tier`); unset = `willneed`."""
+    tier: _builtins.str
+    """`host` or `disk`; unset = `host`."""
+    wait: _builtins.bool
+    """Answer when it is done."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        advice: _builtins.str | None = ...,
+        tier: _builtins.str | None = ...,
+        wait: _builtins.bool = ...,
+        timeout_s: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_advice", b"_advice", "_tier", b"_tier", "_timeout_s", b"_timeout_s", "advice", b"advice", "tier", b"tier", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_advice", b"_advice", "_tier", b"_tier", "_timeout_s", b"_timeout_s", "advice", b"advice", "path", b"path", "request_id", b"request_id", "tier", b"tier", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__advice: _TypeAlias = _typing.Literal["advice"]  # noqa: Y015
+    _WhichOneofArgType__advice: _TypeAlias = _typing.Literal["_advice", b"_advice"]  # noqa: Y015
+    _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
+    _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__advice) -> _WhichOneofReturnType__advice | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___AdviseRequest: _TypeAlias = AdviseRequest  # noqa: Y015
+
+@_typing.final
+class AdviseResponse(_message.Message):
+    """AdviseResponse says that it was heard, or done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdviseResponse: _TypeAlias = AdviseResponse  # noqa: Y015
+
+@_typing.final
+class SyncRequest(_message.Message):
+    """SyncRequest says what to write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file; unset = all named files of the caller."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_timeout_s", b"_timeout_s", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_timeout_s", b"_timeout_s", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___SyncRequest: _TypeAlias = SyncRequest  # noqa: Y015
+
+@_typing.final
+class SyncResponse(_message.Message):
+    """SyncResponse says what is on disk now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_FILES_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    num_files: _builtins.int
+    """How many files."""
+    num_bytes: _builtins.int
+    """How many bytes of pages had to be written for it."""
+    def __init__(
+        self,
+        *,
+        num_files: _builtins.int = ...,
+        num_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_bytes", b"num_bytes", "num_files", b"num_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
+
+@_typing.final
+class StatfsRequest(_message.Message):
+    """StatfsRequest asks for the file system."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatfsRequest: _TypeAlias = StatfsRequest  # noqa: Y015
+
+@_typing.final
+class StatfsResponse(_message.Message):
+    """StatfsResponse shows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fs(self) -> Global___FsStat:
+        """The file system, and the caller's part of it."""
+
+    def __init__(
+        self,
+        *,
+        fs: Global___FsStat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fs", b"fs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fs", b"fs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatfsResponse: _TypeAlias = StatfsResponse  # noqa: Y015
+
+@_typing.final
+class DuRequest(_message.Message):
+    """DuRequest names the file or the directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuRequest: _TypeAlias = DuRequest  # noqa: Y015
+
+@_typing.final
+class DuResponse(_message.Message):
+    """DuResponse shows what it costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    NUM_PAGES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    num_pages: _builtins.float
+    """What they cost together, in pages."""
+    num_tokens: _builtins.int
+    """What they hold together, in tokens."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileStat]:
+        """By path, directories after what is in them."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileStat] | None = ...,
+        num_pages: _builtins.float = ...,
+        num_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "num_pages", b"num_pages", "num_tokens", b"num_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuResponse: _TypeAlias = DuResponse  # noqa: Y015
+
+@_typing.final
+class SetQuotaRequest(_message.Message):
+    """SetQuotaRequest holds the limits; one below 0 takes it away, one that is unset stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DEVICE_PAGES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PINNED_PAGES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """Whose."""
+    device_pages: _builtins.int
+    """The most pages on the device, shared ones split."""
+    host_bytes: _builtins.int
+    """The most bytes in host memory."""
+    disk_bytes: _builtins.int
+    """The most bytes on disk."""
+    files: _builtins.int
+    """The most files."""
+    rows: _builtins.int
+    """The most kept rows."""
+    pinned_pages: _builtins.int
+    """The most pinned pages."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        device_pages: _builtins.int | None = ...,
+        host_bytes: _builtins.int | None = ...,
+        disk_bytes: _builtins.int | None = ...,
+        files: _builtins.int | None = ...,
+        rows: _builtins.int | None = ...,
+        pinned_pages: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages", "_disk_bytes", b"_disk_bytes", "_files", b"_files", "_host_bytes", b"_host_bytes", "_pinned_pages", b"_pinned_pages", "_rows", b"_rows", "device_pages", b"device_pages", "disk_bytes", b"disk_bytes", "files", b"files", "host_bytes", b"host_bytes", "pinned_pages", b"pinned_pages", "rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages", "_disk_bytes", b"_disk_bytes", "_files", b"_files", "_host_bytes", b"_host_bytes", "_pinned_pages", b"_pinned_pages", "_rows", b"_rows", "device_pages", b"device_pages", "disk_bytes", b"disk_bytes", "files", b"files", "host_bytes", b"host_bytes", "pinned_pages", b"pinned_pages", "principal", b"principal", "request_id", b"request_id", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__device_pages: _TypeAlias = _typing.Literal["device_pages"]  # noqa: Y015
+    _WhichOneofArgType__device_pages: _TypeAlias = _typing.Literal["_device_pages", b"_device_pages"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__files: _TypeAlias = _typing.Literal["files"]  # noqa: Y015
+    _WhichOneofArgType__files: _TypeAlias = _typing.Literal["_files", b"_files"]  # noqa: Y015
+    _WhichOneofReturnType__host_bytes: _TypeAlias = _typing.Literal["host_bytes"]  # noqa: Y015
+    _WhichOneofArgType__host_bytes: _TypeAlias = _typing.Literal["_host_bytes", b"_host_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__pinned_pages: _TypeAlias = _typing.Literal["pinned_pages"]  # noqa: Y015
+    _WhichOneofArgType__pinned_pages: _TypeAlias = _typing.Literal["_pinned_pages", b"_pinned_pages"]  # noqa: Y015
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_pages) -> _WhichOneofReturnType__device_pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__files) -> _WhichOneofReturnType__files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_bytes) -> _WhichOneofReturnType__host_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned_pages) -> _WhichOneofReturnType__pinned_pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+
+Global___SetQuotaRequest: _TypeAlias = SetQuotaRequest  # noqa: Y015
+
+@_typing.final
+class SetQuotaResponse(_message.Message):
+    """SetQuotaResponse says that they hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQuotaResponse: _TypeAlias = SetQuotaResponse  # noqa: Y015
+
+@_typing.final
+class GetQuotaRequest(_message.Message):
+    """GetQuotaRequest says whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """The principal; empty = the caller."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuotaRequest: _TypeAlias = GetQuotaRequest  # noqa: Y015
+
+@_typing.final
+class GetQuotaResponse(_message.Message):
+    """GetQuotaResponse shows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quota(self) -> Global___Quota:
+        """The limits, and what is used of them."""
+
+    def __init__(
+        self,
+        *,
+        quota: Global___Quota | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuotaResponse: _TypeAlias = GetQuotaResponse  # noqa: Y015
+
+@_typing.final
+class FindRequest(_message.Message):
+    """FindRequest says what to look for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class XattrEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
+    XATTR_FIELD_NUMBER: _builtins.int
+    MIN_LENGTH_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    MIN_AGE_S_FIELD_NUMBER: _builtins.int
+    MAX_AGE_S_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where to look; unset = /."""
+    name: _builtins.str
+    """A glob on the last part of the path; empty = any."""
+    owner: _builtins.str
+    """The principal; empty = any."""
+    kind: _builtins.str
+    """`file` or `dir`; empty = any."""
+    fidelity: _builtins.str
+    """`exact`, `pruned` or `approximate`; empty = any."""
+    min_length: _builtins.int
+    """At least so many tokens."""
+    max_length: _builtins.int
+    """At most so many tokens."""
+    min_age_s: _builtins.float
+    """At least so many seconds since the tokens changed."""
+    max_age_s: _builtins.float
+    """At most so many seconds since the tokens changed."""
+    text: _builtins.str
+    """Words as in SQLite FTS5; then the best match comes first, else by path."""
+    limit: _builtins.int
+    """The most that come back; unset = 1000."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def xattr(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Name of an attribute -> a glob on its value."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        fidelity: _builtins.str = ...,
+        xattr: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        min_length: _builtins.int | None = ...,
+        max_length: _builtins.int | None = ...,
+        min_age_s: _builtins.float | None = ...,
+        max_age_s: _builtins.float | None = ...,
+        text: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_age_s", b"_max_age_s", "_max_length", b"_max_length", "_min_age_s", b"_min_age_s", "_min_length", b"_min_length", "_path", b"_path", "_timeout_s", b"_timeout_s", "limit", b"limit", "max_age_s", b"max_age_s", "max_length", b"max_length", "min_age_s", b"min_age_s", "min_length", b"min_length", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_age_s", b"_max_age_s", "_max_length", b"_max_length", "_min_age_s", b"_min_age_s", "_min_length", b"_min_length", "_path", b"_path", "_timeout_s", b"_timeout_s", "fidelity", b"fidelity", "kind", b"kind", "limit", b"limit", "max_age_s", b"max_age_s", "max_length", b"max_length", "min_age_s", b"min_age_s", "min_length", b"min_length", "name", b"name", "owner", b"owner", "path", b"path", "text", b"text", "timeout_s", b"timeout_s", "xattr", b"xattr"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_age_s: _TypeAlias = _typing.Literal["max_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_age_s: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__min_age_s: _TypeAlias = _typing.Literal["min_age_s"]  # noqa: Y015
+    _WhichOneofArgType__min_age_s: _TypeAlias = _typing.Literal["_min_age_s", b"_min_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__min_length: _TypeAlias = _typing.Literal["min_length"]  # noqa: Y015
+    _WhichOneofArgType__min_length: _TypeAlias = _typing.Literal["_min_length", b"_min_length"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_s) -> _WhichOneofReturnType__max_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_age_s) -> _WhichOneofReturnType__min_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_length) -> _WhichOneofReturnType__min_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___FindRequest: _TypeAlias = FindRequest  # noqa: Y015
+
+@_typing.final
+class FindResponse(_message.Message):
+    """FindResponse holds what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SNIPPETS_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many matched."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileStat]:
+        """The first `limit` that matched."""
+
+    @_builtins.property
+    def snippets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `text`, a snippet of each file."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileStat] | None = ...,
+        total: _builtins.int = ...,
+        snippets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "snippets", b"snippets", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindResponse: _TypeAlias = FindResponse  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """WatchRequest says what to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file or the directory; unset = /."""
+    recursive: _builtins.bool
+    """And all below it; unset = yes."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        recursive: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_recursive", b"_recursive", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_recursive", b"_recursive", "path", b"path", "recursive", b"recursive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__recursive: _TypeAlias = _typing.Literal["recursive"]  # noqa: Y015
+    _WhichOneofArgType__recursive: _TypeAlias = _typing.Literal["_recursive", b"_recursive"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recursive) -> _WhichOneofReturnType__recursive | None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """WatchResponse holds the next events. The first one has none: from then on nothing is missed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    missing: _builtins.int
+    """Events before these that a slow reader lost."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileEvent]:
+        """In the order in which they happened."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___FileEvent] | None = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class GcRequest(_message.Message):
+    """GcRequest asks for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only say what would be removed."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        timeout_s: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "dry_run", b"dry_run", "request_id", b"request_id", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___GcRequest: _TypeAlias = GcRequest  # noqa: Y015
+
+@_typing.final
+class GcResponse(_message.Message):
+    """GcResponse says what was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVED_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    num_bytes: _builtins.int
+    """What that frees."""
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """Each with why."""
+
+    def __init__(
+        self,
+        *,
+        removed: _abc.Iterable[Global___Finding] | None = ...,
+        num_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_bytes", b"num_bytes", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GcResponse: _TypeAlias = GcResponse  # noqa: Y015
+
+@_typing.final
+class FsckRequest(_message.Message):
+    """FsckRequest says what to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REBUILD_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file or the directory; unset = /."""
+    rebuild: _builtins.bool
+    """Compute the pages of stale files again."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str | None = ...,
+        rebuild: _builtins.bool = ...,
+        timeout_s: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_timeout_s", b"_timeout_s", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_path", b"_path", "_timeout_s", b"_timeout_s", "path", b"path", "rebuild", b"rebuild", "request_id", b"request_id", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___FsckRequest: _TypeAlias = FsckRequest  # noqa: Y015
+
+@_typing.final
+class FsckResponse(_message.Message):
+    """FsckResponse says what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NUM_FILES_FIELD_NUMBER: _builtins.int
+    NUM_PAGES_FIELD_NUMBER: _builtins.int
+    num_files: _builtins.int
+    """Files looked at."""
+    num_pages: _builtins.int
+    """Pages looked at."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What is wrong, or was."""
+
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        num_files: _builtins.int = ...,
+        num_pages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "num_files", b"num_files", "num_pages", b"num_pages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FsckResponse: _TypeAlias = FsckResponse  # noqa: Y015
+
+@_typing.final
+class ExportRequest(_message.Message):
+    """ExportRequest names the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path."""
+    pages: _builtins.bool
+    """With its computed pages; unset = yes."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        pages: _builtins.bool | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pages", b"_pages", "_timeout_s", b"_timeout_s", "pages", b"pages", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pages", b"_pages", "_timeout_s", b"_timeout_s", "pages", b"pages", "path", b"path", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pages: _TypeAlias = _typing.Literal["pages"]  # noqa: Y015
+    _WhichOneofArgType__pages: _TypeAlias = _typing.Literal["_pages", b"_pages"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pages) -> _WhichOneofReturnType__pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___ExportRequest: _TypeAlias = ExportRequest  # noqa: Y015
+
+@_typing.final
+class ExportResponse(_message.Message):
+    """ExportResponse is the next piece of the pack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    num_bytes: _builtins.int
+    """The whole pack's size, in each piece."""
+    data: _builtins.bytes
+    """The piece."""
+    def __init__(
+        self,
+        *,
+        num_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "num_bytes", b"num_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class ImportRequest(_message.Message):
+    """ImportRequest is the first, which says where to, or the next piece of the pack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The path; of the first one."""
+    mode: _builtins.int
+    """Rights of the file, of the first one; unset = 0600."""
+    trust: _builtins.bool
+    """Take its pages though another server signed them, of the first one. Scope admin."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    data: _builtins.bytes
+    """The piece."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        trust: _builtins.bool = ...,
+        timeout_s: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_timeout_s", b"_timeout_s", "mode", b"mode", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_timeout_s", b"_timeout_s", "data", b"data", "mode", b"mode", "path", b"path", "request_id", b"request_id", "timeout_s", b"timeout_s", "trust", b"trust"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___ImportRequest: _TypeAlias = ImportRequest  # noqa: Y015
+
+@_typing.final
+class ImportResponse(_message.Message):
+    """ImportResponse shows what was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    trusted: _builtins.bool
+    """Its pages were taken."""
+    @_builtins.property
+    def file(self) -> Global___FileStat:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileStat | None = ...,
+        trusted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "trusted", b"trusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportResponse: _TypeAlias = ImportResponse  # noqa: Y015

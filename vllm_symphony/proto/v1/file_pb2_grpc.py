@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class FileServiceStub:
-    """FileService looks at named files and names them.
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
     """
 
     def __init__(self, channel):
@@ -60,14 +63,142 @@ class FileServiceStub:
                 request_serializer=symphony_dot_v1_dot_file__pb2.RenameRequest.SerializeToString,
                 response_deserializer=symphony_dot_v1_dot_file__pb2.RenameResponse.FromString,
                 _registered_method=True)
+        self.Mkdir = channel.unary_unary(
+                '/symphony.v1.FileService/Mkdir',
+                request_serializer=symphony_dot_v1_dot_file__pb2.MkdirRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.MkdirResponse.FromString,
+                _registered_method=True)
+        self.Rmdir = channel.unary_unary(
+                '/symphony.v1.FileService/Rmdir',
+                request_serializer=symphony_dot_v1_dot_file__pb2.RmdirRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.RmdirResponse.FromString,
+                _registered_method=True)
+        self.ListDir = channel.unary_unary(
+                '/symphony.v1.FileService/ListDir',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ListDirRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ListDirResponse.FromString,
+                _registered_method=True)
+        self.Chmod = channel.unary_unary(
+                '/symphony.v1.FileService/Chmod',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ChmodRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ChmodResponse.FromString,
+                _registered_method=True)
+        self.Chown = channel.unary_unary(
+                '/symphony.v1.FileService/Chown',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ChownRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ChownResponse.FromString,
+                _registered_method=True)
+        self.Link = channel.unary_unary(
+                '/symphony.v1.FileService/Link',
+                request_serializer=symphony_dot_v1_dot_file__pb2.LinkRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.LinkResponse.FromString,
+                _registered_method=True)
+        self.Copy = channel.unary_unary(
+                '/symphony.v1.FileService/Copy',
+                request_serializer=symphony_dot_v1_dot_file__pb2.CopyRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.CopyResponse.FromString,
+                _registered_method=True)
+        self.Setxattr = channel.unary_unary(
+                '/symphony.v1.FileService/Setxattr',
+                request_serializer=symphony_dot_v1_dot_file__pb2.SetxattrRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.SetxattrResponse.FromString,
+                _registered_method=True)
+        self.Getxattr = channel.unary_unary(
+                '/symphony.v1.FileService/Getxattr',
+                request_serializer=symphony_dot_v1_dot_file__pb2.GetxattrRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.GetxattrResponse.FromString,
+                _registered_method=True)
+        self.Listxattr = channel.unary_unary(
+                '/symphony.v1.FileService/Listxattr',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ListxattrRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ListxattrResponse.FromString,
+                _registered_method=True)
+        self.Removexattr = channel.unary_unary(
+                '/symphony.v1.FileService/Removexattr',
+                request_serializer=symphony_dot_v1_dot_file__pb2.RemovexattrRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.RemovexattrResponse.FromString,
+                _registered_method=True)
+        self.Chattr = channel.unary_unary(
+                '/symphony.v1.FileService/Chattr',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ChattrRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ChattrResponse.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/symphony.v1.FileService/Pin',
+                request_serializer=symphony_dot_v1_dot_file__pb2.PinRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.PinResponse.FromString,
+                _registered_method=True)
+        self.Advise = channel.unary_unary(
+                '/symphony.v1.FileService/Advise',
+                request_serializer=symphony_dot_v1_dot_file__pb2.AdviseRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.AdviseResponse.FromString,
+                _registered_method=True)
+        self.Sync = channel.unary_unary(
+                '/symphony.v1.FileService/Sync',
+                request_serializer=symphony_dot_v1_dot_file__pb2.SyncRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.SyncResponse.FromString,
+                _registered_method=True)
+        self.Statfs = channel.unary_unary(
+                '/symphony.v1.FileService/Statfs',
+                request_serializer=symphony_dot_v1_dot_file__pb2.StatfsRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.StatfsResponse.FromString,
+                _registered_method=True)
+        self.Du = channel.unary_unary(
+                '/symphony.v1.FileService/Du',
+                request_serializer=symphony_dot_v1_dot_file__pb2.DuRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.DuResponse.FromString,
+                _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/symphony.v1.FileService/SetQuota',
+                request_serializer=symphony_dot_v1_dot_file__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.SetQuotaResponse.FromString,
+                _registered_method=True)
+        self.GetQuota = channel.unary_unary(
+                '/symphony.v1.FileService/GetQuota',
+                request_serializer=symphony_dot_v1_dot_file__pb2.GetQuotaRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.GetQuotaResponse.FromString,
+                _registered_method=True)
+        self.Find = channel.unary_unary(
+                '/symphony.v1.FileService/Find',
+                request_serializer=symphony_dot_v1_dot_file__pb2.FindRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.FindResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/symphony.v1.FileService/Watch',
+                request_serializer=symphony_dot_v1_dot_file__pb2.WatchRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.Gc = channel.unary_unary(
+                '/symphony.v1.FileService/Gc',
+                request_serializer=symphony_dot_v1_dot_file__pb2.GcRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.GcResponse.FromString,
+                _registered_method=True)
+        self.Fsck = channel.unary_unary(
+                '/symphony.v1.FileService/Fsck',
+                request_serializer=symphony_dot_v1_dot_file__pb2.FsckRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.FsckResponse.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/symphony.v1.FileService/Export',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ExportRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ExportResponse.FromString,
+                _registered_method=True)
+        self.Import = channel.stream_unary(
+                '/symphony.v1.FileService/Import',
+                request_serializer=symphony_dot_v1_dot_file__pb2.ImportRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_file__pb2.ImportResponse.FromString,
+                _registered_method=True)
 
 
 class FileServiceServicer:
-    """FileService looks at named files and names them.
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
     """
 
     def ListFiles(self, request, context):
-        """ListFiles shows the named files whose path begins with a prefix, by name.
+        """ListFiles shows the named files (not directories) whose path begins with a prefix, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,9 +232,219 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rename(self, request, context):
-        """Rename gives a file another name, atomically; a file that had it loses it.
+        """Rename gives a file or a directory another name, atomically; a file, or an empty directory, that had it loses it.
 
-        Errors: ENOENT if no file has the old name, EINVAL or ENAMETOOLONG if the new one is no path.
+        Errors: ENOENT if nothing has the old name, EINVAL or ENAMETOOLONG if the new one is no path, ENOTEMPTY if it is a directory that
+        holds something.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Mkdir(self, request, context):
+        """Mkdir makes a directory.
+
+        Errors: EEXIST if the name is taken, EDQUOT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rmdir(self, request, context):
+        """Rmdir takes an empty directory away.
+
+        Errors: ENOTEMPTY, EBUSY for a directory that the server needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDir(self, request, context):
+        """ListDir shows what a directory holds, by name; what the caller may not look into is left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chmod(self, request, context):
+        """Chmod sets the rights of a file or a directory.
+
+        Errors: EPERM if it is another principal's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chown(self, request, context):
+        """Chown gives a file or a directory to another principal (scope admin), or to a group that the caller is in.
+
+        Errors: EPERM, EDQUOT if the new owner has no room for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Link(self, request, context):
+        """Link gives a file a further name.
+
+        Errors: EEXIST if it is taken, EPERM if the file is another principal's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Copy(self, request, context):
+        """Copy makes a file that shares all pages of another, with the rights that it has, as far as the caller can give them. It does no
+        device work.
+
+        Errors: EEXIST if the name is taken and `replace` is not set, EDQUOT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Setxattr(self, request, context):
+        """Setxattr sets an extended attribute of a file or a directory.
+
+        Errors: EEXIST and ENODATA as asked for, EDQUOT for too many or too large ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Getxattr(self, request, context):
+        """Getxattr gives one extended attribute.
+
+        Errors: ENODATA if there is none of the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Listxattr(self, request, context):
+        """Listxattr gives all extended attributes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Removexattr(self, request, context):
+        """Removexattr takes an extended attribute away.
+
+        Errors: ENODATA if there is none of the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chattr(self, request, context):
+        """Chattr says how a file or the files of a directory are kept, and how long.
+
+        Errors: EPERM if it is another principal's, ENOTSUP where the server keeps nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Pin keeps a file's pages on the device, or lets them go again.
+
+        Errors: EDQUOT above the principal's limit, ENOSPC.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Advise(self, request, context):
+        """Advise says what will be needed: pages are brought to the device, or demoted to host memory or disk.
+
+        Errors: EBUSY while a call writes the file, ENOSPC where there is no room for them, ENOTSUP without that tier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sync(self, request, context):
+        """Sync writes a file, or all of the caller's, to disk and waits until it is there.
+
+        Errors: EINVAL for a file whose directory keeps none, ENOSPC, EIO.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Statfs(self, request, context):
+        """Statfs shows the file system, and the caller's part of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Du(self, request, context):
+        """Du shows what a file, or all below a directory, costs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuota(self, request, context):
+        """SetQuota sets the limits of a principal. Scope admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQuota(self, request, context):
+        """GetQuota shows the limits of a principal, and what it uses of them.
+
+        Errors: EPERM for another principal's without scope admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Find(self, request, context):
+        """Find looks for files and directories by all of what is given; rights are applied before ranking and counting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Watch streams what happens to a file, or below a directory, until the caller hangs up. Of what the caller may see only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Gc(self, request, context):
+        """Gc removes what has expired, what nobody refers to, and what the disk has no room for. Of the caller's files; with scope admin of
+        all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fsck(self, request, context):
+        """Fsck proves what is kept: names against files, pages on disk against their checksums. What is broken is put aside and told of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """Export packs one file (tokens, positions, attributes, computed pages), signed by this server, and streams the pack.
+
+        Errors: EBUSY while a call writes the file, ENOSPC, ENOTSUP for a server without a state directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request_iterator, context):
+        """Import makes a file of a pack. Pages that this server has not signed are computed again from the tokens, unless they are trusted.
+
+        Errors: EEXIST if the name is taken, EFBIG if the pack is larger than the server takes, EINVAL if it is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +478,131 @@ def add_FileServiceServicer_to_server(servicer, server):
                     request_deserializer=symphony_dot_v1_dot_file__pb2.RenameRequest.FromString,
                     response_serializer=symphony_dot_v1_dot_file__pb2.RenameResponse.SerializeToString,
             ),
+            'Mkdir': grpc.unary_unary_rpc_method_handler(
+                    servicer.Mkdir,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.MkdirRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.MkdirResponse.SerializeToString,
+            ),
+            'Rmdir': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rmdir,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.RmdirRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.RmdirResponse.SerializeToString,
+            ),
+            'ListDir': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDir,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ListDirRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ListDirResponse.SerializeToString,
+            ),
+            'Chmod': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chmod,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ChmodRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ChmodResponse.SerializeToString,
+            ),
+            'Chown': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chown,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ChownRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ChownResponse.SerializeToString,
+            ),
+            'Link': grpc.unary_unary_rpc_method_handler(
+                    servicer.Link,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.LinkRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.LinkResponse.SerializeToString,
+            ),
+            'Copy': grpc.unary_unary_rpc_method_handler(
+                    servicer.Copy,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.CopyRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.CopyResponse.SerializeToString,
+            ),
+            'Setxattr': grpc.unary_unary_rpc_method_handler(
+                    servicer.Setxattr,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.SetxattrRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.SetxattrResponse.SerializeToString,
+            ),
+            'Getxattr': grpc.unary_unary_rpc_method_handler(
+                    servicer.Getxattr,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.GetxattrRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.GetxattrResponse.SerializeToString,
+            ),
+            'Listxattr': grpc.unary_unary_rpc_method_handler(
+                    servicer.Listxattr,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ListxattrRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ListxattrResponse.SerializeToString,
+            ),
+            'Removexattr': grpc.unary_unary_rpc_method_handler(
+                    servicer.Removexattr,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.RemovexattrRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.RemovexattrResponse.SerializeToString,
+            ),
+            'Chattr': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chattr,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ChattrRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ChattrResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.PinRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.PinResponse.SerializeToString,
+            ),
+            'Advise': grpc.unary_unary_rpc_method_handler(
+                    servicer.Advise,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.AdviseRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.AdviseResponse.SerializeToString,
+            ),
+            'Sync': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sync,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.SyncRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.SyncResponse.SerializeToString,
+            ),
+            'Statfs': grpc.unary_unary_rpc_method_handler(
+                    servicer.Statfs,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.StatfsRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.StatfsResponse.SerializeToString,
+            ),
+            'Du': grpc.unary_unary_rpc_method_handler(
+                    servicer.Du,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.DuRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.DuResponse.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.SetQuotaRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.SetQuotaResponse.SerializeToString,
+            ),
+            'GetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuota,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.GetQuotaRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'Find': grpc.unary_unary_rpc_method_handler(
+                    servicer.Find,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.FindRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.FindResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.WatchRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.WatchResponse.SerializeToString,
+            ),
+            'Gc': grpc.unary_unary_rpc_method_handler(
+                    servicer.Gc,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.GcRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.GcResponse.SerializeToString,
+            ),
+            'Fsck': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fsck,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.FsckRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.FsckResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ExportRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ExportResponse.SerializeToString,
+            ),
+            'Import': grpc.stream_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=symphony_dot_v1_dot_file__pb2.ImportRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_file__pb2.ImportResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'symphony.v1.FileService', rpc_method_handlers)
@@ -146,7 +612,10 @@ def add_FileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FileService:
-    """FileService looks at named files and names them.
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
     """
 
     @staticmethod
@@ -274,6 +743,681 @@ class FileService:
             '/symphony.v1.FileService/Rename',
             symphony_dot_v1_dot_file__pb2.RenameRequest.SerializeToString,
             symphony_dot_v1_dot_file__pb2.RenameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Mkdir(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Mkdir',
+            symphony_dot_v1_dot_file__pb2.MkdirRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.MkdirResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rmdir(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Rmdir',
+            symphony_dot_v1_dot_file__pb2.RmdirRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.RmdirResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDir(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/ListDir',
+            symphony_dot_v1_dot_file__pb2.ListDirRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ListDirResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chmod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Chmod',
+            symphony_dot_v1_dot_file__pb2.ChmodRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ChmodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Chown',
+            symphony_dot_v1_dot_file__pb2.ChownRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ChownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Link(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Link',
+            symphony_dot_v1_dot_file__pb2.LinkRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.LinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Copy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Copy',
+            symphony_dot_v1_dot_file__pb2.CopyRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.CopyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Setxattr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Setxattr',
+            symphony_dot_v1_dot_file__pb2.SetxattrRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.SetxattrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Getxattr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Getxattr',
+            symphony_dot_v1_dot_file__pb2.GetxattrRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.GetxattrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Listxattr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Listxattr',
+            symphony_dot_v1_dot_file__pb2.ListxattrRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ListxattrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Removexattr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Removexattr',
+            symphony_dot_v1_dot_file__pb2.RemovexattrRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.RemovexattrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chattr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Chattr',
+            symphony_dot_v1_dot_file__pb2.ChattrRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ChattrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Pin',
+            symphony_dot_v1_dot_file__pb2.PinRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.PinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Advise(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Advise',
+            symphony_dot_v1_dot_file__pb2.AdviseRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.AdviseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Sync',
+            symphony_dot_v1_dot_file__pb2.SyncRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.SyncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Statfs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Statfs',
+            symphony_dot_v1_dot_file__pb2.StatfsRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.StatfsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Du(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Du',
+            symphony_dot_v1_dot_file__pb2.DuRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.DuResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/SetQuota',
+            symphony_dot_v1_dot_file__pb2.SetQuotaRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.SetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/GetQuota',
+            symphony_dot_v1_dot_file__pb2.GetQuotaRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Find(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Find',
+            symphony_dot_v1_dot_file__pb2.FindRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.FindResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/symphony.v1.FileService/Watch',
+            symphony_dot_v1_dot_file__pb2.WatchRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Gc(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Gc',
+            symphony_dot_v1_dot_file__pb2.GcRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.GcResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fsck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.FileService/Fsck',
+            symphony_dot_v1_dot_file__pb2.FsckRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.FsckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/symphony.v1.FileService/Export',
+            symphony_dot_v1_dot_file__pb2.ExportRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/symphony.v1.FileService/Import',
+            symphony_dot_v1_dot_file__pb2.ImportRequest.SerializeToString,
+            symphony_dot_v1_dot_file__pb2.ImportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,14 +31,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FileServiceStub:
-    """FileService looks at named files and names them."""
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     ListFiles: _grpc.UnaryUnaryMultiCallable[_file_pb2.ListFilesRequest, _file_pb2.ListFilesResponse]
-    """ListFiles shows the named files whose path begins with a prefix, by name."""
+    """ListFiles shows the named files (not directories) whose path begins with a prefix, by name."""
     Stat: _grpc.UnaryUnaryMultiCallable[_file_pb2.StatRequest, _file_pb2.StatResponse]
     """Stat shows one file.
 
@@ -55,18 +59,124 @@ class FileServiceStub:
     Errors: ENOENT if no file has the name, EPERM if it is another principal's.
     """
     Rename: _grpc.UnaryUnaryMultiCallable[_file_pb2.RenameRequest, _file_pb2.RenameResponse]
-    """Rename gives a file another name, atomically; a file that had it loses it.
+    """Rename gives a file or a directory another name, atomically; a file, or an empty directory, that had it loses it.
 
-    Errors: ENOENT if no file has the old name, EINVAL or ENAMETOOLONG if the new one is no path.
+    Errors: ENOENT if nothing has the old name, EINVAL or ENAMETOOLONG if the new one is no path, ENOTEMPTY if it is a directory that
+    holds something.
+    """
+    Mkdir: _grpc.UnaryUnaryMultiCallable[_file_pb2.MkdirRequest, _file_pb2.MkdirResponse]
+    """Mkdir makes a directory.
+
+    Errors: EEXIST if the name is taken, EDQUOT.
+    """
+    Rmdir: _grpc.UnaryUnaryMultiCallable[_file_pb2.RmdirRequest, _file_pb2.RmdirResponse]
+    """Rmdir takes an empty directory away.
+
+    Errors: ENOTEMPTY, EBUSY for a directory that the server needs.
+    """
+    ListDir: _grpc.UnaryUnaryMultiCallable[_file_pb2.ListDirRequest, _file_pb2.ListDirResponse]
+    """ListDir shows what a directory holds, by name; what the caller may not look into is left out."""
+    Chmod: _grpc.UnaryUnaryMultiCallable[_file_pb2.ChmodRequest, _file_pb2.ChmodResponse]
+    """Chmod sets the rights of a file or a directory.
+
+    Errors: EPERM if it is another principal's.
+    """
+    Chown: _grpc.UnaryUnaryMultiCallable[_file_pb2.ChownRequest, _file_pb2.ChownResponse]
+    """Chown gives a file or a directory to another principal (scope admin), or to a group that the caller is in.
+
+    Errors: EPERM, EDQUOT if the new owner has no room for it.
+    """
+    Link: _grpc.UnaryUnaryMultiCallable[_file_pb2.LinkRequest, _file_pb2.LinkResponse]
+    """Link gives a file a further name.
+
+    Errors: EEXIST if it is taken, EPERM if the file is another principal's.
+    """
+    Copy: _grpc.UnaryUnaryMultiCallable[_file_pb2.CopyRequest, _file_pb2.CopyResponse]
+    """Copy makes a file that shares all pages of another, with the rights that it has, as far as the caller can give them. It does no
+    device work.
+
+    Errors: EEXIST if the name is taken and `replace` is not set, EDQUOT.
+    """
+    Setxattr: _grpc.UnaryUnaryMultiCallable[_file_pb2.SetxattrRequest, _file_pb2.SetxattrResponse]
+    """Setxattr sets an extended attribute of a file or a directory.
+
+    Errors: EEXIST and ENODATA as asked for, EDQUOT for too many or too large ones.
+    """
+    Getxattr: _grpc.UnaryUnaryMultiCallable[_file_pb2.GetxattrRequest, _file_pb2.GetxattrResponse]
+    """Getxattr gives one extended attribute.
+
+    Errors: ENODATA if there is none of the name.
+    """
+    Listxattr: _grpc.UnaryUnaryMultiCallable[_file_pb2.ListxattrRequest, _file_pb2.ListxattrResponse]
+    """Listxattr gives all extended attributes."""
+    Removexattr: _grpc.UnaryUnaryMultiCallable[_file_pb2.RemovexattrRequest, _file_pb2.RemovexattrResponse]
+    """Removexattr takes an extended attribute away.
+
+    Errors: ENODATA if there is none of the name.
+    """
+    Chattr: _grpc.UnaryUnaryMultiCallable[_file_pb2.ChattrRequest, _file_pb2.ChattrResponse]
+    """Chattr says how a file or the files of a directory are kept, and how long.
+
+    Errors: EPERM if it is another principal's, ENOTSUP where the server keeps nothing.
+    """
+    Pin: _grpc.UnaryUnaryMultiCallable[_file_pb2.PinRequest, _file_pb2.PinResponse]
+    """Pin keeps a file's pages on the device, or lets them go again.
+
+    Errors: EDQUOT above the principal's limit, ENOSPC.
+    """
+    Advise: _grpc.UnaryUnaryMultiCallable[_file_pb2.AdviseRequest, _file_pb2.AdviseResponse]
+    """Advise says what will be needed: pages are brought to the device, or demoted to host memory or disk.
+
+    Errors: EBUSY while a call writes the file, ENOSPC where there is no room for them, ENOTSUP without that tier.
+    """
+    Sync: _grpc.UnaryUnaryMultiCallable[_file_pb2.SyncRequest, _file_pb2.SyncResponse]
+    """Sync writes a file, or all of the caller's, to disk and waits until it is there.
+
+    Errors: EINVAL for a file whose directory keeps none, ENOSPC, EIO.
+    """
+    Statfs: _grpc.UnaryUnaryMultiCallable[_file_pb2.StatfsRequest, _file_pb2.StatfsResponse]
+    """Statfs shows the file system, and the caller's part of it."""
+    Du: _grpc.UnaryUnaryMultiCallable[_file_pb2.DuRequest, _file_pb2.DuResponse]
+    """Du shows what a file, or all below a directory, costs."""
+    SetQuota: _grpc.UnaryUnaryMultiCallable[_file_pb2.SetQuotaRequest, _file_pb2.SetQuotaResponse]
+    """SetQuota sets the limits of a principal. Scope admin."""
+    GetQuota: _grpc.UnaryUnaryMultiCallable[_file_pb2.GetQuotaRequest, _file_pb2.GetQuotaResponse]
+    """GetQuota shows the limits of a principal, and what it uses of them.
+
+    Errors: EPERM for another principal's without scope admin.
+    """
+    Find: _grpc.UnaryUnaryMultiCallable[_file_pb2.FindRequest, _file_pb2.FindResponse]
+    """Find looks for files and directories by all of what is given; rights are applied before ranking and counting."""
+    Watch: _grpc.UnaryStreamMultiCallable[_file_pb2.WatchRequest, _file_pb2.WatchResponse]
+    """Watch streams what happens to a file, or below a directory, until the caller hangs up. Of what the caller may see only."""
+    Gc: _grpc.UnaryUnaryMultiCallable[_file_pb2.GcRequest, _file_pb2.GcResponse]
+    """Gc removes what has expired, what nobody refers to, and what the disk has no room for. Of the caller's files; with scope admin of
+    all.
+    """
+    Fsck: _grpc.UnaryUnaryMultiCallable[_file_pb2.FsckRequest, _file_pb2.FsckResponse]
+    """Fsck proves what is kept: names against files, pages on disk against their checksums. What is broken is put aside and told of."""
+    Export: _grpc.UnaryStreamMultiCallable[_file_pb2.ExportRequest, _file_pb2.ExportResponse]
+    """Export packs one file (tokens, positions, attributes, computed pages), signed by this server, and streams the pack.
+
+    Errors: EBUSY while a call writes the file, ENOSPC, ENOTSUP for a server without a state directory.
+    """
+    Import: _grpc.StreamUnaryMultiCallable[_file_pb2.ImportRequest, _file_pb2.ImportResponse]
+    """Import makes a file of a pack. Pages that this server has not signed are computed again from the tokens, unless they are trusted.
+
+    Errors: EEXIST if the name is taken, EFBIG if the pack is larger than the server takes, EINVAL if it is none.
     """
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
-    """FileService looks at named files and names them."""
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_pb2.ListFilesRequest, _file_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """ListFiles shows the named files whose path begins with a prefix, by name."""
+    """ListFiles shows the named files (not directories) whose path begins with a prefix, by name."""
     Stat: _aio.UnaryUnaryMultiCallable[_file_pb2.StatRequest, _file_pb2.StatResponse]  # type: ignore[assignment]
     """Stat shows one file.
 
@@ -83,13 +193,119 @@ class FileServiceAsyncStub(FileServiceStub):
     Errors: ENOENT if no file has the name, EPERM if it is another principal's.
     """
     Rename: _aio.UnaryUnaryMultiCallable[_file_pb2.RenameRequest, _file_pb2.RenameResponse]  # type: ignore[assignment]
-    """Rename gives a file another name, atomically; a file that had it loses it.
+    """Rename gives a file or a directory another name, atomically; a file, or an empty directory, that had it loses it.
 
-    Errors: ENOENT if no file has the old name, EINVAL or ENAMETOOLONG if the new one is no path.
+    Errors: ENOENT if nothing has the old name, EINVAL or ENAMETOOLONG if the new one is no path, ENOTEMPTY if it is a directory that
+    holds something.
+    """
+    Mkdir: _aio.UnaryUnaryMultiCallable[_file_pb2.MkdirRequest, _file_pb2.MkdirResponse]  # type: ignore[assignment]
+    """Mkdir makes a directory.
+
+    Errors: EEXIST if the name is taken, EDQUOT.
+    """
+    Rmdir: _aio.UnaryUnaryMultiCallable[_file_pb2.RmdirRequest, _file_pb2.RmdirResponse]  # type: ignore[assignment]
+    """Rmdir takes an empty directory away.
+
+    Errors: ENOTEMPTY, EBUSY for a directory that the server needs.
+    """
+    ListDir: _aio.UnaryUnaryMultiCallable[_file_pb2.ListDirRequest, _file_pb2.ListDirResponse]  # type: ignore[assignment]
+    """ListDir shows what a directory holds, by name; what the caller may not look into is left out."""
+    Chmod: _aio.UnaryUnaryMultiCallable[_file_pb2.ChmodRequest, _file_pb2.ChmodResponse]  # type: ignore[assignment]
+    """Chmod sets the rights of a file or a directory.
+
+    Errors: EPERM if it is another principal's.
+    """
+    Chown: _aio.UnaryUnaryMultiCallable[_file_pb2.ChownRequest, _file_pb2.ChownResponse]  # type: ignore[assignment]
+    """Chown gives a file or a directory to another principal (scope admin), or to a group that the caller is in.
+
+    Errors: EPERM, EDQUOT if the new owner has no room for it.
+    """
+    Link: _aio.UnaryUnaryMultiCallable[_file_pb2.LinkRequest, _file_pb2.LinkResponse]  # type: ignore[assignment]
+    """Link gives a file a further name.
+
+    Errors: EEXIST if it is taken, EPERM if the file is another principal's.
+    """
+    Copy: _aio.UnaryUnaryMultiCallable[_file_pb2.CopyRequest, _file_pb2.CopyResponse]  # type: ignore[assignment]
+    """Copy makes a file that shares all pages of another, with the rights that it has, as far as the caller can give them. It does no
+    device work.
+
+    Errors: EEXIST if the name is taken and `replace` is not set, EDQUOT.
+    """
+    Setxattr: _aio.UnaryUnaryMultiCallable[_file_pb2.SetxattrRequest, _file_pb2.SetxattrResponse]  # type: ignore[assignment]
+    """Setxattr sets an extended attribute of a file or a directory.
+
+    Errors: EEXIST and ENODATA as asked for, EDQUOT for too many or too large ones.
+    """
+    Getxattr: _aio.UnaryUnaryMultiCallable[_file_pb2.GetxattrRequest, _file_pb2.GetxattrResponse]  # type: ignore[assignment]
+    """Getxattr gives one extended attribute.
+
+    Errors: ENODATA if there is none of the name.
+    """
+    Listxattr: _aio.UnaryUnaryMultiCallable[_file_pb2.ListxattrRequest, _file_pb2.ListxattrResponse]  # type: ignore[assignment]
+    """Listxattr gives all extended attributes."""
+    Removexattr: _aio.UnaryUnaryMultiCallable[_file_pb2.RemovexattrRequest, _file_pb2.RemovexattrResponse]  # type: ignore[assignment]
+    """Removexattr takes an extended attribute away.
+
+    Errors: ENODATA if there is none of the name.
+    """
+    Chattr: _aio.UnaryUnaryMultiCallable[_file_pb2.ChattrRequest, _file_pb2.ChattrResponse]  # type: ignore[assignment]
+    """Chattr says how a file or the files of a directory are kept, and how long.
+
+    Errors: EPERM if it is another principal's, ENOTSUP where the server keeps nothing.
+    """
+    Pin: _aio.UnaryUnaryMultiCallable[_file_pb2.PinRequest, _file_pb2.PinResponse]  # type: ignore[assignment]
+    """Pin keeps a file's pages on the device, or lets them go again.
+
+    Errors: EDQUOT above the principal's limit, ENOSPC.
+    """
+    Advise: _aio.UnaryUnaryMultiCallable[_file_pb2.AdviseRequest, _file_pb2.AdviseResponse]  # type: ignore[assignment]
+    """Advise says what will be needed: pages are brought to the device, or demoted to host memory or disk.
+
+    Errors: EBUSY while a call writes the file, ENOSPC where there is no room for them, ENOTSUP without that tier.
+    """
+    Sync: _aio.UnaryUnaryMultiCallable[_file_pb2.SyncRequest, _file_pb2.SyncResponse]  # type: ignore[assignment]
+    """Sync writes a file, or all of the caller's, to disk and waits until it is there.
+
+    Errors: EINVAL for a file whose directory keeps none, ENOSPC, EIO.
+    """
+    Statfs: _aio.UnaryUnaryMultiCallable[_file_pb2.StatfsRequest, _file_pb2.StatfsResponse]  # type: ignore[assignment]
+    """Statfs shows the file system, and the caller's part of it."""
+    Du: _aio.UnaryUnaryMultiCallable[_file_pb2.DuRequest, _file_pb2.DuResponse]  # type: ignore[assignment]
+    """Du shows what a file, or all below a directory, costs."""
+    SetQuota: _aio.UnaryUnaryMultiCallable[_file_pb2.SetQuotaRequest, _file_pb2.SetQuotaResponse]  # type: ignore[assignment]
+    """SetQuota sets the limits of a principal. Scope admin."""
+    GetQuota: _aio.UnaryUnaryMultiCallable[_file_pb2.GetQuotaRequest, _file_pb2.GetQuotaResponse]  # type: ignore[assignment]
+    """GetQuota shows the limits of a principal, and what it uses of them.
+
+    Errors: EPERM for another principal's without scope admin.
+    """
+    Find: _aio.UnaryUnaryMultiCallable[_file_pb2.FindRequest, _file_pb2.FindResponse]  # type: ignore[assignment]
+    """Find looks for files and directories by all of what is given; rights are applied before ranking and counting."""
+    Watch: _aio.UnaryStreamMultiCallable[_file_pb2.WatchRequest, _file_pb2.WatchResponse]  # type: ignore[assignment]
+    """Watch streams what happens to a file, or below a directory, until the caller hangs up. Of what the caller may see only."""
+    Gc: _aio.UnaryUnaryMultiCallable[_file_pb2.GcRequest, _file_pb2.GcResponse]  # type: ignore[assignment]
+    """Gc removes what has expired, what nobody refers to, and what the disk has no room for. Of the caller's files; with scope admin of
+    all.
+    """
+    Fsck: _aio.UnaryUnaryMultiCallable[_file_pb2.FsckRequest, _file_pb2.FsckResponse]  # type: ignore[assignment]
+    """Fsck proves what is kept: names against files, pages on disk against their checksums. What is broken is put aside and told of."""
+    Export: _aio.UnaryStreamMultiCallable[_file_pb2.ExportRequest, _file_pb2.ExportResponse]  # type: ignore[assignment]
+    """Export packs one file (tokens, positions, attributes, computed pages), signed by this server, and streams the pack.
+
+    Errors: EBUSY while a call writes the file, ENOSPC, ENOTSUP for a server without a state directory.
+    """
+    Import: _aio.StreamUnaryMultiCallable[_file_pb2.ImportRequest, _file_pb2.ImportResponse]  # type: ignore[assignment]
+    """Import makes a file of a pack. Pages that this server has not signed are computed again from the tokens, unless they are trusted.
+
+    Errors: EEXIST if the name is taken, EFBIG if the pack is larger than the server takes, EINVAL if it is none.
     """
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """FileService looks at named files and names them."""
+    """FileService works on named files without a session: names, rights, attributes, where pages are, what is kept, what happens.
+
+    An RPC is the system call of its name, whose page of the manual says more; a path that leads nowhere is ENOENT, through what is no
+    directory ENOTDIR, past what the caller may not pass EACCES, and below /proc a change is EROFS.
+    """
 
     @_abc_1.abstractmethod
     def ListFiles(
@@ -97,7 +313,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.ListFilesResponse, _abc.Awaitable[_file_pb2.ListFilesResponse]]:
-        """ListFiles shows the named files whose path begins with a prefix, by name."""
+        """ListFiles shows the named files (not directories) whose path begins with a prefix, by name."""
 
     @_abc_1.abstractmethod
     def Stat(
@@ -138,9 +354,261 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_pb2.RenameRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_pb2.RenameResponse, _abc.Awaitable[_file_pb2.RenameResponse]]:
-        """Rename gives a file another name, atomically; a file that had it loses it.
+        """Rename gives a file or a directory another name, atomically; a file, or an empty directory, that had it loses it.
 
-        Errors: ENOENT if no file has the old name, EINVAL or ENAMETOOLONG if the new one is no path.
+        Errors: ENOENT if nothing has the old name, EINVAL or ENAMETOOLONG if the new one is no path, ENOTEMPTY if it is a directory that
+        holds something.
+        """
+
+    @_abc_1.abstractmethod
+    def Mkdir(
+        self,
+        request: _file_pb2.MkdirRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.MkdirResponse, _abc.Awaitable[_file_pb2.MkdirResponse]]:
+        """Mkdir makes a directory.
+
+        Errors: EEXIST if the name is taken, EDQUOT.
+        """
+
+    @_abc_1.abstractmethod
+    def Rmdir(
+        self,
+        request: _file_pb2.RmdirRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.RmdirResponse, _abc.Awaitable[_file_pb2.RmdirResponse]]:
+        """Rmdir takes an empty directory away.
+
+        Errors: ENOTEMPTY, EBUSY for a directory that the server needs.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDir(
+        self,
+        request: _file_pb2.ListDirRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ListDirResponse, _abc.Awaitable[_file_pb2.ListDirResponse]]:
+        """ListDir shows what a directory holds, by name; what the caller may not look into is left out."""
+
+    @_abc_1.abstractmethod
+    def Chmod(
+        self,
+        request: _file_pb2.ChmodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ChmodResponse, _abc.Awaitable[_file_pb2.ChmodResponse]]:
+        """Chmod sets the rights of a file or a directory.
+
+        Errors: EPERM if it is another principal's.
+        """
+
+    @_abc_1.abstractmethod
+    def Chown(
+        self,
+        request: _file_pb2.ChownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ChownResponse, _abc.Awaitable[_file_pb2.ChownResponse]]:
+        """Chown gives a file or a directory to another principal (scope admin), or to a group that the caller is in.
+
+        Errors: EPERM, EDQUOT if the new owner has no room for it.
+        """
+
+    @_abc_1.abstractmethod
+    def Link(
+        self,
+        request: _file_pb2.LinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.LinkResponse, _abc.Awaitable[_file_pb2.LinkResponse]]:
+        """Link gives a file a further name.
+
+        Errors: EEXIST if it is taken, EPERM if the file is another principal's.
+        """
+
+    @_abc_1.abstractmethod
+    def Copy(
+        self,
+        request: _file_pb2.CopyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.CopyResponse, _abc.Awaitable[_file_pb2.CopyResponse]]:
+        """Copy makes a file that shares all pages of another, with the rights that it has, as far as the caller can give them. It does no
+        device work.
+
+        Errors: EEXIST if the name is taken and `replace` is not set, EDQUOT.
+        """
+
+    @_abc_1.abstractmethod
+    def Setxattr(
+        self,
+        request: _file_pb2.SetxattrRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.SetxattrResponse, _abc.Awaitable[_file_pb2.SetxattrResponse]]:
+        """Setxattr sets an extended attribute of a file or a directory.
+
+        Errors: EEXIST and ENODATA as asked for, EDQUOT for too many or too large ones.
+        """
+
+    @_abc_1.abstractmethod
+    def Getxattr(
+        self,
+        request: _file_pb2.GetxattrRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.GetxattrResponse, _abc.Awaitable[_file_pb2.GetxattrResponse]]:
+        """Getxattr gives one extended attribute.
+
+        Errors: ENODATA if there is none of the name.
+        """
+
+    @_abc_1.abstractmethod
+    def Listxattr(
+        self,
+        request: _file_pb2.ListxattrRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ListxattrResponse, _abc.Awaitable[_file_pb2.ListxattrResponse]]:
+        """Listxattr gives all extended attributes."""
+
+    @_abc_1.abstractmethod
+    def Removexattr(
+        self,
+        request: _file_pb2.RemovexattrRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.RemovexattrResponse, _abc.Awaitable[_file_pb2.RemovexattrResponse]]:
+        """Removexattr takes an extended attribute away.
+
+        Errors: ENODATA if there is none of the name.
+        """
+
+    @_abc_1.abstractmethod
+    def Chattr(
+        self,
+        request: _file_pb2.ChattrRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ChattrResponse, _abc.Awaitable[_file_pb2.ChattrResponse]]:
+        """Chattr says how a file or the files of a directory are kept, and how long.
+
+        Errors: EPERM if it is another principal's, ENOTSUP where the server keeps nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def Pin(
+        self,
+        request: _file_pb2.PinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.PinResponse, _abc.Awaitable[_file_pb2.PinResponse]]:
+        """Pin keeps a file's pages on the device, or lets them go again.
+
+        Errors: EDQUOT above the principal's limit, ENOSPC.
+        """
+
+    @_abc_1.abstractmethod
+    def Advise(
+        self,
+        request: _file_pb2.AdviseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.AdviseResponse, _abc.Awaitable[_file_pb2.AdviseResponse]]:
+        """Advise says what will be needed: pages are brought to the device, or demoted to host memory or disk.
+
+        Errors: EBUSY while a call writes the file, ENOSPC where there is no room for them, ENOTSUP without that tier.
+        """
+
+    @_abc_1.abstractmethod
+    def Sync(
+        self,
+        request: _file_pb2.SyncRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.SyncResponse, _abc.Awaitable[_file_pb2.SyncResponse]]:
+        """Sync writes a file, or all of the caller's, to disk and waits until it is there.
+
+        Errors: EINVAL for a file whose directory keeps none, ENOSPC, EIO.
+        """
+
+    @_abc_1.abstractmethod
+    def Statfs(
+        self,
+        request: _file_pb2.StatfsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.StatfsResponse, _abc.Awaitable[_file_pb2.StatfsResponse]]:
+        """Statfs shows the file system, and the caller's part of it."""
+
+    @_abc_1.abstractmethod
+    def Du(
+        self,
+        request: _file_pb2.DuRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.DuResponse, _abc.Awaitable[_file_pb2.DuResponse]]:
+        """Du shows what a file, or all below a directory, costs."""
+
+    @_abc_1.abstractmethod
+    def SetQuota(
+        self,
+        request: _file_pb2.SetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.SetQuotaResponse, _abc.Awaitable[_file_pb2.SetQuotaResponse]]:
+        """SetQuota sets the limits of a principal. Scope admin."""
+
+    @_abc_1.abstractmethod
+    def GetQuota(
+        self,
+        request: _file_pb2.GetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.GetQuotaResponse, _abc.Awaitable[_file_pb2.GetQuotaResponse]]:
+        """GetQuota shows the limits of a principal, and what it uses of them.
+
+        Errors: EPERM for another principal's without scope admin.
+        """
+
+    @_abc_1.abstractmethod
+    def Find(
+        self,
+        request: _file_pb2.FindRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.FindResponse, _abc.Awaitable[_file_pb2.FindResponse]]:
+        """Find looks for files and directories by all of what is given; rights are applied before ranking and counting."""
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _file_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_file_pb2.WatchResponse], _abc.AsyncIterator[_file_pb2.WatchResponse]]:
+        """Watch streams what happens to a file, or below a directory, until the caller hangs up. Of what the caller may see only."""
+
+    @_abc_1.abstractmethod
+    def Gc(
+        self,
+        request: _file_pb2.GcRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.GcResponse, _abc.Awaitable[_file_pb2.GcResponse]]:
+        """Gc removes what has expired, what nobody refers to, and what the disk has no room for. Of the caller's files; with scope admin of
+        all.
+        """
+
+    @_abc_1.abstractmethod
+    def Fsck(
+        self,
+        request: _file_pb2.FsckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.FsckResponse, _abc.Awaitable[_file_pb2.FsckResponse]]:
+        """Fsck proves what is kept: names against files, pages on disk against their checksums. What is broken is put aside and told of."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _file_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_file_pb2.ExportResponse], _abc.AsyncIterator[_file_pb2.ExportResponse]]:
+        """Export packs one file (tokens, positions, attributes, computed pages), signed by this server, and streams the pack.
+
+        Errors: EBUSY while a call writes the file, ENOSPC, ENOTSUP for a server without a state directory.
+        """
+
+    @_abc_1.abstractmethod
+    def Import(
+        self,
+        request_iterator: _MaybeAsyncIterator[_file_pb2.ImportRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_pb2.ImportResponse, _abc.Awaitable[_file_pb2.ImportResponse]]:
+        """Import makes a file of a pack. Pages that this server has not signed are computed again from the tokens, unless they are trusted.
+
+        Errors: EEXIST if the name is taken, EFBIG if the pack is larger than the server takes, EINVAL if it is none.
         """
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17symphony/v1/model.proto\x12\x0bsymphony.v1\"\xa8\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x11\n\tnum_pages\x18\x05 \x01(\r\x12\x11\n\tmax_top_k\x18\x06 \x01(\r\x12\x12\n\neos_tokens\x18\x07 \x03(\r\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12<\n\x0bunsupported\x18\n \x03(\x0b\x32\'.symphony.v1.ModelInfo.UnsupportedEntry\x1a\x32\n\x10UnsupportedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fGetModelRequest\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.symphony.v1.ModelInfo\".\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05plain\x18\x02 \x01(\x08\"\"\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\"9\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x14\n\x0ckeep_special\x18\x02 \x01(\x08\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xef\x01\n\x0cModelService\x12G\n\x08GetModel\x12\x1c.symphony.v1.GetModelRequest\x1a\x1d.symphony.v1.GetModelResponse\x12G\n\x08Tokenize\x12\x1c.symphony.v1.TokenizeRequest\x1a\x1d.symphony.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.symphony.v1.DetokenizeRequest\x1a\x1f.symphony.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17symphony/v1/model.proto\x12\x0bsymphony.v1\"\xd1\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x11\n\tnum_pages\x18\x05 \x01(\r\x12\x11\n\tmax_top_k\x18\x06 \x01(\r\x12\x12\n\neos_tokens\x18\x07 \x03(\r\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12<\n\x0bunsupported\x18\n \x03(\x0b\x32\'.symphony.v1.ModelInfo.UnsupportedEntry\x12\x12\n\npage_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x1a\x32\n\x10UnsupportedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fGetModelRequest\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.symphony.v1.ModelInfo\".\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05plain\x18\x02 \x01(\x08\"\"\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\"9\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x14\n\x0ckeep_special\x18\x02 \x01(\x08\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xef\x01\n\x0cModelService\x12G\n\x08GetModel\x12\x1c.symphony.v1.GetModelRequest\x1a\x1d.symphony.v1.GetModelResponse\x12G\n\x08Tokenize\x12\x1c.symphony.v1.TokenizeRequest\x1a\x1d.symphony.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.symphony.v1.DetokenizeRequest\x1a\x1f.symphony.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELINFO_UNSUPPORTEDENTRY']._loaded_options = None
   _globals['_MODELINFO_UNSUPPORTEDENTRY']._serialized_options = b'8\001'
   _globals['_MODELINFO']._serialized_start=41
-  _globals['_MODELINFO']._serialized_end=337
-  _globals['_MODELINFO_UNSUPPORTEDENTRY']._serialized_start=287
-  _globals['_MODELINFO_UNSUPPORTEDENTRY']._serialized_end=337
-  _globals['_GETMODELREQUEST']._serialized_start=339
-  _globals['_GETMODELREQUEST']._serialized_end=356
-  _globals['_GETMODELRESPONSE']._serialized_start=358
-  _globals['_GETMODELRESPONSE']._serialized_end=415
-  _globals['_TOKENIZEREQUEST']._serialized_start=417
-  _globals['_TOKENIZEREQUEST']._serialized_end=463
-  _globals['_TOKENIZERESPONSE']._serialized_start=465
-  _globals['_TOKENIZERESPONSE']._serialized_end=499
-  _globals['_DETOKENIZEREQUEST']._serialized_start=501
-  _globals['_DETOKENIZEREQUEST']._serialized_end=558
-  _globals['_DETOKENIZERESPONSE']._serialized_start=560
-  _globals['_DETOKENIZERESPONSE']._serialized_end=594
-  _globals['_MODELSERVICE']._serialized_start=597
-  _globals['_MODELSERVICE']._serialized_end=836
+  _globals['_MODELINFO']._serialized_end=378
+  _globals['_MODELINFO_UNSUPPORTEDENTRY']._serialized_start=328
+  _globals['_MODELINFO_UNSUPPORTEDENTRY']._serialized_end=378
+  _globals['_GETMODELREQUEST']._serialized_start=380
+  _globals['_GETMODELREQUEST']._serialized_end=397
+  _globals['_GETMODELRESPONSE']._serialized_start=399
+  _globals['_GETMODELRESPONSE']._serialized_end=456
+  _globals['_TOKENIZEREQUEST']._serialized_start=458
+  _globals['_TOKENIZEREQUEST']._serialized_end=504
+  _globals['_TOKENIZERESPONSE']._serialized_start=506
+  _globals['_TOKENIZERESPONSE']._serialized_end=540
+  _globals['_DETOKENIZEREQUEST']._serialized_start=542
+  _globals['_DETOKENIZEREQUEST']._serialized_end=599
+  _globals['_DETOKENIZERESPONSE']._serialized_start=601
+  _globals['_DETOKENIZERESPONSE']._serialized_end=635
+  _globals['_MODELSERVICE']._serialized_start=638
+  _globals['_MODELSERVICE']._serialized_end=877
 # @@protoc_insertion_point(module_scope)

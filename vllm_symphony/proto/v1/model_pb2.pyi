@@ -54,6 +54,8 @@ class ModelInfo(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     vocab_size: _builtins.int
@@ -68,6 +70,10 @@ class ModelInfo(_message.Message):
     """The most log-probabilities that a distribution may carry."""
     dtype: _builtins.str
     """What it computes in."""
+    page_bytes: _builtins.int
+    """Bytes that a page takes, in memory and on disk."""
+    fingerprint: _builtins.str
+    """What pages depend on: weights, LoRA, dtype, layout, position scheme."""
     @_builtins.property
     def eos_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens that end an answer."""
@@ -93,10 +99,12 @@ class ModelInfo(_message.Message):
         dtype: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         unsupported: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        page_bytes: _builtins.int = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "dtype", b"dtype", "eos_tokens", b"eos_tokens", "max_positions", b"max_positions", "max_top_k", b"max_top_k", "name", b"name", "num_pages", b"num_pages", "page_size", b"page_size", "unsupported", b"unsupported", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "dtype", b"dtype", "eos_tokens", b"eos_tokens", "fingerprint", b"fingerprint", "max_positions", b"max_positions", "max_top_k", b"max_top_k", "name", b"name", "num_pages", b"num_pages", "page_bytes", b"page_bytes", "page_size", b"page_size", "unsupported", b"unsupported", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
