@@ -4,13 +4,17 @@
     file B  [b0][b1][b3]      after fork + one write: b0, b1 are shared
 
     tokens  |<-- frontier: KV is in the blocks -->|<-- pending: computed by the next job -->|
+            |<-- fixed -->|                              of an edited file: KV that does not follow from the tokens
 
+The last token of a file is never among the fixed ones: whoever asks what follows it runs it through the model again, over what stands
+before it. So an edited file, too, gives one answer however it is asked.
 vLLM's BlockPool counts the references and is the sole truth; this table says which of them are ours. While a job runs on a file its
 blocks belong to the job's request (`lend`), and come back when it ends (`take_back`).
 Invariants (`check`):
   1. for each block, our slots that point at it, with those of requests and pending copies, are the pool's ref_cnt
   2. a block that is shared or hashed is copied before it is written
   3. len(blocks) == ceil(frontier / page_size) on a file that is not lent
+  4. fixed tokens have KV, and lose it to truncation only
 The pool is duck-typed (get_new_blocks, free_blocks, touch, get_num_free_blocks), so the simulator runs the same code.
 Source: fork and copy-on-write as in 4.4BSD, ch. 5; vllm/v1/core/block_pool.py and single_type_kv_cache_manager.py (0.32).
 """
@@ -62,12 +66,19 @@ class PagedFile:
     resting: Any = None  # the job whose request holds the blocks although it is done (engine/device.py)
     last_used: float = 0.0
     rows: dict[int, int] = field(default_factory=dict)  # index of a token -> id of its kept row
-    private: bool = False  # has or had positions with gaps: never found or published by hash, as long as it has pages
+    private: bool = False  # gaps, edited, or of another domain: never found or published by hash, as long as it has pages
+    fixed: int = 0  # leading tokens whose KV cannot be computed again: never given up
+    held: bool = False  # somebody is about to read its pages: they stay
 
     @property
     def has_gaps(self) -> bool:
         """The KV is no function of the tokens alone."""
         return len(self.runs) > 1 or self.runs[0] != (0, 0)
+
+    @property
+    def edited(self) -> bool:
+        """Its KV came from extract or concat: it cannot be computed from the tokens."""
+        return self.fixed > 0
 
     @property
     def next_position(self) -> int:
@@ -80,7 +91,7 @@ class PagedFile:
             if self.runs[-1][0] == len(self.tokens):
                 self.runs.pop()
             self.runs.append((len(self.tokens), delta))
-            self.private = self.has_gaps or (self.private and bool(self.blocks))
+            self.private = self.has_gaps or self.edited or (self.private and bool(self.blocks))
         self.tokens.extend(tokens)
 
     def cut(self, length: int) -> None:
@@ -108,28 +119,46 @@ class PageTable:
         f = self.files[ino] = PagedFile(ino, tokens, domain, born=now, last_used=now)
         return f
 
-    def fork(self, src: PagedFile, dst: Ino, length: int, now: float, lent: Lent | None = None) -> PagedFile:
+    def fork(
+        self, src: PagedFile, dst: Ino, length: int, now: float, lent: Lent | None = None, domain: str | None = None
+    ) -> PagedFile:
         """`dst` shares the computed part of `src`'s first `length` tokens; O(num_pages), no device work.
 
-        While a job runs on `src` (`lent`) only full pages are shared, since the job goes on writing into the tail.
+        While a job runs on `src` (`lent`) only full pages are shared, since the job goes on writing into the tail; and the page
+        that ends the fixed part, where it writes behind them. In another `domain` nothing is published (None: the source's).
         """
-        f = self.create(dst, src.tokens[:length], src.domain, now)
+        f = self.create(dst, src.tokens[:length], src.domain if domain is None else domain, now)
         f.runs = [r for r in src.runs if r[0] < length] or [src.runs[0]]
+        f.fixed = _fixed(src.fixed, length)
         if lent is None:
-            f.frontier = min(length, src.frontier)
+            f.frontier = min(length, src.frontier) if length > src.fixed else f.fixed
             full = f.frontier // self.page_size
             f.blocks = src.blocks[: self.pages(f.frontier)]
             f.hashes = src.hashes[:full]
             f.num_cached = min(src.num_cached, full)
         else:
             full = min(length, lent.computed) // self.page_size
-            f.frontier = full * self.page_size
-            f.blocks = list(lent.blocks[:full])
+            f.frontier = max(full * self.page_size, f.fixed)
+            f.blocks = list(lent.blocks[: self.pages(f.frontier)])
             f.hashes = list(lent.hashes[:full])
             f.num_cached = 0 if src.private else sum(b.block_hash is not None for b in f.blocks)
-        f.private = src.private and bool(f.blocks or f.has_gaps)
+        f.private = (src.private or f.domain != src.domain) and bool(f.blocks or f.has_gaps)
+        if f.private:
+            f.num_cached, f.hashes = 0, []
         self.pool.touch(f.blocks)
         f.rows = {i: row for i, row in src.rows.items() if i < length}
+        return f
+
+    def build(
+        self, dst: Ino, tokens: list[int], runs: list[tuple[int, int]], domain: str, now: float, shared: list[Any], new: list[Any]
+    ) -> PagedFile:
+        """An edited file: all tokens but the last are fixed, in the blocks `shared` (referenced here) and then `new` (owned)."""
+        f = self.create(dst, tokens, domain, now)
+        f.runs, f.private = runs, True
+        self.pool.touch(shared)
+        f.blocks = shared + new
+        f.frontier = f.fixed = len(tokens) - 1
+        assert len(f.blocks) == self.pages(f.fixed)
         return f
 
     def truncate(self, f: PagedFile, length: int) -> None:
@@ -137,25 +166,32 @@ class PageTable:
         assert f.job is None
         f.cut(length)
         self._forget_rows(f, length)
-        if length < f.frontier:
-            self._trim(f, length)
+        upto = length if length > f.fixed else _fixed(f.fixed, length)
+        f.fixed = _fixed(f.fixed, length)
+        if upto < f.frontier:
+            self._trim(f, upto)
 
     def drop(self, f: PagedFile) -> None:
         """The file is gone: free its pages."""
         assert f.job is None
         self._forget_rows(f, 0)
+        f.fixed = 0
         self._trim(f, 0)
         del self.files[f.ino]
 
     def evict(self, f: PagedFile) -> int:
-        """Give up an idle file's pages; its tokens stay and are computed again when needed (exact files only).
+        """Give up an idle file's pages but those of its fixed part; its tokens stay and are computed again when needed.
 
         Returns how many blocks became free.
         """
         assert f.job is None or f.blocks
         before = self.pool.get_num_free_blocks()
-        self._trim(f, 0)
+        self._trim(f, f.fixed)
         return self.pool.get_num_free_blocks() - before
+
+    def droppable(self, f: PagedFile) -> int:
+        """Pages that `evict` takes off the file."""
+        return 0 if f.held else max(0, len(f.blocks) - self.pages(f.fixed))
 
     def _trim(self, f: PagedFile, length: int) -> None:
         keep = self.pages(length)
@@ -166,7 +202,7 @@ class PageTable:
         del f.hashes[full:]
         f.num_cached = min(f.num_cached, full)
         if not f.blocks:
-            f.private = f.has_gaps
+            f.private = f.has_gaps or f.edited
 
     def _forget_rows(self, f: PagedFile, length: int) -> None:
         gone = [i for i in f.rows if i >= length]
@@ -218,8 +254,8 @@ class PageTable:
         return max(0, self.pages(num_tokens) - kept + self._tail_needs_copy(f, computed) - trimmed)
 
     def idle_files(self) -> Iterator[PagedFile]:
-        """Files with pages and without a job."""
-        return (f for f in self.files.values() if f.job is None and f.blocks)
+        """Files without a job, with pages that they may lose."""
+        return (f for f in self.files.values() if f.job is None and self.droppable(f))
 
     # ---- truth
 
@@ -239,7 +275,9 @@ class PageTable:
             if f.blocks or (f.job is None and f.resting is None):
                 assert len(f.blocks) == self.pages(f.frontier), (f.ino, len(f.blocks), f.frontier)
                 assert f.frontier <= len(f.tokens), (f.ino, f.frontier, len(f.tokens))
-            assert f.private or not f.has_gaps
+            assert f.private or not (f.has_gaps or f.edited)
+            assert f.fixed <= max(0, len(f.tokens) - 1), (f.ino, f.fixed, len(f.tokens))
+            assert f.fixed <= f.frontier or f.job is not None or f.resting is not None, (f.ino, f.fixed, f.frontier)
             assert f.runs[0][0] == 0 and all(a[0] < b[0] and a[1] < b[1] for a, b in zip(f.runs, f.runs[1:], strict=False)), f.runs
         for bs in lent:
             count(bs)
@@ -250,3 +288,8 @@ class PageTable:
         assert len(refs) + self.pool.get_num_free_blocks() == self.num_pages, (
             f"{len(refs)} blocks held + {self.pool.get_num_free_blocks()} free of {self.num_pages}: a page leaked"
         )
+
+
+def _fixed(fixed: int, length: int) -> int:
+    """What stays fixed of a file that is cut to `length`: not its last token."""
+    return min(fixed, max(0, length - 1))
