@@ -53,7 +53,7 @@ def _default(f: Field) -> str:
         return "`{}`"
     if f.default is None:
         return "none"
-    return "`0o600`" if f.name == "mode" else "`" + repr(f.default).replace("'", '"') + "`"
+    return f"`{f.default:#o}`" if f.name == "mode" and f.type == "int" else "`" + repr(f.default).replace("'", '"') + "`"
 
 
 def test_every_call_has_a_page_and_no_page_is_an_orphan():
