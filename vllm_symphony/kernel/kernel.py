@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
+from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
 from vllm_symphony.kernel import lease, lifecycle
 from vllm_symphony.kernel.call import Call
@@ -44,14 +44,19 @@ class Kernel(Machine):
         """`boot_ns` is `now_ns` at the start, `epoch_ns` the wall clock then; `info` gives the host's part of `info`."""
         super().__init__(model, limits=limits, seed=seed, boot_ns=boot_ns, epoch_ns=epoch_ns, info=info)
 
-    def connect(self, cred: Credentials, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "") -> Pid:
+    def connect(
+        self, cred: Credentials, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "", minor: int = ABI_MINOR
+    ) -> Pid:
         """A connection of role `client` or `edge`: a process without code, with fds and children of its own. A client with a lease
-        is a session."""
+        is a session. `minor`: of the ABI that it was written for."""
         if role not in (Kind.CLIENT, Kind.EDGE):
             raise InvalidArgument(f"role must be client or edge, not {role!r}")
         if role == Kind.CLIENT and lease_s:
-            return lease.open_session(self, cred, lease_s, name, now_ns).pid
-        return lifecycle.birth(self, Kind(role), role, cred, now_ns).pid
+            process = lease.open_session(self, cred, lease_s, name, now_ns)
+        else:
+            process = lifecycle.birth(self, Kind(role), role, cred, now_ns)
+        process.minor = minor
+        return process.pid
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""
@@ -224,11 +229,13 @@ class Kernel(Machine):
     def tick(self, now_ns: int) -> None:
         """Let what is due happen."""
         self.timers.run(now_ns)
+        self.files.expiries.run(now_ns)
         self.flush(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When `tick` has something to do; None: never."""
-        return self.timers.next_ns()
+        due = [when_ns for when_ns in (self.timers.next_ns(), self.files.expiries.next_ns()) if when_ns is not None]
+        return min(due, default=None)
 
     def idle(self) -> bool:
         """No process, no call, no file without a name: all that ran has left nothing. What `ps` shows of ended ones is nothing."""

@@ -19,7 +19,8 @@ class Limits:
     requests: int = 256  # results kept for a retry with the same request_id, a process or a principal
     requesters: int = 1024  # principals whose results are kept for calls without a process of their own
     files: int = 1 << 20  # files, named or not: EDQUOT
-    path_bytes: int = 255  # ENAMETOOLONG
+    name_bytes: int = 255  # of one part of a path: ENAMETOOLONG
+    path_bytes: int = 4096  # ENAMETOOLONG
     random_bytes: int = 1 << 16  # of one `random`: EINVAL
     emit_bytes: int = 1 << 18  # of one `emit`: EINVAL
     event_count: int = 4096  # events kept of a process; older ones become a gap

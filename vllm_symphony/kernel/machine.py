@@ -57,7 +57,8 @@ class Machine:
         self.effects: list[Effect] = []
         self.log = EventLog(limits.log_records, self.offset_ns)
         self.timers = Timers()
-        self.files = FileTable(limits.files, self.emit)
+        self.files = FileTable(limits, self.emit, boot_ns)
+        self.files.charge = lambda inode: float(inode.num_pages(model.page_size))  # until shared pages are split
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
         self.jobs: dict[JobId, Job] = {}
@@ -168,7 +169,8 @@ class Machine:
             "jobs": len(self.jobs) + len(self.works),
             "files": len(self.files.inodes),
             "named_files": sum(1 for inode in self.files.inodes.values() if inode.names),
-            "names": len(self.files.names),
+            "names": sum(len(inode.names) for inode in self.files.inodes.values()),
+            "directories": len(self.files.directories),
             "fds": sum(len(p.fds) for p in processes),
             "threads": sum(len(p.threads) for p in processes),
             "timers": len(self.timers),

@@ -15,7 +15,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessStat, ProcessState, Usage
+from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, Pid, ProcessStat, ProcessState, Usage
 from vllm_symphony.kernel.event import EventRing
 from vllm_symphony.kernel.fs.fd import FdTable
 from vllm_symphony.kernel.limits import Limits
@@ -25,6 +25,9 @@ from vllm_symphony.kernel.timer import Timer
 if TYPE_CHECKING:
     from vllm_symphony.kernel.call import Call, Pending
     from vllm_symphony.kernel.lifecycle import ChildWait
+
+
+UMASK = 0o022  # bits that new files and directories do not get, unless the process says otherwise
 
 
 class Kind(StrEnum):
@@ -60,9 +63,9 @@ class Process:
 
     __slots__ = (
         "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
-        "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "name", "num_calls", "num_forwards", "num_steps", "orphaned",
-        "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state", "term_timer",
-        "termed", "threads", "tokens_in", "tokens_out", "viewers", "waiters",
+        "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "minor", "name", "num_calls", "num_forwards", "num_steps",
+        "orphaned", "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state",
+        "term_timer", "termed", "threads", "tokens_in", "tokens_out", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -78,6 +81,8 @@ class Process:
         self.source: str | None = None
         self.os_pid: int | None = None
         self.abi = ""
+        self.minor = ABI_MINOR  # of the ABI that it was written for, as far as it said
+        self.umask = UMASK
 
         self.connected = True
         self.lease_s = 0.0

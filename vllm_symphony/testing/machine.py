@@ -22,8 +22,10 @@ from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, Sign
 from vllm_symphony.engine.sim import Cost, Model, SimDevice
 from vllm_symphony.engine.sim.model import decode
 from vllm_symphony.errors import SymphonyError
+from vllm_symphony.kernel.fs.node import SYSTEM
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.process import Kind
+from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip.program import bind_arguments
 from vllm_symphony.lip.text import to_json
 from vllm_symphony.testing.fault import CallFault, Fault, SlowSteps
@@ -158,11 +160,11 @@ class Machine(World):
     def files(self) -> list[FileStat]:
         """All files, named and anonymous, in order of birth."""
         kernel = self.kernel
-        return [inode.stat(kernel.model.page_size, kernel.offset_ns) for inode in kernel.files.inodes.values()]
+        return [shown(kernel, inode) for inode in kernel.files.inodes.values()]
 
     def text(self, path: str) -> str:
         """What the named file holds, the marks of a chat too. Raises NoSuchFile."""
-        return decode(self.kernel.files.lookup(path).tokens, skip_special=False)
+        return decode(self.kernel.files.lookup_file(path, SYSTEM).tokens, skip_special=False)
 
     def calls(self, of: Run | int, op: str | None = None) -> list[CallRecord]:
         """The calls of a program (those of `op`) that have ended, in that order: op, args in short, result, times."""

@@ -26,6 +26,7 @@ from vllm_symphony.errors import BadProgram
 from vllm_symphony.kernel.effect import Hangup, JobFailed, Launch, Part, Reply, ReplyError, Signalled
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.program import bind_arguments
 from vllm_symphony.runtime import child, loader
@@ -229,7 +230,7 @@ class World:
         if not run.transport.is_closed:
             process = self.kernel.processes[run.pid]
             open_files = {file.inode.ino: file.inode for file in process.fds.files.values()}
-            run.left_open = [i.stat(self.kernel.model.page_size, self.kernel.offset_ns) for i in open_files.values()]
+            run.left_open = [shown(self.kernel, inode) for inode in open_files.values()]
             run.transport.post("exit", end)
             self._ended(run, end.code)
 

@@ -1,4 +1,4 @@
-"""A file: tokens with positions, and who holds it (kernel/fs/inode.py).
+"""A file: tokens with positions, their lineage, and who holds it (kernel/fs/inode.py).
 
     index        0 1 2 3 4 5 6
     tokens       a b c d e f g         what the program wrote
@@ -13,38 +13,52 @@ from __future__ import annotations
 
 from array import array
 from itertools import pairwise
+from typing import Any
 
-from vllm_symphony.abi.types import Credentials, FileStat, Ino, JobId
+from vllm_symphony.abi.record import SavedPage
+from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.errors import FileBusy
+from vllm_symphony.kernel.fs.node import Node
 from vllm_symphony.kernel.fs.sampling import Sampling
 
-MAY_READ, MAY_WRITE = 4, 2
+EXACT = "exact"
 
 
-class Inode:
-    """One file. `writer` is the job that may change it, `readers` the jobs that look at rows of it."""
+class Inode(Node):
+    """One file. `writer` is the job that may change it, `readers` the jobs that look at rows of it.
+
+    domain        the prefix cache that its pages are published in: of who wrote it
+    fidelity      `exact`, `pruned` or `approximate`; `recipe` is how an edited one is made again (kernel/fs/recipe.py)
+    saved         its pages on disk, under `fingerprint`; `stale`: they are of another one
+    kept          how many leading tokens the store has as they are
+    """
 
     __slots__ = (
-        "created_ns", "domain", "frontier", "ino", "longest", "mode", "modified_ns", "names", "next_position", "num_open", "owner",
-        "readers", "runs", "sampling", "tokens", "writer",
+        "domain", "fidelity", "fingerprint", "frontier", "kept", "lock", "longest", "next_position", "num_open", "pinned",
+        "readers", "recipe", "runs", "sampling", "saved", "stale", "tokens", "writer",
     )  # fmt: skip
+    kind = "file"
 
-    def __init__(self, ino: Ino, owner: str, mode: int, domain: str, now_ns: int) -> None:
-        self.ino = ino
-        self.owner = owner
-        self.mode = mode
+    def __init__(self, ino: Ino, owner: str, group: str, mode: int, domain: str, now_ns: int) -> None:
+        super().__init__(ino, owner, group, mode, now_ns)
         self.domain = domain
-        self.created_ns = self.modified_ns = now_ns
         self.tokens = array("I")
         self.runs: list[tuple[int, int]] = []
         self.next_position = 0
         self.frontier = 0
         self.longest = 0  # it was when it was cut
-        self.names: dict[str, None] = {}  # in order of linking
         self.num_open = 0
         self.writer: JobId | None = None
         self.readers: set[JobId] = set()
         self.sampling = Sampling()
+        self.lock: Any = None
+        self.pinned = False
+        self.fidelity = EXACT
+        self.recipe: bytes | None = None
+        self.saved: tuple[SavedPage, ...] = ()
+        self.fingerprint = ""
+        self.stale = False
+        self.kept = 0
 
     @property
     def length(self) -> int:
@@ -58,11 +72,6 @@ class Inode:
     def is_dead(self) -> bool:
         """Nobody can reach it any more."""
         return not (self.num_open or self.names or self.writer is not None or self.readers)
-
-    def allows(self, cred: Credentials, right: int) -> bool:
-        """Whether `cred` has the right by the file's mode: the owner's bits for the owner, the last ones for others."""
-        bits = self.mode >> 6 if cred.principal == self.owner else self.mode
-        return bool(bits & right) or cred.is_admin
 
     def demand_free(self) -> None:
         """Raises FileBusy while another call writes the file."""
@@ -90,6 +99,7 @@ class Inode:
         self.runs = source.runs[:]
         self.next_position = source.next_position
         self.frontier = source.frontier
+        self.fidelity = source.fidelity
 
     def cut(self, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
@@ -99,6 +109,7 @@ class Inode:
             self.runs.pop()
         self.next_position = self.runs[-1][1] + length - self.runs[-1][0] if self.runs else 0
         self.frontier = min(self.frontier, length)
+        self.kept = min(self.kept, length)
         self.sampling.cut(length)
         self.modified_ns = now_ns
 
@@ -117,28 +128,10 @@ class Inode:
         """Pages that the computed part covers."""
         return -(-self.frontier // page_size)
 
-    def stat(self, page_size: int, offset_ns: int, path: str | None = None) -> FileStat:
-        """As `stat` shows it, under the name by which it was found."""
-        return FileStat(
-            ino=self.ino,
-            path=path if path is not None else next(iter(self.names), None),
-            nlink=len(self.names),
-            owner=self.owner,
-            mode=self.mode,
-            length=len(self.tokens),
-            frontier=self.frontier,
-            num_pages=self.num_pages(page_size),
-            fidelity="exact",
-            num_open=self.num_open,
-            busy=self.writer is not None,
-            created_ns=self.created_ns + offset_ns,
-            modified_ns=self.modified_ns + offset_ns,
-        )
-
     def check(self, max_positions: int) -> None:
         """Runs cover the tokens, positions ascend, nothing is past the frontier's or the model's end, and somebody holds it."""
         assert not self.is_dead, f"ino {self.ino} is held by nobody"
-        assert 0 <= self.frontier <= len(self.tokens)
+        assert 0 <= self.frontier <= len(self.tokens) and 0 <= self.kept <= len(self.tokens)
         assert bool(self.runs) == bool(self.tokens) and (not self.runs or self.runs[0][0] == 0)
         positions = self.positions(0, len(self.tokens))
         assert len(positions) == len(self.tokens)

@@ -1,55 +1,216 @@
-"""All files, and the effects that keep the device in step (kernel/fs/table.py).
+"""The tree of names and all files (kernel/fs/table.py), and the effects that keep the device in step.
 
-    names: "/kb/doc1" --> Inode 7 <-- fd 3 of pid 12         each change of identity here is one effect to the device,
-                           Inode 8 <-- a job that runs       in order; jobs themselves are the calls' business
+    / --kb--> Directory 9 --doc1--> Inode 7 <-- fd 3 of pid 12       each change of a file's identity is one effect to the device,
+                                    Inode 8 <-- a job that runs      in order; of directories and names the device knows nothing
 
-Invariants (`check`): names and inodes agree; a file exists exactly as long as a name, an fd or a job holds it.
+Rights are checked where a path is followed (`lookup`, `place`) and a directory changed (`link`, `remove`, `move`), so that no call
+can forget them; who may touch what a name stands for is the calls' business. `changed` is the one way by which watchers and the
+store hear of a change.
+
+Invariants (`check`): names and nodes agree; a directory is below the root by exactly one name; a file exists exactly as long as a
+name, an fd or a job holds it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from vllm_symphony.abi.types import Ino
-from vllm_symphony.errors import FileExists, NoSuchFile, QuotaExceeded
+from vllm_symphony.abi.record import ROOT_INO
+from vllm_symphony.abi.types import Credentials, Ino
+from vllm_symphony.errors import (
+    FileExists,
+    InvalidArgument,
+    IsDirectory,
+    NoSuchFile,
+    NotDirectory,
+    NotEmpty,
+    QuotaExceeded,
+    ReadOnly,
+)  # fmt: skip
 from vllm_symphony.kernel.effect import AppendTokens, CreateFile, DropFile, Effect, ForkFile, TruncateFile
+from vllm_symphony.kernel.fs.directory import DURABLE, FIXED, HOME_INO, TMP_INO, Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import Inode
+from vllm_symphony.kernel.fs.node import MAY_PASS, MAY_READ, MAY_WRITE, SETGID, STICKY, SYSTEM, Node
+from vllm_symphony.kernel.fs.path import PROC, parts_of
+from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.timer import Timers, after
+
+Change = Callable[[Node, str, str, str, str], None]  # node, kind as in FileEvent, path, new_path, detail
 
 
 class FileTable:
-    """Inodes and names. Callers have checked rights and arguments; `emit` takes the device effects."""
+    """The tree, its files and directories. `emit` takes the device effects; `expiries` are alarms that keep nothing busy."""
 
-    __slots__ = ("_emit", "_next_ino", "inodes", "limit", "names")
+    __slots__ = ("_emit", "_limits", "charge", "directories", "expiries", "home", "inodes", "next_ino", "on_change", "root")
 
-    def __init__(self, limit: int, emit: Callable[[Effect], None]) -> None:
-        self.inodes: dict[Ino, Inode] = {}
-        self.names: dict[str, Inode] = {}
-        self.limit = limit
-        self._next_ino = 1
+    def __init__(self, limits: Limits, emit: Callable[[Effect], None], now_ns: int) -> None:
+        self._limits = limits
         self._emit = emit
+        self.inodes: dict[Ino, Inode] = {}
+        self.directories: dict[Ino, Directory] = {}
+        self.expiries = Timers()
+        self.on_change: list[Change] = []
+        self.charge: Callable[[Inode], float] = lambda _: 0.0  # pages that a file costs its owner
+        owner = SYSTEM.principal
+        self.root = self._directory(ROOT_INO, owner, owner, STICKY | 0o777, now_ns)
+        self.root.durable = "tokens"
+        self.home = self._directory(HOME_INO, owner, owner, 0o755, now_ns)
+        tmp = self._directory(TMP_INO, owner, owner, STICKY | 0o777, now_ns)
+        tmp.durable = "none"
+        for name, directory in (("home", self.home), ("tmp", tmp)):
+            self._attach(self.root, name, directory)
+        self.next_ino = max(FIXED) + 1
 
-    def lookup(self, path: str) -> Inode:
-        """The file of that name. Raises NoSuchFile."""
-        inode = self.names.get(path)
-        if inode is None:
-            raise NoSuchFile(f"no such file: {path} ({len(self.names)} files have a name)", path=path)
+    def _directory(self, ino: Ino, owner: str, group: str, mode: int, now_ns: int) -> Directory:
+        directory = self.directories[ino] = Directory(ino, owner, group, mode, now_ns)
+        return directory
+
+    def __len__(self) -> int:
+        """Files and directories."""
+        return len(self.inodes) + len(self.directories)
+
+    # ---- paths
+
+    def lookup(self, path: str, cred: Credentials) -> Node:
+        """What is at the path.
+
+        Raises:
+            NoSuchFile, NotDirectory: there is no such thing.
+            AccessDenied: the caller may not pass a directory of the path.
+        """
+        node: Node = self.root
+        for name in self.parts(path):
+            node = self._step(node, name, cred, path)
+        return node
+
+    def lookup_file(self, path: str, cred: Credentials) -> Inode:
+        """The file at the path. Raises IsDirectory, and what `lookup` raises."""
+        node = self.lookup(path, cred)
+        if not isinstance(node, Inode):
+            raise IsDirectory(f"{path} is a directory", path=path)
+        return node
+
+    def lookup_directory(self, path: str, cred: Credentials) -> Directory:
+        """The directory at the path. Raises NotDirectory, and what `lookup` raises."""
+        node = self.lookup(path, cred)
+        if not isinstance(node, Directory):
+            raise NotDirectory(f"{path} is a file", path=path)
+        return node
+
+    def place(self, path: str, cred: Credentials) -> tuple[Directory, str]:
+        """The directory and the name in it that a path speaks of; the name may be free.
+
+        Raises:
+            IsDirectory: it is the root.
+            ReadOnly: it is /proc, or below.
+            And what `lookup` raises, of the directory.
+        """
+        parts = self.parts(path)
+        if not parts:
+            raise IsDirectory("/ is the root directory", path=path)
+        if parts[0] == PROC:
+            raise ReadOnly(f"/{PROC} is a view of the kernel, nothing can be changed there: {path}", path=path)
+        node: Node = self.root
+        for name in parts[:-1]:
+            node = self._step(node, name, cred, path)
+        if not isinstance(node, Directory):
+            raise NotDirectory(f"no directory holds {path}: a file is in the way", path=path)
+        node.demand(cred, MAY_PASS, f"the directory of {path}")
+        self._make_home(node, parts[-1], cred)
+        return node, parts[-1]
+
+    def entry(self, directory: Directory, name: str) -> Node:
+        """What the name stands for. Raises NoSuchFile."""
+        node = directory.entries.get(name)
+        if node is None:
+            path = self.path_in(directory, name)
+            raise NoSuchFile(f"no such file: {path} ({len(directory.entries)} names there)", path=path)
+        return node
+
+    def parts(self, path: str) -> list[str]:
+        """The names that the path is made of. Raises NameTooLong, InvalidArgument."""
+        return parts_of(path, self._limits.name_bytes, self._limits.path_bytes)
+
+    def _step(self, node: Node, name: str, cred: Credentials, path: str) -> Node:
+        if not isinstance(node, Directory):
+            raise NotDirectory(f"no directory holds {name!r} of {path}: a file is in the way", path=path)
+        node.demand(cred, MAY_PASS, f"a directory of {path}")
+        self._make_home(node, name, cred)
+        found = node.entries.get(name)
+        if found is None:
+            raise NoSuchFile(f"no such file: {path} (no {name!r} among {len(node.entries)} names)", path=path)
+        return found
+
+    def _make_home(self, directory: Directory, name: str, cred: Credentials) -> None:
+        """/home/<principal> is there when its principal asks for it."""
+        if directory is self.home and name == cred.principal and name not in directory.entries:
+            ino = self._next_ino()
+            now_ns = directory.created_ns
+            self._bind(directory, name, self._directory(ino, name, name, 0o700, now_ns), now_ns)
+
+    def path_of(self, node: Node) -> str | None:
+        """Its first path; None: it has no name."""
+        for directory, name in node.names:
+            return self.path_in(directory, name)
+        return "/" if node is self.root else None
+
+    def path_in(self, directory: Directory, name: str) -> str:
+        """The path of a name in a directory."""
+        parts = [name]
+        while directory is not self.root:
+            (parent, name), *_ = directory.names
+            parts.append(name)
+            directory = parent
+        return "/" + "/".join(reversed(parts))
+
+    def below(self, directory: Directory, path: str = "", cred: Credentials = SYSTEM) -> Iterator[tuple[str, Node]]:
+        """All that is below the directory at `path`, with its path: in order of name, a directory before what is in it. Of what the
+        caller may see only."""
+        stack: list[tuple[str, Node]] = [(path.rstrip("/"), directory)]
+        while stack:
+            at, node = stack.pop()
+            if node is not directory:
+                yield at, node
+            if isinstance(node, Directory) and node.allows(cred, MAY_READ) and node.allows(cred, MAY_PASS):
+                entries = node.entries
+                inside = ((f"{at}/{name}", entries[name]) for name in sorted(entries, reverse=True))
+                stack += [pair for pair in inside if pair[1].visible_to(cred)]
+
+    def visible(self, cred: Credentials, prefix: str) -> Iterator[tuple[str, Node]]:
+        """What the caller may see and whose path begins with `prefix`, which need not end with a name."""
+        directory, path = self.root, ""
+        for name in prefix.split("/")[1:-1]:
+            deeper = directory.entries.get(name)
+            if not isinstance(deeper, Directory) or not directory.allows(cred, MAY_PASS):
+                return
+            directory, path = deeper, f"{path}/{name}"
+        for found, node in self.below(directory, path, cred):
+            if found.startswith(prefix):
+                yield found, node
+
+    # ---- files
+
+    def new(self, owner: str, mode: int, now_ns: int, group: str = "") -> Inode:
+        """A file that nobody holds yet and the device does not know. Raises QuotaExceeded."""
+        inode = Inode(self._next_ino(), owner, group or owner, mode, owner, now_ns)
+        self.inodes[inode.ino] = inode
         return inode
 
-    def create(self, tokens: list[int], owner: str, mode: int, now_ns: int) -> Inode:
+    def create(self, tokens: list[int], owner: str, mode: int, now_ns: int, group: str = "") -> Inode:
         """A new file that nobody holds yet. Raises QuotaExceeded."""
-        inode = self._new(owner, mode, now_ns)
+        inode = self.new(owner, mode, now_ns, group)
         inode.extend(tokens, 0, now_ns)
         self._emit(CreateFile(inode.ino, tokens, inode.domain))
         return inode
 
     def clone(self, source: OpenFile, owner: str, now_ns: int) -> Inode:
         """A new file with what `source` holds now, and its sampling state. Raises QuotaExceeded."""
-        inode = self._new(owner, 0o600, now_ns)
+        inode = self.new(owner, 0o600, now_ns)
         inode.copy_head(source.inode)
         inode.sampling = source.sampling.copy()
-        self._emit(ForkFile(source.inode.ino, inode.ino, inode.length))
+        self._emit(ForkFile(source.inode.ino, inode.ino, inode.length, inode.domain))
         return inode
 
     def extend(self, inode: Inode, tokens: list[int], start: int, now_ns: int) -> None:
@@ -57,53 +218,214 @@ class FileTable:
         if tokens:
             inode.extend(tokens, start, now_ns)
             self._emit(AppendTokens(inode.ino, tokens, start))
+            self.changed(inode, "modify")
 
     def cut(self, inode: Inode, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
         if length < inode.length:
             inode.cut(length, now_ns)
             self._emit(TruncateFile(inode.ino, length))
-
-    def bind(self, path: str, inode: Inode) -> None:
-        """Give it a (further) name. Raises FileExists."""
-        if path in self.names:
-            raise FileExists(f"the name is taken: {path}", path=path)
-        self.names[path] = inode
-        inode.names[path] = None
-
-    def unbind(self, path: str) -> None:
-        """Take the name away; the file goes when that was the last hold on it."""
-        inode = self.names.pop(path)
-        del inode.names[path]
-        self.release(inode)
-
-    def rebind(self, old: str, new: str) -> None:
-        """Move a name over another one, at once. Two names of one file stay both, as in POSIX."""
-        inode, victim = self.names[old], self.names.get(new)
-        if victim is inode:
-            return
-        if victim is not None:
-            self.unbind(new)
-        del self.names[old], inode.names[old]
-        self.bind(new, inode)
+            self.changed(inode, "modify")
 
     def release(self, inode: Inode) -> None:
         """Drop the file if nobody holds it any more."""
         if inode.is_dead:
+            self.expiries.cancel(inode.expiry)
             del self.inodes[inode.ino]
             self._emit(DropFile(inode.ino))
 
-    def _new(self, owner: str, mode: int, now_ns: int) -> Inode:
-        if len(self.inodes) >= self.limit:
-            raise QuotaExceeded(f"there are {self.limit} files, the most the server holds", limit=self.limit)
-        inode = Inode(Ino(self._next_ino), owner, mode, owner, now_ns)
-        self._next_ino += 1
-        self.inodes[inode.ino] = inode
-        return inode
+    def _next_ino(self) -> Ino:
+        """Raises QuotaExceeded when there are too many files and directories."""
+        if len(self) >= self._limits.files:
+            limit = self._limits.files
+            raise QuotaExceeded(f"there are {limit} files and directories, the most the server holds", limit=limit)
+        self.next_ino += 1
+        return Ino(self.next_ino - 1)
+
+    # ---- names
+
+    def mkdir(self, parent: Directory, name: str, cred: Credentials, mode: int, now_ns: int) -> Directory:
+        """A new directory; setgid and `ttl_s` are handed on. Raises AccessDenied, FileExists, QuotaExceeded."""
+        self.demand_free(parent, name, cred)
+        directory = self._directory(self._next_ino(), cred.principal, parent.group_for(cred), mode | parent.mode & SETGID, now_ns)
+        directory.ttl_s = parent.ttl_s
+        self._bind(parent, name, directory, now_ns)
+        return directory
+
+    def make_parents(self, path: str, cred: Credentials, mode: int, now_ns: int) -> None:
+        """Make the directories of the path that are missing. Raises what `lookup` and `mkdir` raise."""
+        parts = self.parts(path)[:-1]
+        if parts[:1] == [PROC]:
+            return
+        node: Node = self.root
+        for name in parts:
+            try:
+                node = self._step(node, name, cred, path)
+            except NoSuchFile:
+                assert isinstance(node, Directory)
+                node = self.mkdir(node, name, cred, mode, now_ns)
+
+    def link(self, directory: Directory, name: str, inode: Inode, cred: Credentials, now_ns: int, *, replace: bool = False) -> None:
+        """Give the file a (further) name; with `replace` another file may lose it. Two names of one file stay, as in POSIX.
+
+        Raises:
+            FileExists, IsDirectory: the name is taken.
+            AccessDenied, NotOwner: the caller may not change the directory, or not take the name away.
+        """
+        victim = directory.entries.get(name)
+        if victim is None or not replace:
+            self.demand_free(directory, name, cred)
+        elif victim is inode:
+            return
+        else:
+            path = self.path_in(directory, name)
+            if isinstance(victim, Directory):
+                raise IsDirectory(f"{path} is a directory", path=path)
+            directory.demand_removal(victim, cred, path)
+            self.unbind(directory, name, now_ns, "replaced")
+        self._bind(directory, name, inode, now_ns)
+
+    def remove(self, directory: Directory, name: str, cred: Credentials, now_ns: int) -> None:
+        """Take a file's name, or an empty directory, away.
+
+        Raises:
+            NotEmpty: a directory that holds something.
+            AccessDenied, NotOwner: the caller may not change the directory, or not take the name away.
+        """
+        node = directory.entries[name]
+        path = self.path_in(directory, name)
+        directory.demand_removal(node, cred, path)
+        if isinstance(node, Directory) and node.entries:
+            raise NotEmpty(f"{path} holds {len(node.entries)} names", path=path)
+        self.unbind(directory, name, now_ns)
+
+    def move(self, old: tuple[Directory, str], new: tuple[Directory, str], cred: Credentials, now_ns: int) -> None:
+        """Move a name, at once, over what `new` stood for: a file over a file, a directory over an empty one.
+
+        Raises:
+            IsDirectory, NotDirectory, NotEmpty: what is there cannot be replaced.
+            InvalidArgument: a directory would be inside itself, or is one that stays where it is.
+            AccessDenied, NotOwner: the caller may not change one of the directories, or not take a name away.
+        """
+        node, victim = old[0].entries[old[1]], new[0].entries.get(new[1])
+        path, new_path = self.path_in(*old), self.path_in(*new)
+        old[0].demand_removal(node, cred, path)
+        if victim is node:
+            return
+        if node.ino in FIXED:
+            raise InvalidArgument(f"{path} stays where it is", path=path)
+        if isinstance(node, Directory) and new[0].is_below(node):
+            raise InvalidArgument(f"{new_path} is inside {path}", path=new_path)
+        if victim is None:
+            new[0].demand(cred, MAY_WRITE, f"the directory of {new_path}")
+        else:
+            self._demand_replaceable(node, victim, new_path)
+            new[0].demand_removal(victim, cred, new_path)
+            self.unbind(*new, now_ns, "replaced")
+        self._detach(*old)
+        self._attach(*new, node)
+        old[0].modified_ns = new[0].modified_ns = now_ns
+        self.changed(node, "move", path, new_path)
+
+    def demand_free(self, directory: Directory, name: str, cred: Credentials) -> None:
+        """Check that the caller may give this name. Raises FileExists, AccessDenied."""
+        if name in directory.entries or (directory is self.root and name == PROC):
+            path = self.path_in(directory, name)
+            raise FileExists(f"the name is taken: {path}", path=path)
+        directory.demand(cred, MAY_WRITE, f"the directory of {self.path_in(directory, name)}")
+
+    def unbind(self, directory: Directory, name: str, now_ns: int, detail: str = "") -> None:
+        """Take the name away; what it stood for goes when that was the last hold on it."""
+        path = self.path_in(directory, name)
+        node = self._detach(directory, name)
+        directory.modified_ns = now_ns
+        if isinstance(node, Directory):
+            del self.directories[node.ino]
+        self.changed(node, "delete", path, detail=detail)
+        if isinstance(node, Inode):
+            self.release(node)
+
+    def _bind(self, directory: Directory, name: str, node: Node, now_ns: int) -> None:
+        is_first = not node.names
+        self._attach(directory, name, node)
+        directory.modified_ns = now_ns
+        if is_first and directory.ttl_s and node.expires_ns is None and isinstance(node, Inode):
+            self._set_expiry(node, after(now_ns, directory.ttl_s))
+        self.changed(node, "create", self.path_in(directory, name))
+
+    def _attach(self, directory: Directory, name: str, node: Node) -> None:
+        directory.entries[name] = node
+        node.names[directory, name] = None
+
+    def _detach(self, directory: Directory, name: str) -> Node:
+        node = directory.entries.pop(name)
+        del node.names[directory, name]
+        return node
+
+    @staticmethod
+    def _demand_replaceable(node: Node, victim: Node, path: str) -> None:
+        if isinstance(victim, Directory):
+            if not isinstance(node, Directory):
+                raise IsDirectory(f"{path} is a directory", path=path)
+            if victim.entries:
+                raise NotEmpty(f"{path} holds {len(victim.entries)} names", path=path)
+        elif isinstance(node, Directory):
+            raise NotDirectory(f"{path} is a file", path=path)
+
+    # ---- how long, and where it is kept
+
+    def expire(self, inode: Inode, when_ns: int | None) -> None:
+        """From now on its names go at that time; None: never."""
+        self._set_expiry(inode, when_ns)
+        self.changed(inode, "attrib")
+
+    def _set_expiry(self, inode: Inode, when_ns: int | None) -> None:
+        self.expiries.cancel(inode.expiry)
+        inode.expires_ns = when_ns
+        inode.expiry = None if when_ns is None else self.expiries.at(when_ns, lambda now_ns: self._expired(inode, now_ns))
+
+    def _expired(self, inode: Inode, now_ns: int) -> None:
+        """Its time has come: who has it open keeps it."""
+        inode.expires_ns = inode.expiry = None
+        for directory, name in list(inode.names):
+            self.unbind(directory, name, now_ns, "expired")
+
+    def durable(self, node: Node) -> str:
+        """How it is kept: by the word of its directory, of several names the strongest."""
+        return max((self.durable_in(directory) for directory, _ in node.names), key=DURABLE.index, default="none")
+
+    def durable_in(self, directory: Directory) -> str:
+        """How files in the directory are kept: by its own word, or the one above."""
+        at: Directory | None = directory
+        while at is not None and not at.durable:
+            at = at.parent
+        return at.durable if at is not None else "none"
+
+    # ---- telling
+
+    def changed(self, node: Node, kind: str, path: str = "", new_path: str = "", detail: str = "") -> None:
+        """Something with a name has changed: tell watchers and the store. Without `path`: under all its names."""
+        if node.names or path or node is self.root:
+            for tell in self.on_change:
+                tell(node, kind, path, new_path, detail)
 
     def check(self, max_positions: int) -> None:
         """The invariants above, and each inode's own."""
         for inode in self.inodes.values():
             inode.check(max_positions)
-        assert Counter(inode.ino for inode in self.names.values()) == {i.ino: len(i.names) for i in self.inodes.values() if i.names}
-        assert all(path in inode.names and self.inodes[inode.ino] is inode for path, inode in self.names.items())
+            assert self.inodes[inode.ino] is inode
+        reached: Counter[Node] = Counter()
+        for _, node in self.below(self.root):
+            reached[node] += 1
+        named = {node for node in (*self.inodes.values(), *self.directories.values()) if node.names}
+        assert reached.keys() == named, "a name leads nowhere, or nowhere to a node that has one"
+        assert all(count == len(node.names) for node, count in reached.items())
+        assert all(directory.entries[name] is node for node in named for directory, name in node.names)
+        directories = set(self.directories.values())
+        assert named | {self.root} >= directories >= {node for node in named if isinstance(node, Directory)}
+        assert not self.root.names and self.root.durable
+        assert all(len(directory.names) == 1 for directory in directories - {self.root})
+        assert all(node.ino < self.next_ino for node in named)
+        self.expiries.check()
+        live = [inode for inode in self.inodes.values() if inode.expiry is not None and inode.expiry.live]
+        assert len(live) == len(self.expiries) and all(inode.expiry.when_ns == inode.expires_ns for inode in live if inode.expiry)

@@ -27,19 +27,21 @@ from vllm_symphony.abi.calls import (
     StatResult,
     Truncate,
 )  # fmt: skip
-from vllm_symphony.abi.types import Credentials, OpenFlags, pack_tokens
-from vllm_symphony.errors import AccessDenied, FileExists, InvalidArgument, NotOwner
+from vllm_symphony.abi.types import OpenFlags, pack_tokens
+from vllm_symphony.errors import FileExists, InvalidArgument, IsDirectory, NoSuchFile
 from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
-from vllm_symphony.kernel.fs.inode import MAY_READ, MAY_WRITE, Inode
-from vllm_symphony.kernel.fs.path import demand_name
+from vllm_symphony.kernel.fs.inode import EXACT, Inode
+from vllm_symphony.kernel.fs.node import MAY_READ, MAY_WRITE, STICKY
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.syscall import argument
+from vllm_symphony.kernel.syscall import argument, target
 
 RDWR, CREAT, EXCL, TRUNC, TMPFILE = (
     int(f) for f in (OpenFlags.RDWR, OpenFlags.CREAT, OpenFlags.EXCL, OpenFlags.TRUNC, OpenFlags.TMPFILE)
 )
 ALL_FLAGS = RDWR | CREAT | EXCL | TRUNC | TMPFILE
+DIRECTORIES = 2  # the minor version of the ABI that brought them
 
 
 def open_(m: Machine, call: Call, a: Open) -> FdResult:
@@ -49,29 +51,49 @@ def open_(m: Machine, call: Call, a: Open) -> FdResult:
         raise InvalidArgument(f"unknown flags: {flags & ~ALL_FLAGS}", flags=flags)
     if not 0 <= a.mode <= 0o777:
         raise InvalidArgument(f"mode must be in 0..0o777, not {a.mode:#o}", mode=a.mode)
+    if a.require not in ("", EXACT):
+        raise InvalidArgument(f"require must be {EXACT!r} or empty, not {a.require!r}")
     tokens = argument.tokens(a.tokens, m.model.vocab_size, context=m.model.max_positions) if a.tokens is not None else []
     call.process.fds.demand_room()
     if a.path is None:
         return _open_anonymous(m, call, a, tokens)
 
-    demand_name(a.path, m.limits.path_bytes)
     if flags & TMPFILE:
         raise InvalidArgument("TMPFILE makes a file without a name; leave out the path", path=a.path)
     if flags & EXCL and not flags & CREAT:
         raise InvalidArgument("EXCL needs CREAT", flags=flags)
     if flags & TRUNC and not flags & RDWR:
         raise InvalidArgument("TRUNC needs RDWR", flags=flags)
-    inode = m.files.names.get(a.path)
-    if inode is not None:
-        return _open_existing(m, call, a, inode)
     if not flags & CREAT:
+        return _open_existing(m, call, a, _found(m, call, a))
+    directory, name = place(m, call, a.path)
+    found = directory.entries.get(name)
+    if found is not None:
+        if not isinstance(found, Inode):
+            raise IsDirectory(f"{a.path} is a directory", path=a.path)
+        return _open_existing(m, call, a, found)
+    return _open_new(m, call, a, tokens, directory, name)
+
+
+def _found(m: Machine, call: Call, a: Open) -> Inode:
+    """The file that must be there."""
+    assert a.path is not None
+    try:
+        return m.files.lookup_file(a.path, call.cred)
+    except NoSuchFile:
         if a.tokens is not None:
-            raise InvalidArgument("tokens are for a new file: add CREAT, or leave out the path", path=a.path)
-        m.files.lookup(a.path)
-    inode = m.files.create(tokens, call.cred.principal, a.mode, call.start_ns)
-    m.files.bind(a.path, inode)
+            raise InvalidArgument("tokens are for a new file: add CREAT, or leave out the path", path=a.path) from None
+        raise
+
+
+def _open_new(m: Machine, call: Call, a: Open, tokens: list[int], directory: Directory, name: str) -> FdResult:
+    """Make it and name it, or leave nothing."""
+    m.files.demand_free(directory, name, call.cred)
+    cred, mode = call.cred, a.mode & ~call.process.umask
+    inode = m.files.create(tokens, cred.principal, mode, call.start_ns, directory.group_for(cred))
+    m.files.link(directory, name, inode, cred, call.start_ns)
     call.process.tokens_in += len(tokens)
-    return _fd(call, inode, bool(flags & RDWR))
+    return _fd(call, inode, bool(a.flags & RDWR))
 
 
 def _open_anonymous(m: Machine, call: Call, a: Open, tokens: list[int]) -> FdResult:
@@ -81,17 +103,21 @@ def _open_anonymous(m: Machine, call: Call, a: Open, tokens: list[int]) -> FdRes
     if a.flags & (CREAT | EXCL | TRUNC):
         raise InvalidArgument("CREAT, EXCL and TRUNC need a path", flags=int(a.flags))
     call.process.tokens_in += len(tokens)
-    return _fd(call, m.files.create(tokens, call.cred.principal, a.mode, call.start_ns), True)
+    mode = a.mode & ~call.process.umask
+    return _fd(call, m.files.create(tokens, call.cred.principal, mode, call.start_ns), True)
 
 
 def _open_existing(m: Machine, call: Call, a: Open, inode: Inode) -> FdResult:
+    path = a.path or ""
     if a.flags & CREAT and (a.flags & EXCL or a.tokens is not None):
-        raise FileExists(f"the name is taken: {a.path}", path=str(a.path))
+        raise FileExists(f"the name is taken: {path}", path=path)
     if a.tokens is not None:
-        raise InvalidArgument("tokens are for a new file, and this one exists", path=str(a.path))
-    _demand_right(inode, call.cred, MAY_READ, a.path)
+        raise InvalidArgument("tokens are for a new file, and this one exists", path=path)
+    inode.demand(call.cred, MAY_READ, path)
     if a.flags & RDWR:
-        _demand_right(inode, call.cred, MAY_WRITE, a.path)
+        inode.demand(call.cred, MAY_WRITE, path)
+    if a.require == EXACT and inode.fidelity != EXACT:
+        raise InvalidArgument(f"{path} is {inode.fidelity}, not {EXACT}", path=path, fidelity=inode.fidelity)
     if a.flags & TRUNC:
         inode.demand_quiet()
         m.files.cut(inode, 0, call.start_ns)
@@ -103,15 +129,11 @@ def _fd(call: Call, inode: Inode, writable: bool) -> FdResult:
     return FdResult(fd, inode.ino, inode.length)
 
 
-def _demand_right(inode: Inode, cred: Credentials, right: int, path: str | None) -> None:
-    if not inode.allows(cred, right):
-        word = "write" if right == MAY_WRITE else "read"
-        raise AccessDenied(f"{cred.principal} may not {word} {path} (mode {inode.mode:#o}, owner {inode.owner})", path=path or "")
-
-
-def _demand_owner(inode: Inode, cred: Credentials, path: str) -> None:
-    if inode.owner != cred.principal and not cred.is_admin:
-        raise NotOwner(f"{path} is {inode.owner}'s", path=path)
+def place(m: Machine, call: Call, path: str) -> tuple[Directory, str]:
+    """Where a new name goes. What was written for ABI 1.1 knows no directories: they are made for it, as open as the root is."""
+    if call.process.minor < DIRECTORIES:
+        m.files.make_parents(path, call.cred, STICKY | 0o777, call.start_ns)
+    return m.files.place(path, call.cred)
 
 
 def close(m: Machine, call: Call, a: FdArgs) -> Done:
@@ -167,7 +189,7 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
 
 def read(m: Machine, call: Call, a: Read) -> ReadResult:
     """Tokens and their positions; a range past the end gives what is there."""
-    inode, _ = _named(m, call, a.fd, a.path, MAY_READ)
+    inode, _ = target.file(m, call, a.fd, a.path, MAY_READ)
     if a.offset < 0 or (a.count is not None and a.count < 0):
         raise InvalidArgument(f"offset and count must be 0 or more, not {a.offset} and {a.count}")
     offset = min(a.offset, inode.length)
@@ -178,58 +200,39 @@ def read(m: Machine, call: Call, a: Read) -> ReadResult:
 def link(m: Machine, call: Call, a: Link) -> Done:
     """Name the open file."""
     inode = call.process.fds.get(a.fd, call.cred).inode
-    demand_name(a.path, m.limits.path_bytes)
-    _demand_owner(inode, call.cred, a.path)
-    m.files.bind(a.path, inode)
+    directory, name = place(m, call, a.path)
+    inode.demand_owner(call.cred, a.path)
+    m.files.link(directory, name, inode, call.cred, call.start_ns, replace=a.replace)
     return Done()
 
 
 def unlink(m: Machine, call: Call, a: PathArgs) -> Done:
     """Take a name away; who has the file open keeps it."""
-    demand_name(a.path, m.limits.path_bytes)
-    _demand_owner(m.files.lookup(a.path), call.cred, a.path)
-    m.files.unbind(a.path)
+    directory, name = m.files.place(a.path, call.cred)
+    if isinstance(m.files.entry(directory, name), Directory):
+        raise IsDirectory(f"{a.path} is a directory: rmdir takes it away", path=a.path)
+    m.files.remove(directory, name, call.cred, call.start_ns)
     return Done()
 
 
 def rename(m: Machine, call: Call, a: Rename) -> Done:
     """Move a name, replacing what `new` stood for."""
-    demand_name(a.old, m.limits.path_bytes)
-    demand_name(a.new, m.limits.path_bytes)
-    _demand_owner(m.files.lookup(a.old), call.cred, a.old)
-    victim = m.files.names.get(a.new)
-    if victim is not None:
-        _demand_owner(victim, call.cred, a.new)
-    m.files.rebind(a.old, a.new)
+    old = m.files.place(a.old, call.cred)
+    m.files.entry(*old)
+    m.files.move(old, place(m, call, a.new), call.cred, call.start_ns)
     return Done()
 
 
 def stat(m: Machine, call: Call, a: Stat) -> StatResult:
-    """A file by fd or by name."""
-    inode, path = _named(m, call, a.fd, a.path, MAY_READ)
-    return StatResult(inode.stat(m.model.page_size, m.offset_ns, path))
+    """A file by fd, or a file or directory by name."""
+    node, path = target.node(m, call, a.fd, a.path)
+    if path is not None:
+        target.demand_visible(node, call, path)
+    return StatResult(target.shown(m, node, path))
 
 
 def list_(m: Machine, call: Call, a: List) -> ListResult:
-    """Names that begin with `prefix` and that the caller may read or owns, in order."""
-    cred = call.cred
-    found = [
-        (path, inode)
-        for path, inode in m.files.names.items()
-        if path.startswith(a.prefix) and (inode.owner == cred.principal or inode.allows(cred, MAY_READ))
-    ]
+    """Named files whose path begins with `prefix` and that the caller may see, in order."""
+    found = [(path, node) for path, node in m.files.visible(call.cred, a.prefix) if isinstance(node, Inode)]
     found.sort(key=lambda pair: pair[0])
-    return ListResult(tuple(inode.stat(m.model.page_size, m.offset_ns, path) for path, inode in found))
-
-
-def _named(m: Machine, call: Call, fd: int | None, path: str | None, right: int) -> tuple[Inode, str | None]:
-    """The file that exactly one of fd and path speaks of."""
-    if (fd is None) == (path is None):
-        raise InvalidArgument("give either fd or path")
-    if fd is not None:
-        return call.process.fds.get(fd, call.cred).inode, None
-    assert path is not None
-    demand_name(path, m.limits.path_bytes)
-    inode = m.files.lookup(path)
-    _demand_right(inode, call.cred, right, path)
-    return inode, path
+    return ListResult(tuple(target.shown(m, node, path) for path, node in found))

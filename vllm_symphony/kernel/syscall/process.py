@@ -106,6 +106,9 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
     parent = None if caller.kind is Kind.EDGE else caller
     child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
     child.abi = a.abi if a.source is not None else caller.abi
+    child.umask = caller.umask
+    if child.abi:
+        child.minor = int(child.abi.partition(".")[2])
     return PidResult(child.pid)
 
 
