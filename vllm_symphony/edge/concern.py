@@ -63,6 +63,15 @@ async def same_abi(method: str, context: Any) -> AsyncIterator[None]:
     yield
 
 
+def peer_minor(context: Any) -> int:
+    """The minor version that the caller was written for; ours where it does not say."""
+    for key, value in context.invocation_metadata() or ():
+        minor = str(value).partition(".")[2]
+        if key == ABI_HEADER and minor.isdecimal():
+            return int(minor[:9])
+    return ABI_MINOR
+
+
 async def _abort(context: Any, error: SymphonyError) -> None:
     code = grpc.StatusCode[error.grpc_code]
     await context.abort(code, error.message, ((TRAILER, to_status(error).SerializeToString()),))

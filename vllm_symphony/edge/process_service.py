@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from vllm_symphony.abi.calls import Attach as AttachCall
 from vllm_symphony.abi.calls import Kill, PidArgs, Ps, Spawn, StracePart
@@ -14,28 +14,21 @@ from vllm_symphony.abi.calls import Strace as StraceCall
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
-from vllm_symphony.errors import BadProgram, BrokenPipe, DeviceLost, TimedOut
+from vllm_symphony.edge.looking import Looks
+from vllm_symphony.errors import BadProgram, BrokenPipe, TimedOut
 from vllm_symphony.proto.message import to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
 
-T = TypeVar("T")
 _NO_EVENT = 2**53 - 1  # attach from here on: nothing but the end
 
 
 class ProcessService(ProcessServiceServicer):
     """Programs: started, watched, ended."""
 
-    def __init__(self, kernel: KernelLink) -> None:
+    def __init__(self, kernel: KernelLink, looks: Looks) -> None:
         self._kernel = kernel
-        self._looks: set[asyncio.Task[Any]] = set()  # that wait for something to follow, for ever maybe
-        self._is_stopping = False
-
-    def end_looks(self) -> None:
-        """The server stops: streams that only follow a process end now, so that nobody waits for them."""
-        self._is_stopping = True
-        for task in self._looks:
-            task.cancel()
+        self._looks = looks
 
     async def Run(self, request: pb.RunRequest, context: Any) -> AsyncGenerator[pb.RunResponse, None]:  # noqa: N802
         """Spawn and attach; leaving before the end is TERM."""
@@ -60,7 +53,7 @@ class ProcessService(ProcessServiceServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
         args = AttachCall(request.pid, max(request.from_seq, 1), request.follow)
-        async with aclosing(self._looking(self._events(args, caller(context)))) as parts:
+        async with aclosing(self._looks.over(self._events(args, caller(context)))) as parts:
             async for events in parts:
                 yield pb.AttachResponse(events=events)
 
@@ -106,7 +99,7 @@ class ProcessService(ProcessServiceServicer):
     async def Strace(self, request: pb.StraceRequest, context: Any) -> AsyncGenerator[pb.StraceResponse, None]:  # noqa: N802
         pid = request.pid if request.HasField("pid") else None
         args = StraceCall(pid, request.follow, request.children, request.steps)
-        async with aclosing(self._looking(self._records(args, caller(context)))) as parts:
+        async with aclosing(self._looks.over(self._records(args, caller(context)))) as parts:
             async for part in parts:
                 yield to_message(part, pb.StraceResponse())
 
@@ -129,28 +122,6 @@ class ProcessService(ProcessServiceServicer):
                 return
             except BrokenPipe:
                 continue
-
-    async def _looking(self, parts: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """The parts of a stream that only looks, until `end_looks`. It is cancelled only where it waits for the next part: a task
-        that gRPC waits in would end without a word to the client."""
-        task = asyncio.current_task()
-        assert task is not None
-        async with aclosing(parts):
-            while not self._is_stopping:
-                self._looks.add(task)
-                try:
-                    part = await anext(parts)
-                except StopAsyncIteration:
-                    return
-                except asyncio.CancelledError:
-                    if not self._is_stopping:
-                        raise
-                    task.uncancel()
-                    break
-                finally:
-                    self._looks.discard(task)
-                yield part
-        raise DeviceLost("the server is stopping")
 
 
 def _spawn(program: pb.Program) -> Spawn:

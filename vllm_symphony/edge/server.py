@@ -27,9 +27,11 @@ from vllm_symphony.edge.file_service import FileService
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.edge.session_service import SessionService
+from vllm_symphony.edge.spool import Spool
 from vllm_symphony.edge.system_service import SystemService
 from vllm_symphony.errors import AccessDenied
 from vllm_symphony.proto.v1 import (
@@ -81,16 +83,23 @@ class EdgeServer:
     """One gRPC server in front of one kernel."""
 
     def __init__(
-        self, kernel: KernelLink, socket_path: str, *, doors: Sequence[Door] = (), identity: Identity | None = None
+        self,
+        kernel: KernelLink,
+        socket_path: str,
+        *,
+        doors: Sequence[Door] = (),
+        identity: Identity | None = None,
+        spool: Path | None = None,
     ) -> None:
+        """`spool`: where the kernel's host leaves packed files, and takes them."""
         self.addresses: list[str] = []  # once it is started
         self._doors = (Door(Path(socket_path)), *doors)
         self._identity = identity or Identity()
         around = (Around(access_log), Around(errors), Around(same_abi), Around(self._identity.known), Decoding())
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
-        self._processes = ProcessService(kernel)
-        process_pb2_grpc.add_ProcessServiceServicer_to_server(self._processes, self._server)
-        file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel), self._server)
+        self._looks = Looks()
+        process_pb2_grpc.add_ProcessServiceServicer_to_server(ProcessService(kernel, self._looks), self._server)
+        file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel, Spool(spool), self._looks), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
         self._sessions = SessionService(kernel)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, self._server)
@@ -148,7 +157,7 @@ class EdgeServer:
         """Refuse new calls, end streams that only look, let the others in flight end for `grace_s`, cancel the rest, remove the
         socket."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._processes.end_looks()
+        self._looks.end()
         self._sessions.end_idle()
         last_word = asyncio.get_running_loop().call_later(grace_s, self._sessions.end)
         await self._server.stop(grace_s + LAST_WORD_S)

@@ -9,7 +9,8 @@ from typing import Any
 
 from vllm_symphony.abi.calls import Exit, Hello, NoArgs
 from vllm_symphony.abi.codec import Answer, read_outcome
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials
+from vllm_symphony.abi.types import ABI_MAJOR, Credentials
+from vllm_symphony.edge.concern import peer_minor
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.session_link import SessionLink, connect_session
@@ -41,7 +42,7 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:  # noqa: N802
         if not request.lease_s > 0:
             raise InvalidArgument(f"lease_s must be above 0, not {request.lease_s:g}", lease_s=request.lease_s)
-        hello = Hello(ABI_MAJOR, ABI_MINOR, lease_s=request.lease_s, name=request.name)
+        hello = Hello(ABI_MAJOR, peer_minor(context), lease_s=request.lease_s, name=request.name)
         link = await self._link(hello, caller(context))
         link.close()
         return pb.CreateSessionResponse(pid=link.hello.pid, resume=link.hello.resume, lease_s=link.hello.lease_s)

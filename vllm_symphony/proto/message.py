@@ -25,6 +25,7 @@ from vllm_symphony.abi.table import CALLS
 from vllm_symphony.errors import InvalidArgument
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 Read = Callable[[Any], Any]
 
 
@@ -43,9 +44,15 @@ def to_message(value: Any, into: M) -> M:
 
 def from_message(message: Message) -> Any:
     """The dataclass of the abi that the message stands for."""
-    cls, plan = _plan(message.DESCRIPTOR)
-    values = {}
-    for name, read, unset in plan:
+    name = message.DESCRIPTOR.name
+    return read_as(getattr(calls, name, None) or getattr(types, name), message)
+
+
+def read_as(cls: type[T], message: Message, **beside: Any) -> T:
+    """The dataclass `cls` out of a message of another name, as a request, and what is given beside; what only the message has is
+    passed over."""
+    values = beside
+    for name, read, unset in _plan(message.DESCRIPTOR, cls):
         if unset is _ALWAYS or message.HasField(name):
             values[name] = read(getattr(message, name))
         elif unset is None:
@@ -132,20 +139,21 @@ def _write(field: FieldDescriptor, content: Any, into: Message) -> None:
 
 
 @cache
-def _plan(descriptor: Descriptor) -> tuple[type, tuple[tuple[str, Read, object], ...]]:
-    """How to read a message: its dataclass, and for each field its name, what makes a value of it, and what it is when it is unset:
-    `_ALWAYS` set, None, or the dataclass's `_DEFAULT`."""
-    cls: type = getattr(calls, descriptor.name, None) or getattr(types, descriptor.name)
+def _plan(descriptor: Descriptor, cls: type) -> tuple[tuple[str, Read, object], ...]:
+    """How to read a message as the dataclass `cls`: for each field its name, what makes a value of it, and what it is when it is
+    unset: `_ALWAYS` set, None, or the dataclass's `_DEFAULT`."""
     hints, has_default = get_type_hints(cls), {f.name for f in fields(cls) if f.default is not MISSING}
     plan = []
     for field in _fields(descriptor):
+        if field.name not in hints:
+            continue
         unset: object = _ALWAYS
         if field.has_presence and field.name in has_default:
             unset = _DEFAULT
         elif field.has_presence and type(None) in get_args(hints[field.name]):
             unset = None
         plan.append((field.name, _reader(field, descriptor.name), unset))
-    return cls, tuple(plan)
+    return tuple(plan)
 
 
 def _reader(field: FieldDescriptor, owner: str) -> Read:

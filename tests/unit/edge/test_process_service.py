@@ -8,6 +8,7 @@ import pytest
 from tests.unit.trace.records import call, step
 from vllm_symphony.abi.calls import AttachPart, Strace, StracePart
 from vllm_symphony.abi.types import Credentials, ProcessEvent
+from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.errors import BrokenPipe, DeviceLost
 from vllm_symphony.proto.v1 import process_pb2 as pb
@@ -57,7 +58,7 @@ def test_a_strace_that_was_cut_off_goes_on_after_the_last_record_with_the_gap_an
         [StracePart((call(30),), (step(1, 0, 1), step(2, 1, 2), step(3, 2, 3)), 22)],
     )
 
-    parts = asyncio.run(gathered(ProcessService(link)._records(Strace(12, True), ME)))
+    parts = asyncio.run(gathered(ProcessService(link, Looks())._records(Strace(12, True), ME)))
 
     assert [args.from_seq for _, args in link.asked] == [1, 8]
     assert [r.seq for p in parts for r in p.records] == [4, 7, 30]
@@ -72,14 +73,14 @@ def test_looks_end_with_a_reason_when_the_server_stops(monkeypatch, rpc, request
     monkeypatch.setattr("vllm_symphony.edge.process_service.caller", lambda context: ME)
 
     async def main() -> None:
-        link = Endless()
-        service = ProcessService(link)
+        link, looks = Endless(), Looks()
+        service = ProcessService(link, looks)
         look = asyncio.create_task(gathered(getattr(service, rpc)(request_, Context())))
         await link.waits.wait()
-        service.end_looks()
+        looks.end()
         with pytest.raises(DeviceLost, match="the server is stopping"):
             await look
-        assert not service._looks
+        assert not looks._tasks
 
     asyncio.run(main())
 
@@ -89,7 +90,7 @@ def test_a_look_that_its_caller_cancels_is_cancelled(monkeypatch):
 
     async def main() -> None:
         link = Endless()
-        service = ProcessService(link)
+        service = ProcessService(link, Looks())
         look = asyncio.create_task(gathered(service.Strace(pb.StraceRequest(follow=True), Context())))
         await link.waits.wait()
         look.cancel()
@@ -103,10 +104,11 @@ def test_a_look_whose_client_is_slow_to_take_a_part_ends_after_it(monkeypatch):
     monkeypatch.setattr("vllm_symphony.edge.process_service.caller", lambda context: ME)
 
     async def main() -> None:
-        service = ProcessService(Endless())
+        looks = Looks()
+        service = ProcessService(Endless(), looks)
         stream = service.Attach(pb.AttachRequest(pid=1, follow=True), Context())
         await anext(stream)
-        service.end_looks()  # while gRPC sends what it was given
+        looks.end()  # while gRPC sends what it was given
         with pytest.raises(DeviceLost, match="the server is stopping"):
             await anext(stream)
 
