@@ -4,9 +4,12 @@
                                                     4096-aligned
 
 A segment is written once, aside (`.tmp`), synced, and renamed; then its folder is synced. So a file with its final name is whole,
-and whatever else lies there is the rest of an interrupted write. The header has a checksum of its own and of the table; each page has
-one, which every read compares. Nothing here knows what a page is about: its bytes are the engine's (`page_bytes` each), good only
-under the fingerprint that the header names.
+and whatever else lies there is the rest of an interrupted write. The header has a checksum of its own and of the table; each page
+has one, which every read compares. Nothing here knows what a page is about: its bytes are the engine's (`page_bytes` each), good
+only under the fingerprint that the header names.
+
+A running engine holds on to segments by names of its own, hard links that begin with `spill-`: what the store removes stays as long
+as some file's pages are nowhere else. What is only demoted has no other name. At start all of them go (`remove_leftovers`).
 Source: why write, fsync, rename, fsync of the folder: Pillai et al., "All file systems are not created equal" (OSDI '14).
 """
 
@@ -105,21 +108,23 @@ class SegmentWriter:
             raise no_room(self.path, error) from error
         hook("segment.page")
 
-    def finish(self) -> int:
-        """Make it whole and visible. Returns its size in bytes."""
+    def finish(self, *, durable: bool = True) -> int:
+        """Make it whole and visible; not `durable`: a power cut may lose it. Returns its size in bytes."""
         assert len(self._pages) == self._num_pages
         header = Header(self._fingerprint, self._page_bytes, tuple(self._pages)).pack()
         try:
             os.pwrite(self._fd, header, 0)
             hook("segment.written")
-            os.fsync(self._fd)
+            if durable:
+                os.fsync(self._fd)
             hook("segment.synced")
             size = os.fstat(self._fd).st_size
             os.close(self._fd)
             self._fd = -1
             os.rename(self._aside, self.path)
             hook("segment.renamed")
-            sync_directory(self.path.parent)
+            if durable:
+                sync_directory(self.path.parent)
             hook("segment.visible")
         except OSError as error:
             self.abandon()
@@ -251,6 +256,40 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def hold(directory: Path, name: str) -> str:
+    """Give a segment of the store a name of the engine's own. Returns that; where there are no hard links, the store's."""
+    if name.startswith(SPILL):
+        return name
+    try:
+        os.link(directory / name, directory / (SPILL + name))
+    except FileExistsError:
+        return SPILL + name
+    except OSError:
+        return name
+    return SPILL + name
+
+
+def publish(directory: Path, held: str) -> str:
+    """Make a segment that is held under the engine's name last, under its own. Returns that."""
+    name = held.removeprefix(SPILL)
+    if name == held or (directory / name).exists():
+        return name
+    try:
+        fd = os.open(directory / held, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        hook("segment.synced")
+        os.link(directory / held, directory / name)
+        hook("segment.renamed")
+        sync_directory(directory)
+        hook("segment.visible")
+    except OSError as error:
+        raise no_room(directory / name, error) from error
+    return name
 
 
 def remove_leftovers(directory: Path) -> int:

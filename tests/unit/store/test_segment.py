@@ -11,6 +11,8 @@ import pytest
 from vllm_symphony.errors import DataCorrupt, OutOfPages
 from vllm_symphony.store import segment
 from vllm_symphony.store.segment import (
+    SegmentReader, SegmentWriter, hold, publish, read_header, read_pages, remove_leftovers, verify, write_segment,
+)  # fmt: skip
     SegmentReader,
     SegmentWriter,
     read_header,
@@ -150,3 +152,18 @@ def test_an_abandoned_write_leaves_nothing(tmp_path: Path) -> None:
     writer.abandon()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_segment_that_is_held_outlives_its_removal_by_the_store(path: Path) -> None:
+    held = hold(path.parent, path.name)
+    path.unlink()
+
+    assert held == hold(path.parent, held) == "spill-a.seg"
+    assert verify(path.parent / held) == {}
+    assert publish(path.parent, held) == publish(path.parent, "a.seg") == "a.seg"
+    assert verify(path) == {}
+
+
+def test_what_is_published_after_it_is_gone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataCorrupt, match=r"cannot write .*/a\.seg"):
+        publish(tmp_path, "spill-a.seg")
