@@ -13,14 +13,6 @@ from vllm_symphony.store import segment
 from vllm_symphony.store.segment import (
     SegmentReader, SegmentWriter, hold, publish, read_header, read_pages, remove_leftovers, verify, write_segment,
 )  # fmt: skip
-    SegmentReader,
-    SegmentWriter,
-    read_header,
-    read_pages,
-    remove_leftovers,
-    verify,
-    write_segment,
-)
 
 PAGE = 5000
 
