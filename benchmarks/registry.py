@@ -94,6 +94,19 @@ ALL = (
             "idle_host_cpu_percent": Bound(at_most=2),
         },
     ),
+    Benchmark(
+        "files",
+        "forks, opens, edits, and what moves between device, host memory and disk, against plain vLLM and the plain machine",
+        {
+            "fork_ms": Bound(at_most=1.0),
+            "warm_open_over_prefix_hit": Bound(at_most=1.05),
+            "pages_100_forks_over_bound": Bound(at_most=1.0),
+            "restore_over_raw_read": Bound(at_most=2.0),
+            "swap_host_share": Bound(at_least=0.5),
+            "swap_disk_share": Bound(at_least=0.5),
+            "swap_neighbour_ratio": Bound(at_least=0.9),
+        },
+    ),
     Benchmark("launch", "start of a program to its first line and to its exit, 1 and 100 at once"),
     Benchmark(
         "interference",
