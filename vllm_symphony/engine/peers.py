@@ -342,7 +342,8 @@ class Peers:
                 self._dismiss(old, BrokenPipe("another connection took the session over", pid=hello.pid))
             return session.pid, session
         lease_s = hello.lease_s if hello.role == CLIENT else 0.0
-        pid = self._kernel.connect(cred, hello.role, time.monotonic_ns(), lease_s=lease_s, name=hello.name)
+        now_ns = time.monotonic_ns()
+        pid = self._kernel.connect(cred, hello.role, now_ns, lease_s=lease_s, name=hello.name, minor=hello.abi_minor)
         if not lease_s:
             return pid, None
         session = self._sessions[pid] = Session(pid, secrets.token_urlsafe(24))

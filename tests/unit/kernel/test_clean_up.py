@@ -5,7 +5,7 @@ import pytest
 from tests.unit.kernel.world import ME, World
 from vllm_symphony.abi.calls import Forward
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import OpenFlags, Pid, pack_tokens
+from vllm_symphony.abi.types import OpenFlags, Pid, Span, pack_tokens
 
 ENDS = ("killed", "exits", "vanishes before it reports", "loses the device", "vanishes and its device work succeeds")
 TOKENS = pack_tokens([1])
@@ -24,6 +24,27 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "unlink": {"path": "/old"},
         "rename": {"old": "/old", "new": "/new"},
         "stat": {"fd": fd},
+        "mkdir": {"path": "/kb"},
+        "rmdir": {"path": "/home"},
+        "chmod": {"fd": fd, "mode": 0o600},
+        "chown": {"fd": fd, "group": "me"},
+        "setxattr": {"fd": fd, "name": "lang", "value": "en"},
+        "removexattr": {"fd": fd, "name": "lang"},
+        "getxattr": {"fd": fd, "name": "lang"},
+        "chattr": {"fd": fd, "expires_s": 60.0},
+        "extract": {"fd": fd, "spans": (Span(0, 1),), "timeout_s": 50.0},
+        "concat": {"fds": (fd,), "timeout_s": 50.0},
+        "flock": {"fd": fd, "timeout_s": 50.0},
+        "pin": {"fd": fd},
+        "advise": {"fd": fd, "wait": True, "timeout_s": 50.0},
+        "sync": {"timeout_s": 50.0},
+        "du": {"path": "/"},
+        "setquota": {"principal": "me"},
+        "find": {"text": "words", "timeout_s": 50.0},
+        "gc": {"timeout_s": 50.0},
+        "fsck": {"timeout_s": 50.0},
+        "export": {"path": "/old", "timeout_s": 50.0},
+        "import": {"spool": "x", "path": "/new", "timeout_s": 50.0},
         "forward": {"fd": fd, "tokens": TOKENS, "timeout_s": 50.0},
         "forward_many": {"items": (Forward(fd, TOKENS, timeout_s=50.0), Forward(fd, TOKENS))},
         "sample": {"fd": fd, "timeout_s": 50.0},
@@ -43,7 +64,7 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "attach": {"pid": child},
         "strace": {"pid": child, "follow": True},
         "why": {"pid": child},
-        **{name: {"fd": fd} for name in ("close", "dup", "fork")},
+        **{name: {"fd": fd} for name in ("close", "dup", "fork", "listxattr")},
     }.get(op, {})
 
 

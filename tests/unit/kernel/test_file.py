@@ -304,6 +304,7 @@ def test_link_refuses_a_taken_name(w: World) -> None:
 
 
 def test_list_is_sorted_and_filtered_by_prefix(w: World) -> None:
+    w("mkdir", path="/a")
     for path in ("/b", "/a/2", "/a/1"):
         w("open", path=path, flags=CREAT)
 

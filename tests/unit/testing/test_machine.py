@@ -103,14 +103,14 @@ def test_the_event_log_tells_calls_with_arguments_and_results(machine):
 
 def test_named_files_stay_and_can_be_read(machine):
     async def main() -> None:
-        async with lip.open("/kb/note", text="remember") as file:
+        async with lip.open("/note", text="remember") as file:
             await file.forward()
 
     machine.start(main)
     machine.run()
 
-    assert [f.path for f in machine.files()] == ["/kb/note"]
-    assert machine.text("/kb/note") == "remember"
+    assert [f.path for f in machine.files()] == ["/note"]
+    assert machine.text("/note") == "remember"
 
 
 def test_a_file_that_main_did_not_close_is_known():

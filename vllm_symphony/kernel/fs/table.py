@@ -68,8 +68,8 @@ class FileTable:
         return directory
 
     def __len__(self) -> int:
-        """Files and directories."""
-        return len(self.inodes) + len(self.directories)
+        """Files and directories, beside those that are always there."""
+        return len(self.inodes) + len(self.directories) - len(FIXED)
 
     # ---- paths
 
@@ -165,14 +165,18 @@ class FileTable:
             directory = parent
         return "/" + "/".join(reversed(parts))
 
-    def below(self, directory: Directory, path: str = "", cred: Credentials = SYSTEM) -> Iterator[tuple[str, Node]]:
-        """All that is below the directory at `path`, with its path: in order of name, a directory before what is in it. Of what the
-        caller may see only."""
+    def below(
+        self, directory: Directory, path: str = "", cred: Credentials = SYSTEM, *, deep: bool = True
+    ) -> Iterator[tuple[str, Node]]:
+        """What is in the directory at `path` (`deep`: and below it), with its path: in order of name, a directory before what is in
+        it. Of what the caller may see only."""
         stack: list[tuple[str, Node]] = [(path.rstrip("/"), directory)]
         while stack:
             at, node = stack.pop()
             if node is not directory:
                 yield at, node
+                if not deep:
+                    continue
             if isinstance(node, Directory) and node.allows(cred, MAY_READ) and node.allows(cred, MAY_PASS):
                 entries = node.entries
                 inside = ((f"{at}/{name}", entries[name]) for name in sorted(entries, reverse=True))
@@ -236,8 +240,8 @@ class FileTable:
 
     def _next_ino(self) -> Ino:
         """Raises QuotaExceeded when there are too many files and directories."""
-        if len(self) >= self._limits.files:
-            limit = self._limits.files
+        limit = self._limits.files
+        if len(self) >= limit:
             raise QuotaExceeded(f"there are {limit} files and directories, the most the server holds", limit=limit)
         self.next_ino += 1
         return Ino(self.next_ino - 1)

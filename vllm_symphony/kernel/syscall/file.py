@@ -30,6 +30,7 @@ from vllm_symphony.abi.calls import (
 from vllm_symphony.abi.types import OpenFlags, pack_tokens
 from vllm_symphony.errors import FileExists, InvalidArgument, IsDirectory, NoSuchFile
 from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.fs import proc
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import EXACT, Inode
@@ -79,7 +80,7 @@ def _found(m: Machine, call: Call, a: Open) -> Inode:
     """The file that must be there."""
     assert a.path is not None
     try:
-        return m.files.lookup_file(a.path, call.cred)
+        return target.file(m, call, None, a.path, MAY_READ)[0]
     except NoSuchFile:
         if a.tokens is not None:
             raise InvalidArgument("tokens are for a new file: add CREAT, or leave out the path", path=a.path) from None
@@ -120,6 +121,8 @@ def _open_existing(m: Machine, call: Call, a: Open, inode: Inode) -> FdResult:
         raise InvalidArgument(f"{path} is {inode.fidelity}, not {EXACT}", path=path, fidelity=inode.fidelity)
     if a.flags & TRUNC:
         inode.demand_quiet()
+        if inode.lock is not None:
+            inode.lock.demand_write(None, call.start_ns)
         m.files.cut(inode, 0, call.start_ns)
     return _fd(call, inode, bool(a.flags & RDWR))
 
@@ -140,7 +143,7 @@ def close(m: Machine, call: Call, a: FdArgs) -> Done:
     """Forget the fd; calls of this process that run through it end with EINTR."""
     fds = call.process.fds
     inode = fds.get(a.fd, call.cred).inode
-    if inode.is_busy:
+    if inode.is_busy or inode.lock is not None:
         for other in list(call.process.calls.values()):
             if other.pending is not None:
                 other.pending.closed(m, a.fd, call.start_ns)
@@ -166,22 +169,26 @@ def fork(m: Machine, call: Call, a: FdArgs) -> FdResult:
 
 def truncate(m: Machine, call: Call, a: Truncate) -> Done:
     """Forget tokens from `length` on, and what sampling remembers of them."""
-    inode = call.process.fds.get_writable(a.fd, call.cred).inode
+    file = call.process.fds.get_writable(a.fd, call.cred)
+    inode = file.inode
     argument.demand_at(a.at, inode)
     if not 0 <= a.length <= inode.length:
         raise InvalidArgument(f"length must be in 0..{inode.length}, not {a.length}", length=inode.length)
     inode.demand_quiet()
+    file.demand_write(call.start_ns)
     m.files.cut(inode, a.length, call.start_ns)
     return Done()
 
 
 def append(m: Machine, call: Call, a: Append) -> LengthResult:
     """More tokens, computed when somebody asks for what follows them."""
-    inode = call.process.fds.get_writable(a.fd, call.cred).inode
+    file = call.process.fds.get_writable(a.fd, call.cred)
+    inode = file.inode
     argument.demand_at(a.at, inode)
     tokens = argument.tokens(a.tokens, m.model.vocab_size, context=m.model.max_positions)
     start = argument.start_position(a.start, inode, len(tokens), m.model.max_positions)
     inode.demand_quiet()
+    file.demand_write(call.start_ns)
     m.files.extend(inode, tokens, start, call.start_ns)
     call.process.tokens_in += len(tokens)
     return LengthResult(inode.length)
@@ -189,6 +196,10 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
 
 def read(m: Machine, call: Call, a: Read) -> ReadResult:
     """Tokens and their positions; a range past the end gives what is there."""
+    if a.path is not None and proc.is_in_proc(a.path) and a.fd is None:
+        view = proc.find(m, call, a.path)
+        if isinstance(view, proc.ViewText):
+            return ReadResult(b"", b"", 0, view.text(m))
     inode, _ = target.file(m, call, a.fd, a.path, MAY_READ)
     if a.offset < 0 or (a.count is not None and a.count < 0):
         raise InvalidArgument(f"offset and count must be 0 or more, not {a.offset} and {a.count}")

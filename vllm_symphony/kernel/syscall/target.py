@@ -8,8 +8,9 @@ fd 3 ------------------> the open file; an fd carries its rights
 from __future__ import annotations
 
 from vllm_symphony.abi.types import FileStat
-from vllm_symphony.errors import AccessDenied, InvalidArgument, IsDirectory
+from vllm_symphony.errors import AccessDenied, InvalidArgument, IsDirectory, ReadOnly
 from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.fs import proc
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.fs.node import Node
@@ -27,12 +28,19 @@ def node(m: Machine, call: Call, fd: int | None, path: str | None) -> tuple[Node
     if fd is not None:
         return call.process.fds.get(fd, call.cred).inode, None
     assert path is not None
-    return m.files.lookup(path, call.cred), path
+    return at(m, call, path), path
+
+
+def at(m: Machine, call: Call, path: str) -> Node:
+    """What is at the path, below /proc too. Raises as `node`."""
+    return proc.find(m, call, path) if proc.is_in_proc(path) else m.files.lookup(path, call.cred)
 
 
 def file(m: Machine, call: Call, fd: int | None, path: str | None, right: int) -> tuple[Inode, str | None]:
     """The file, if the caller has the right on it; by an fd it has what it was opened for. Raises IsDirectory too."""
     found, path = node(m, call, fd, path)
+    if isinstance(found, proc.ViewText):
+        raise InvalidArgument(f"{path} is text: read it by its path", path=path or "")
     if not isinstance(found, Inode):
         raise IsDirectory(f"{path} is a directory", path=path or "")
     if path is not None:
@@ -41,10 +49,17 @@ def file(m: Machine, call: Call, fd: int | None, path: str | None, right: int) -
 
 
 def owned(m: Machine, call: Call, fd: int | None, path: str | None) -> tuple[Node, str | None]:
-    """What the caller owns and may change. Raises NotOwner."""
+    """What the caller owns and may change. Raises NotOwner, and ReadOnly below /proc."""
     found, path = node(m, call, fd, path)
+    demand_changeable(found, path)
     found.demand_owner(call.cred, path if path is not None else f"fd {fd}")
     return found, path
+
+
+def demand_changeable(found: Node, path: str | None) -> None:
+    """Raises ReadOnly for a view of the kernel."""
+    if isinstance(found, proc.View):
+        raise ReadOnly(f"{path} is a view of the kernel, nothing can be changed there", path=path or "")
 
 
 def demand_visible(found: Node, call: Call, path: str) -> None:
@@ -58,14 +73,14 @@ def shown(m: Machine, found: Node, path: str | None = None) -> FileStat:
     shift = m.offset_ns
     if path is None:
         path = m.files.path_of(found)
-    expires_ns = None if found.expires_ns is None else found.expires_ns + shift
-    if isinstance(found, Directory):
+    if not isinstance(found, Inode):
+        durable, ttl_s = (found.durable, found.ttl_s) if isinstance(found, Directory) else ("none", 0.0)
         return FileStat(
             ino=found.ino, path=path, nlink=1, owner=found.owner, mode=found.mode, length=0, frontier=0, num_pages=0,
             fidelity="exact", num_open=0, busy=False, created_ns=found.created_ns + shift, modified_ns=found.modified_ns + shift,
-            kind=found.kind, group=found.group, durable=found.durable, expires_ns=expires_ns, ttl_s=found.ttl_s,
+            kind=found.kind, group=found.group, durable=durable, ttl_s=ttl_s,
         )  # fmt: skip
-    assert isinstance(found, Inode)
+    expires_ns = None if found.expires_ns is None else found.expires_ns + shift
     where = m.residency(found.ino)
     return FileStat(
         ino=found.ino,
