@@ -22,8 +22,26 @@ from vllm_symphony.abi import calls
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.abi.types import Credentials, Pid, Signal
 from vllm_symphony.engine.sim import SimDevice
+from vllm_symphony.engine.sim.model import decode
+from vllm_symphony.engine.storage import StorageCore
 from vllm_symphony.errors import BadProgram
-from vllm_symphony.kernel.effect import Hangup, JobFailed, Launch, Part, Reply, ReplyError, Signalled
+from vllm_symphony.kernel.effect import (
+    Hangup,
+    JobFailed,
+    Launch,
+    Part,
+    Reply,
+    ReplyError,
+    Signalled,
+    StoreCheck,
+    StoreEffect,
+    StoreExport,
+    StoreFind,
+    StoreGc,
+    StoreImport,
+    StoreSync,
+    StoreWrite,
+)  # fmt: skip
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.syscall.target import shown
@@ -56,7 +74,8 @@ class Stop:
 class World:
     """All that happens on a machine. `Machine` says when."""
 
-    def __init__(self, device: SimDevice, seed: int, limits: Limits, principal: str) -> None:
+    def __init__(self, device: SimDevice, seed: int, limits: Limits, principal: str, storage: StorageCore | None = None) -> None:
+        """`storage`: of a machine that is switched on again; the default one is in memory, and keeps nothing."""
         self.now_ns = 0
         self.device = device
         self.core = device.core
@@ -64,6 +83,7 @@ class World:
         self.kernel = Kernel(device.model, limits=limits, seed=seed, epoch_ns=EPOCH_NS)
         self.kernel.job_state = self.core.job_state
         self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
+        self.storage = storage or StorageCore(None, decode=decode)
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
         self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
@@ -141,6 +161,7 @@ class World:
         while effects:
             batch = effects[:]
             effects.clear()
+            stored: list[StoreEffect] = []
             for e in batch:
                 if isinstance(e, Reply | ReplyError):
                     if (there := self._transports.get(e.pid)) is not None:
@@ -152,8 +173,12 @@ class World:
                     self._launch(e)
                 elif isinstance(e, Signalled):
                     self._signal(e)
+                elif isinstance(e, StoreWrite | StoreSync | StoreFind | StoreCheck | StoreGc | StoreExport | StoreImport):
+                    stored.append(e)
                 elif not isinstance(e, Hangup):  # no process of this world is a session
                     self.core.submit((e,))
+            if stored and (done := self.storage.apply(stored)):  # disks take no time here
+                self.kernel.complete(done, self.now_ns)
         self._carrying = False
 
     def _leap(self, timeout_s: float | None) -> None:
