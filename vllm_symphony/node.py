@@ -105,7 +105,7 @@ class _Node:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
-            spool = self._settings.state_dir / "spool"
+            spool = self._settings.state_dir / "fs" / "spool"
             edge = EdgeServer(self._kernel, str(self._socket), doors=self._doors, identity=self._identity(), spool=spool)
             await edge.start()
             try:

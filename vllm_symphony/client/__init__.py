@@ -14,8 +14,9 @@ Needs grpcio and protobuf, nothing of the server.
 from vllm_symphony.client.address import default_run_dir, default_socket
 from vllm_symphony.client.call import ServerUnreachable
 from vllm_symphony.client.channel import Tls
-from vllm_symphony.client.client import Client, FileText, ServerInfo, connect
+from vllm_symphony.client.client import Client, ServerInfo, connect
 from vllm_symphony.client.display import FileList, Process, ProcessList
+from vllm_symphony.client.files import FileText
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
 from vllm_symphony.client.session import Session

@@ -1,4 +1,4 @@
-"""The client (client/client.py): each method is one RPC of symphony.v1, with plain values in and out.
+"""The client (client/client.py): each method is one RPC of symphony.v1, with plain values in and out. Files: files.py, packs.py.
 
 What the calls mean and which errors they raise stands in protos/symphony/v1; the errors are the classes of vllm_symphony/errors.py.
 Every method may raise ServerUnreachable. What changes something carries a `request_id`, so that it can be tried again (retry.py).
@@ -19,12 +19,14 @@ from uuid import uuid4
 from weakref import WeakSet
 
 from vllm_symphony.abi.calls import StracePart, WhyResult
-from vllm_symphony.abi.types import FileStat, ModelInfo, ProcessEvent, Signal
+from vllm_symphony.abi.types import ModelInfo, ProcessEvent, Signal
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import Caller, each
 from vllm_symphony.client.channel import Access, Tls, tls_for
-from vllm_symphony.client.display import FileList, Process, ProcessList
+from vllm_symphony.client.display import Process, ProcessList
+from vllm_symphony.client.files import Files
 from vllm_symphony.client.follow import follow as events
+from vllm_symphony.client.packs import Packs
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
 from vllm_symphony.client.session import Session, source_of
@@ -33,7 +35,6 @@ from vllm_symphony.errors import InvalidArgument, TimedOut
 from vllm_symphony.lip.program import abi_of
 from vllm_symphony.proto.message import from_message, number_of
 from vllm_symphony.proto.v1 import (
-    file_pb2,
     file_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
@@ -45,16 +46,6 @@ from vllm_symphony.proto.v1 import (
 
 T = TypeVar("T")
 WAIT_SLACK_S = 5.0  # of a wait's deadline, above the time-out that the server counts
-
-
-@dataclass(frozen=True, slots=True)
-class FileText:
-    """Tokens of a file, their positions, and the text when it was asked for. `length` is the whole file's."""
-
-    tokens: tuple[int, ...]
-    positions: tuple[int, ...]
-    length: int
-    text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ def connect(
     return Client(Access(where, token_for(where, token), tls_for(where, tls)), retry or Retry())
 
 
-class Client:
+class Client(Files, Packs):
     """A connection. Made by `connect`; usable inside its `async with`, by any number of tasks.
 
     `timeout_s` is a call's deadline: TimedOut when it passed, and the server stops working on the call. The keywords of `run` and
@@ -202,35 +193,6 @@ class Client:
         """What each thread of a process waits for."""
         response = await self._ask(self._process.Why, process_pb2.WhyRequest(pid=pid), timeout_s)
         return WhyResult(from_message(response.process), tuple(map(from_message, response.threads)))
-
-    # ---- files
-
-    async def ls(self, prefix: str = "/", *, timeout_s: float | None = None) -> FileList:
-        """Named files whose path begins with `prefix`, by name."""
-        response = await self._ask(self._file.ListFiles, file_pb2.ListFilesRequest(prefix=prefix), timeout_s)
-        return FileList(from_message(f) for f in response.files)
-
-    async def stat(self, path: str, *, timeout_s: float | None = None) -> FileStat:
-        """One file."""
-        stat: FileStat = from_message((await self._ask(self._file.Stat, file_pb2.StatRequest(path=path), timeout_s)).file)
-        return stat
-
-    async def cat(
-        self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True, timeout_s: float | None = None
-    ) -> FileText:
-        """Tokens [offset, offset + count) of a file."""
-        request = file_pb2.ReadRequest(path=path, offset=offset, count=count, text=text)
-        r = await self._ask(self._file.Read, request, timeout_s)
-        return FileText(tuple(r.tokens), tuple(r.positions), r.length, r.text if r.HasField("text") else None)
-
-    async def rm(self, path: str, *, timeout_s: float | None = None) -> None:
-        """Take a name away."""
-        await self._ask(self._file.Unlink, file_pb2.UnlinkRequest(path=path, request_id=uuid4().hex), timeout_s)
-
-    async def mv(self, old: str, new: str, *, timeout_s: float | None = None) -> None:
-        """Give a file another name, replacing what has it."""
-        request = file_pb2.RenameRequest(old_path=old, new_path=new, request_id=uuid4().hex)
-        await self._ask(self._file.Rename, request, timeout_s)
 
     # ---- model and server
 

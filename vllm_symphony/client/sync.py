@@ -1,4 +1,4 @@
-"""The client without asyncio (client/sync.py). Made by scripts/sync_client from client.py and run.py; never edited.
+"""The client without asyncio (client/sync.py). Made by scripts/sync_client from the asynchronous one; never edited.
 
     with connect_sync() as symphony:
         for event in symphony.run("best_of_n.py", question="What is the capital of France?"):
@@ -14,11 +14,23 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from vllm_symphony.abi.calls import StracePart, WhyResult
-from vllm_symphony.abi.types import FileStat, ModelInfo, ProcessEvent, Signal
+from vllm_symphony.abi.calls import (
+    DuResult,
+    FindResult,
+    FsckResult,
+    GcResult,
+    ImportResult,
+    StracePart,
+    SyncResult,
+    WatchPart,
+    WhyResult,
+)  # fmt: skip
+from vllm_symphony.abi.types import FileStat, FsStat, ModelInfo, ProcessEvent, Quota, Signal
 from vllm_symphony.client.channel import Tls
-from vllm_symphony.client.client import Client, FileText, ServerInfo, connect
+from vllm_symphony.client.client import Client, ServerInfo, connect
 from vllm_symphony.client.display import FileList, ProcessList
+from vllm_symphony.client.files import FileText
+from vllm_symphony.client.packs import Moved
 from vllm_symphony.client.portal import Portal
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
@@ -110,28 +122,6 @@ class SyncClient:
         """What each thread of a process waits for."""
         return self._portal.call(self._client.why(pid, timeout_s=timeout_s))
 
-    def ls(self, prefix: str = "/", *, timeout_s: float | None = None) -> FileList:
-        """Named files whose path begins with `prefix`, by name."""
-        return self._portal.call(self._client.ls(prefix, timeout_s=timeout_s))
-
-    def stat(self, path: str, *, timeout_s: float | None = None) -> FileStat:
-        """One file."""
-        return self._portal.call(self._client.stat(path, timeout_s=timeout_s))
-
-    def cat(
-        self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True, timeout_s: float | None = None
-    ) -> FileText:
-        """Tokens [offset, offset + count) of a file."""
-        return self._portal.call(self._client.cat(path, offset=offset, count=count, text=text, timeout_s=timeout_s))
-
-    def rm(self, path: str, *, timeout_s: float | None = None) -> None:
-        """Take a name away."""
-        self._portal.call(self._client.rm(path, timeout_s=timeout_s))
-
-    def mv(self, old: str, new: str, *, timeout_s: float | None = None) -> None:
-        """Give a file another name, replacing what has it."""
-        self._portal.call(self._client.mv(old, new, timeout_s=timeout_s))
-
     def model(self, *, timeout_s: float | None = None) -> ModelInfo:
         """The model and its limits."""
         return self._portal.call(self._client.model(timeout_s=timeout_s))
@@ -151,6 +141,236 @@ class SyncClient:
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Versions, model, counters."""
         return self._portal.call(self._client.info(timeout_s=timeout_s))
+
+    def ls(self, prefix: str = "/", *, timeout_s: float | None = None) -> FileList:
+        """Named files (not directories) whose path begins with `prefix`, by name."""
+        return self._portal.call(self._client.ls(prefix, timeout_s=timeout_s))
+
+    def listdir(self, path: str = "/", *, recursive: bool = False, timeout_s: float | None = None) -> FileList:
+        """Files and directories in the directory, by name; `recursive`: and all below it."""
+        return self._portal.call(self._client.listdir(path, recursive=recursive, timeout_s=timeout_s))
+
+    def mkdir(self, path: str, *, mode: int = 511, parents: bool = False, timeout_s: float | None = None) -> None:
+        """Make a directory, with `mode` less the bits 0o022. `parents`: those above it too, and one that exists is no error."""
+        self._portal.call(self._client.mkdir(path, mode=mode, parents=parents, timeout_s=timeout_s))
+
+    def rmdir(self, path: str, *, timeout_s: float | None = None) -> None:
+        """Take an empty directory away."""
+        self._portal.call(self._client.rmdir(path, timeout_s=timeout_s))
+
+    def rm(self, path: str, *, timeout_s: float | None = None) -> None:
+        """Take a file's name away."""
+        self._portal.call(self._client.rm(path, timeout_s=timeout_s))
+
+    def mv(self, old: str, new: str, *, timeout_s: float | None = None) -> None:
+        """Give a file or a directory another name, replacing the file or the empty directory that has it."""
+        self._portal.call(self._client.mv(old, new, timeout_s=timeout_s))
+
+    def ln(self, path: str, new_path: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+        """Give a file a further name; `replace`: what has it loses it, atomically."""
+        self._portal.call(self._client.ln(path, new_path, replace=replace, timeout_s=timeout_s))
+
+    def cp(self, src: str, dst: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+        """Make a file that shares all pages of another: no work, no new pages until one of them is written."""
+        self._portal.call(self._client.cp(src, dst, replace=replace, timeout_s=timeout_s))
+
+    def cat(
+        self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True, timeout_s: float | None = None
+    ) -> FileText:
+        """Tokens [offset, offset + count) of a file."""
+        return self._portal.call(self._client.cat(path, offset=offset, count=count, text=text, timeout_s=timeout_s))
+
+    def stat(self, path: str, *, timeout_s: float | None = None) -> FileStat:
+        """One file or directory."""
+        return self._portal.call(self._client.stat(path, timeout_s=timeout_s))
+
+    def chmod(self, path: str, mode: int, *, timeout_s: float | None = None) -> None:
+        """Set the rights: bits 0o777 of a file, 0o3777 of a directory."""
+        self._portal.call(self._client.chmod(path, mode, timeout_s=timeout_s))
+
+    def chown(self, path: str, owner: str | None = None, group: str | None = None, *, timeout_s: float | None = None) -> None:
+        """Give it to another principal (scope admin), or to a group that the caller is in."""
+        self._portal.call(self._client.chown(path, owner, group, timeout_s=timeout_s))
+
+    def setxattr(
+        self, path: str, name: str, value: str, *, create: bool = False, replace: bool = False, timeout_s: float | None = None
+    ) -> None:
+        """Set an extended attribute. `create`: it must be new; `replace`: it must exist."""
+        self._portal.call(self._client.setxattr(path, name, value, create=create, replace=replace, timeout_s=timeout_s))
+
+    def getxattr(self, path: str, name: str, *, timeout_s: float | None = None) -> str:
+        """One extended attribute."""
+        return self._portal.call(self._client.getxattr(path, name, timeout_s=timeout_s))
+
+    def listxattr(self, path: str, *, timeout_s: float | None = None) -> dict[str, str]:
+        """All extended attributes, by name."""
+        return self._portal.call(self._client.listxattr(path, timeout_s=timeout_s))
+
+    def removexattr(self, path: str, name: str, *, timeout_s: float | None = None) -> None:
+        """Take an extended attribute away."""
+        self._portal.call(self._client.removexattr(path, name, timeout_s=timeout_s))
+
+    def find(
+        self,
+        path: str = "/",
+        *,
+        name: str = "",
+        text: str = "",
+        owner: str = "",
+        kind: str = "",
+        fidelity: str = "",
+        xattr: dict[str, str] | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        min_age_s: float | None = None,
+        max_age_s: float | None = None,
+        limit: int = 1000,
+        timeout_s: float | None = None,
+    ) -> FindResult:
+        """Files and directories below `path` that fit all of what is given, by path; with `text` the best match first.
+
+        `name`: a glob on the last part of the path. `text`: words as in SQLite FTS5. `xattr`: name of an attribute -> a glob on its
+        value. Lengths in tokens, ages since the tokens changed. `kind`: file or dir. `fidelity`: exact, pruned or approximate.
+        """
+        return self._portal.call(
+            self._client.find(
+                path,
+                name=name,
+                text=text,
+                owner=owner,
+                kind=kind,
+                fidelity=fidelity,
+                xattr=xattr,
+                min_length=min_length,
+                max_length=max_length,
+                min_age_s=min_age_s,
+                max_age_s=max_age_s,
+                limit=limit,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def watch(self, path: str = "/", *, recursive: bool = True) -> Generator[WatchPart, None, None]:
+        """What happens to the file, or in the directory (`recursive`: and below it), in parts, without end.
+
+        The first part is empty: from then on nothing is missed, but what a part counts as `missing` because it was read too slowly.
+        A connection that breaks ends it with ServerUnreachable: look again at what there is, then watch again.
+        """
+        return self._portal.iterate(lambda: self._client.watch(path, recursive=recursive))
+
+    def chattr(
+        self,
+        path: str,
+        *,
+        durable: str | None = None,
+        expires_s: float | None = None,
+        ttl_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Say how it is kept; None: as it is.
+
+        `durable` of a directory, for the files in it: none, tokens, pages, or "" as the directory above. `expires_s` of a file: it
+        is unlinked so many seconds from now, 0 never. `ttl_s` of a directory: what is made in it expires so.
+        """
+        self._portal.call(self._client.chattr(path, durable=durable, expires_s=expires_s, ttl_s=ttl_s, timeout_s=timeout_s))
+
+    def pin(self, path: str, *, timeout_s: float | None = None) -> None:
+        """Keep a file's pages on the device."""
+        self._portal.call(self._client.pin(path, timeout_s=timeout_s))
+
+    def unpin(self, path: str, *, timeout_s: float | None = None) -> None:
+        """Let them go again when there is no room."""
+        self._portal.call(self._client.unpin(path, timeout_s=timeout_s))
+
+    def advise(
+        self, path: str, advice: str = "willneed", *, tier: str = "host", wait: bool = False, timeout_s: float | None = None
+    ) -> None:
+        """willneed: bring the pages to the device. dontneed: demote them to the `tier` host or disk. `wait`: until it is done."""
+        self._portal.call(self._client.advise(path, advice, tier=tier, wait=wait, timeout_s=timeout_s))
+
+    def sync(self, path: str | None = None, *, timeout_s: float | None = None) -> SyncResult:
+        """Write a file, or all named files of the caller, to disk as their directories say, and wait until it is there."""
+        return self._portal.call(self._client.sync(path, timeout_s=timeout_s))
+
+    def df(self, *, timeout_s: float | None = None) -> FsStat:
+        """The file system: what there is on the device, in host memory and on disk, and what the caller has of it."""
+        return self._portal.call(self._client.df(timeout_s=timeout_s))
+
+    def du(self, path: str = "/", *, timeout_s: float | None = None) -> DuResult:
+        """What a file, or all below a directory, costs; a page that n files share costs each 1/n."""
+        return self._portal.call(self._client.du(path, timeout_s=timeout_s))
+
+    def getquota(self, principal: str = "", *, timeout_s: float | None = None) -> Quota:
+        """The caller's limits and what is used of them; with scope admin another principal's."""
+        return self._portal.call(self._client.getquota(principal, timeout_s=timeout_s))
+
+    def setquota(
+        self,
+        principal: str,
+        *,
+        device_pages: int | None = None,
+        host_bytes: int | None = None,
+        disk_bytes: int | None = None,
+        files: int | None = None,
+        rows: int | None = None,
+        pinned_pages: int | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Set limits of a principal; scope admin. One below 0 takes the limit away, None leaves it."""
+        self._portal.call(
+            self._client.setquota(
+                principal,
+                device_pages=device_pages,
+                host_bytes=host_bytes,
+                disk_bytes=disk_bytes,
+                files=files,
+                rows=rows,
+                pinned_pages=pinned_pages,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def gc(self, *, dry_run: bool = False, timeout_s: float | None = None) -> GcResult:
+        """Remove what has expired, what nobody refers to, and what the disk has no room for. `dry_run`: only say what that is."""
+        return self._portal.call(self._client.gc(dry_run=dry_run, timeout_s=timeout_s))
+
+    def fsck(self, path: str = "/", *, rebuild: bool = False, timeout_s: float | None = None) -> FsckResult:
+        """Prove what is kept below `path`. `rebuild`: compute the pages of stale files again."""
+        return self._portal.call(self._client.fsck(path, rebuild=rebuild, timeout_s=timeout_s))
+
+    def export_file(
+        self,
+        path: str,
+        local: str | os.PathLike[str],
+        *,
+        pages: bool = True,
+        progress: Moved | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Pack a file (tokens, positions, attributes, and with `pages` its computed pages) into the local file; gives its bytes.
+
+        Raises AccessDenied when the local file cannot be written.
+        """
+        return self._portal.call(self._client.export_file(path, local, pages=pages, progress=progress, timeout_s=timeout_s))
+
+    def import_file(
+        self,
+        local: str | os.PathLike[str],
+        path: str,
+        *,
+        mode: int = 384,
+        trust: bool = False,
+        progress: Moved | None = None,
+        timeout_s: float | None = None,
+    ) -> ImportResult:
+        """Make a file at `path` of a packed one. Its pages are taken if the server signed them or with `trust` (scope admin); else
+        they are computed again.
+
+        Raises AccessDenied when the local file cannot be read.
+        """
+        return self._portal.call(
+            self._client.import_file(local, path, mode=mode, trust=trust, progress=progress, timeout_s=timeout_s)
+        )
 
 
 class SyncRun:
