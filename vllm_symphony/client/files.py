@@ -1,6 +1,6 @@
 """The client's work on files (client/files.py): names, rights, attributes, where they are kept, what happens to them.
 
-Each method is one RPC of FileService, under its shell word where it has one. Programs and sessions open files and edit them; these
+Each method is one RPC of FileService, under the name of its call (or its old shell word). Programs and sessions open files and edit them; these
 go by path. A deadline (`timeout_s`) ends the call at the server too.
 """
 
@@ -73,12 +73,12 @@ class Files:
         request = pb.RenameRequest(old_path=old, new_path=new, request_id=_once())
         await self._caller.ask(self._file.Rename, request, timeout_s)
 
-    async def ln(self, path: str, new_path: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+    async def link(self, path: str, new_path: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
         """Give a file a further name; `replace`: what has it loses it, atomically."""
         request = pb.LinkRequest(path=path, new_path=new_path, replace=replace, request_id=_once())
         await self._caller.ask(self._file.Link, request, timeout_s)
 
-    async def cp(self, src: str, dst: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+    async def copy(self, src: str, dst: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
         """Make a file that shares all pages of another: no work, no new pages until one of them is written."""
         request = pb.CopyRequest(src=src, dst=dst, replace=replace, request_id=_once())
         await self._caller.ask(self._file.Copy, request, timeout_s)
@@ -204,7 +204,7 @@ class Files:
         """Write a file, or all named files of the caller, to disk as their directories say, and wait until it is there."""
         return read_as(SyncResult, await self._caller.ask(self._file.Sync, pb.SyncRequest(path=path), timeout_s))
 
-    async def df(self, *, timeout_s: float | None = None) -> FsStat:
+    async def statfs(self, *, timeout_s: float | None = None) -> FsStat:
         """The file system: what there is on the device, in host memory and on disk, and what the caller has of it."""
         fs: FsStat = from_message((await self._caller.ask(self._file.Statfs, pb.StatfsRequest(), timeout_s)).fs)
         return fs

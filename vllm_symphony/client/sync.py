@@ -166,13 +166,13 @@ class SyncClient:
         """Give a file or a directory another name, replacing the file or the empty directory that has it."""
         self._portal.call(self._client.mv(old, new, timeout_s=timeout_s))
 
-    def ln(self, path: str, new_path: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+    def link(self, path: str, new_path: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
         """Give a file a further name; `replace`: what has it loses it, atomically."""
-        self._portal.call(self._client.ln(path, new_path, replace=replace, timeout_s=timeout_s))
+        self._portal.call(self._client.link(path, new_path, replace=replace, timeout_s=timeout_s))
 
-    def cp(self, src: str, dst: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
+    def copy(self, src: str, dst: str, *, replace: bool = False, timeout_s: float | None = None) -> None:
         """Make a file that shares all pages of another: no work, no new pages until one of them is written."""
-        self._portal.call(self._client.cp(src, dst, replace=replace, timeout_s=timeout_s))
+        self._portal.call(self._client.copy(src, dst, replace=replace, timeout_s=timeout_s))
 
     def cat(
         self, path: str, *, offset: int = 0, count: int | None = None, text: bool = True, timeout_s: float | None = None
@@ -292,9 +292,9 @@ class SyncClient:
         """Write a file, or all named files of the caller, to disk as their directories say, and wait until it is there."""
         return self._portal.call(self._client.sync(path, timeout_s=timeout_s))
 
-    def df(self, *, timeout_s: float | None = None) -> FsStat:
+    def statfs(self, *, timeout_s: float | None = None) -> FsStat:
         """The file system: what there is on the device, in host memory and on disk, and what the caller has of it."""
-        return self._portal.call(self._client.df(timeout_s=timeout_s))
+        return self._portal.call(self._client.statfs(timeout_s=timeout_s))
 
     def du(self, path: str = "/", *, timeout_s: float | None = None) -> DuResult:
         """What a file, or all below a directory, costs; a page that n files share costs each 1/n."""
