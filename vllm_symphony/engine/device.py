@@ -20,6 +20,8 @@ from vllm.v1.request import RequestStatus
 
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
+from vllm_symphony.engine.bench import EngineBench
+from vllm_symphony.engine.edit import Surgery
 from vllm_symphony.engine.grammar import Grammars
 from vllm_symphony.engine.job import (
     FORWARD_LASTING,
@@ -41,9 +43,11 @@ from vllm_symphony.kernel.effect import (
     CancelJob,
     Capacity,
     Completion,
+    ConcatJob,
     CreateFile,
     DeviceEffect,
     DropFile,
+    ExtractJob,
     ForkFile,
     ForwardDone,
     ForwardJob,
@@ -66,6 +70,14 @@ if TYPE_CHECKING:
 
 MAX_RESTING = 256
 MAX_STEPS_UNTOLD = 32
+
+
+def surgery_refusals(pages: str, rpc: Callable[..., list[Any]]) -> tuple[str, str]:
+    """Why no slots can be copied, and why no keys can be turned: by the scheduler's word, or by any worker's; "" where they can."""
+    if pages:
+        return pages, pages
+    copies, turns = zip(*rpc("symphony_layout"), strict=True)
+    return next(filter(None, copies), ""), next(filter(None, turns), "")
 
 
 class FileDevice:
@@ -92,21 +104,24 @@ class FileDevice:
         managers = scheduler.kv_cache_manager.coordinator.single_type_managers
         self.table = PageTable(pool, managers[0].block_size, pool.get_num_free_blocks())
         self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
+        self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
+        self.surgery = Surgery(EngineBench(self), *surgery_refusals(scheduler.pages_refusal, rpc))
         self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
         self.mail: deque[DeviceEffect] = deque()
         self.rung = False  # the host has been told of mail that is not taken yet
         self.jobs: dict[str, FileJob] = {}  # by request id
         self.resting: dict[str, FileJob] = {}  # done forwards whose request keeps the pages, by request id, oldest first
         self.finished: dict[str, FileJob] = {}  # ended in this step, not yet reported
-        self.by_id: dict[JobId, FileJob | SampleJob | RowJob] = {}
+        self.by_id: dict[JobId, FileJob | SampleJob | RowJob | ExtractJob | ConcatJob] = {}
         self._recomputing: dict[JobId, JobId] = {}  # sample or row -> the forward that computes its row again
         self.out: list[Completion] = []
         self._ran: list[Completion] = []  # steps that the kernel has not been told of
         self.step = 0
         self.clock = time.monotonic
         self._serial = 0
-        self._temp_ino = 0
+        self._temp_id = 0
+        self.num_found = 0  # tokens of file calls that vLLM's prefix cache had
         self.dead: str | None = None
 
     # ---- mail
@@ -149,15 +164,24 @@ class FileDevice:
         self.table.create(e.ino, e.tokens, e.domain, self.clock())
 
     def _fork(self, e: ForkFile) -> None:
-        self._fork_file(self.table.files[e.src], e.dst, e.length)
+        self._fork_file(self.table.files[e.src], e.dst, e.length, e.domain)
 
-    def _fork_file(self, src: PagedFile, dst: Ino, length: int) -> PagedFile:
+    def _fork_file(self, src: PagedFile, dst: Ino, length: int, domain: str | None = None) -> PagedFile:
         self.retire(src)
-        job = self._job_of(src)
+        job = self.job_of(src)
         lent = self.lending.of(job) if job is not None and job.lent else None
-        f = self.table.fork(src, dst, length, self.clock(), lent)
+        f = self.table.fork(src, dst, length, self.clock(), lent, domain)
         self.rows.share(f.rows.values())
         return f
+
+    def temp_id(self) -> int:
+        """A number for a file or a job that the kernel does not know."""
+        self._temp_id -= 1
+        return self._temp_id
+
+    def temp_fork(self, src: PagedFile, length: int) -> PagedFile:
+        """A fork for work that must not change the file, which may be truncated or closed meanwhile."""
+        return self._fork_file(src, Ino(self.temp_id()), length)
 
     def _append(self, e: AppendTokens) -> None:
         f = self.table.files[e.ino]
@@ -168,19 +192,19 @@ class FileDevice:
         f = self.table.files[e.ino]
         self.retire(f)
         self.table.truncate(f, e.length)
-        self._released()
+        self.released()
 
     def _drop(self, e: DropFile) -> None:
         f = self.table.files[e.ino]
         self.retire(f)
         if f.job is not None:
-            job = self._job_of(f)
+            job = self.job_of(f)
             assert job is not None
             self.fail(job, Interrupted("the file was closed"))
         self.table.drop(f)
-        self._released()
+        self.released()
 
-    def _released(self) -> None:
+    def released(self) -> None:
         self.rows.sweep()
         self.scheduler.room_was_made()
 
@@ -287,7 +311,7 @@ class FileDevice:
         self._serial += 1
         return f"{JOB_PREFIX}{job}-{self._serial}"
 
-    def _job_of(self, f: PagedFile) -> FileJob | None:
+    def job_of(self, f: PagedFile) -> FileJob | None:
         job = self.by_id.get(f.job) if f.job is not None else None
         return job if isinstance(job, FileJob) else None
 
@@ -295,10 +319,20 @@ class FileDevice:
         job = self.by_id.get(e.job)
         if isinstance(job, FileJob):
             self.fail(job, Interrupted("cancelled"))
+        elif e.job in self.surgery.edits:
+            self.surgery.cancel(e.job)
         elif job is not None:  # waits for its row to be computed again
             temp = self.by_id[self._recomputing[e.job]]
             assert isinstance(temp, FileJob)
             self.fail(temp, Interrupted("cancelled"))
+
+    def _extract(self, e: ExtractJob) -> None:
+        self.by_id[e.job] = e
+        self.surgery.extract(e)
+
+    def _concat(self, e: ConcatJob) -> None:
+        self.by_id[e.job] = e
+        self.surgery.concat(e)
 
     def fail(self, job: FileJob, error: SymphonyError) -> None:
         """End a job now. vLLM's clean-up calls `ended`, which reports it."""
@@ -321,8 +355,7 @@ class FileDevice:
             return
         # compute it again, on a fork that ends there: the file itself may be truncated or closed meanwhile
         self._fits(e.position + 1)
-        self._temp_ino -= 1
-        temp = self._fork_file(f, Ino(self._temp_ino), e.position + 1)
+        temp = self.temp_fork(f, e.position + 1)
 
         def done(job: FileJob) -> None:
             del self.by_id[e.job], self._recomputing[e.job]
@@ -333,9 +366,9 @@ class FileDevice:
             except SymphonyError as error:
                 self.out.append(JobFailed(e.job, error, job.span))
             self.table.drop(temp)
-            self._released()
+            self.released()
 
-        again = ForwardJob(JobId(self._temp_ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.order)
+        again = ForwardJob(JobId(temp.ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.order)
         self.submit_forward(again, done)
         self.by_id[e.job] = e
         self._recomputing[e.job] = again.job
@@ -377,6 +410,8 @@ class FileDevice:
                 job.first_step = self.step
             job.last_step = self.step
             r = job.request
+            if job.first_step == self.step and not job.began_at:
+                self.num_found += r.num_computed_tokens - n
             row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self.rows.new_id)
             if row is not None:
                 plan.rows[rid] = row
@@ -531,6 +566,7 @@ class FileDevice:
         self.out += [JobFailed(job, error) for job in self.by_id if job > 0]  # the others are ours, for rows
         self.by_id.clear()
         self._recomputing.clear()
+        self.surgery.edits.clear()
         self.jobs.clear()
         self.resting.clear()
         self.flush()
@@ -563,6 +599,8 @@ class FileDevice:
         work = self.by_id.get(job)
         if work is None:
             return "queue", "it comes into the next step" if self.mail else ""
+        if isinstance(work, ExtractJob | ConcatJob):
+            return "batch", "what it copies is computed first"
         if not isinstance(work, FileJob):
             again = self._recomputing.get(job)
             cause, detail = self.job_state(again) if again is not None else ("batch", "")
@@ -588,7 +626,7 @@ class FileDevice:
         f = self.table.files.get(ino)
         if f is None:
             return Residency()
-        job = self._job_of(f) or f.resting
+        job = self.job_of(f) or f.resting
         blocks = self.lending.blocks(job) if job is not None and job.lent else f.blocks
         frontier = job.request.num_computed_tokens if job is not None and job.lent else f.frontier
         return Residency(min(frontier, len(f.tokens)), len(blocks))
@@ -607,6 +645,7 @@ class FileDevice:
             "pages_free": pool.get_num_free_blocks(),
             "pages_held": self.table.num_pages - pool.get_num_free_blocks(),
             "rows_kept": len(self.rows),
+            "found_tokens": self.num_found,
         }
 
     _APPLY: ClassVar[dict[type, Callable[[FileDevice, Any], None]]] = {
@@ -619,5 +658,7 @@ class FileDevice:
         GenerateJob: _generate,
         SampleJob: _sample,
         RowJob: _row,
+        ExtractJob: _extract,
+        ConcatJob: _concat,
         CancelJob: _cancel,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from vllm_symphony.abi.types import ModelInfo
 from vllm_symphony.engine.device import FileDevice
+from vllm_symphony.engine.fingerprint import together
 from vllm_symphony.engine.text import TextService
 from vllm_symphony.kernel.effect import Completion
 
@@ -56,31 +57,41 @@ def fit(
         wake=wake,
     )
     core.scheduler.attach(device, wait)
-    table = device.table
-    model = _describe(config, core.scheduler, table.page_size, table.num_pages, end_tokens)
+    model = _describe(config, device, end_tokens, together(core.collective_rpc("symphony_fingerprint")))
     return Fitting(device, TextService(tokenizer, model.vocab_size, deliver, tool_parser), model, tokenizer)
 
 
-def _describe(config: Any, scheduler: Any, page_size: int, num_pages: int, end_tokens: Sequence[int]) -> ModelInfo:
+def _describe(config: Any, device: FileDevice, end_tokens: Sequence[int], fingerprint: str) -> ModelInfo:
     """What `model_info` says."""
     model = config.model_config
+    scheduler, table = device.scheduler, device.table
     vocab_size = model.get_vocab_size()
     capabilities = ["forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"]
     unsupported = {}
-    if not scheduler.files_keep_pages:
+    if refusal := scheduler.pages_refusal:
         capabilities.append("recompute")
-        unsupported["pages"] = "not all layers attend to all tokens: files are computed again through the prefix cache"
+        unsupported["pages"] = f"{refusal}: files are computed again through the prefix cache"
+    surgery = device.surgery
+    for name, refusal in (("extract", surgery.refusal), ("compact", surgery.no_rotation), ("rotate", surgery.no_rotation)):
+        if refusal:
+            unsupported[name] = refusal
+        else:
+            capabilities.append(name)
+    caches = scheduler.kv_cache_config
+    page_bytes = sum(t.size for t in caches.kv_cache_tensors) // caches.num_blocks * config.parallel_config.world_size
     return ModelInfo(
         name=str(model.served_model_name or model.model),
         vocab_size=vocab_size,
         max_positions=model.max_model_len - 1,  # vLLM wants room for the token that it samples
-        page_size=page_size,
-        num_pages=num_pages,
+        page_size=table.page_size,
+        num_pages=table.num_pages,
         max_top_k=min(MAX_TOP_K, vocab_size),
         eos_tokens=tuple(end_tokens),
         dtype=str(model.dtype).removeprefix("torch."),
         capabilities=tuple(capabilities),
         unsupported=unsupported,
+        page_bytes=page_bytes,
+        fingerprint=fingerprint,
     )
 
 

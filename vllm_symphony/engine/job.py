@@ -52,6 +52,7 @@ class FileJob:
     rows: dict[int, Distribution] = field(default_factory=dict)
     row_ids: dict[int, int] = field(default_factory=dict)  # index -> id of the kept row, given when planned
     lent: bool = False
+    began_at: int = 0  # tokens with KV when it was lent its pages
     error: SymphonyError | None = None
     on_done: Callable[[FileJob], None] | None = None  # instead of a completion (rows that are computed again)
     detokenizer: IncrementalDetokenizer | None = None

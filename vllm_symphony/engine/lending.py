@@ -51,6 +51,7 @@ class Lending:
         f, rid, manager = job.file, job.request.request_id, self.manager
         computed = self._first(job)
         job.lent = True
+        job.began_at = computed
         if computed:
             manager.req_to_blocks[rid] = self.table.lend(f, computed, manager._pending_cow_copies)
             manager.num_cached_block[rid] = NEVER_CACHED if f.private else f.num_cached
@@ -79,8 +80,10 @@ class Lending:
         job.lent = False
 
     def lost(self, job: FileJob) -> None:
-        """vLLM took the request's blocks away (preemption): the job starts over, with what it has sampled."""
+        """vLLM takes the request's blocks away (preemption): the job starts over, with what it has sampled. An edited file got
+        its fixed part back before."""
         job.lent = False
-        job.lowest = 0
-        job.file.frontier = job.file.num_cached = 0
-        job.file.hashes = []
+        job.lowest = job.file.fixed
+        if not job.file.edited:
+            job.file.frontier = job.file.num_cached = 0
+            job.file.hashes = []

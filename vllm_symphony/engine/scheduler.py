@@ -89,8 +89,16 @@ class SymphonyMixin(_Base):
     def files_keep_pages(self) -> bool:
         """Pages of files can be lent only where all layers attend to all tokens; elsewhere files are computed again through
         vLLM's prefix cache, which is right for every model."""
-        groups = self.kv_cache_config.kv_cache_groups
-        return len(groups) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
+        return not self.pages_refusal
+
+    @property
+    def pages_refusal(self) -> str:
+        """Which group of the KV cache keeps files from having pages; "" if none does."""
+        specs = [group.kv_cache_spec for group in self.kv_cache_config.kv_cache_groups]
+        others = sorted({type(spec).__name__ for spec in specs} - {FullAttentionSpec.__name__})
+        if others:
+            return f"some layers do not attend to all tokens ({', '.join(others)})"
+        return "" if len(specs) == 1 else f"the KV cache has {len(specs)} groups"
 
     # ---- what "work" means
 
@@ -302,6 +310,13 @@ class SymphonyMixin(_Base):
         device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
         return True
 
+    def make_room(self, num_pages: int, born: float) -> None:
+        """Free that many pages as for a job of a file born then, if it can be done."""
+        device = self.device
+        assert device is not None
+        held = [*self.kv_holding_waiting.held, *self.waiting.held]
+        self.room.reclaim(num_pages, born, [device.jobs[r.request_id] for r in held if r.request_id in device.jobs], None)
+
     # ---- arithmetic
 
     def _num_blocks(self, r: Request) -> int:
@@ -453,7 +468,10 @@ class SymphonyMixin(_Base):
         if job is None or device is None:
             super()._free_request_blocks(request)
         elif self._dropping:
-            super()._free_request_blocks(request)
+            if job.lent and job.file.edited:
+                device.lending.give_back(job, job.file.fixed)
+            else:
+                super()._free_request_blocks(request)
             device.unlend(job)
         else:
             device.ended(job)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.platforms import current_platform
 
+from vllm_symphony.engine.fingerprint import fingerprint
+from vllm_symphony.engine.layout import Layout, probe
 from vllm_symphony.engine.runner import SymphonyRunnerMixin
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -38,3 +40,25 @@ class SymphonyWorker(Worker):
 
     def symphony_num_rows(self) -> int:
         return int(self.model_runner.symphony_num_rows())
+
+    # ---- pages: what they look like, and moving tokens between them
+
+    def _layout(self) -> Layout:
+        """Found out at the first question; the caches exist then."""
+        found: Layout | None = getattr(self, "symphony_found_layout", None)
+        if found is None:
+            num_slots = self.model_runner.kv_cache_config.num_blocks * self.cache_config.block_size
+            found = self.symphony_found_layout = probe(self.vllm_config, self.model_runner.get_model(), num_slots)
+        return found
+
+    def symphony_layout(self) -> tuple[str, str]:
+        """Why slots cannot be copied, and why keys cannot be turned; "" where they can."""
+        layout = self._layout()
+        return layout.refusal, layout.no_rotation
+
+    def symphony_fingerprint(self) -> str:
+        """What the content of a page depends on, on this worker."""
+        return fingerprint(self.vllm_config, self.model_runner.get_model(), self._layout().digest)
+
+    def symphony_copy_slots(self, src: Any, dst: Any, delta: Any) -> None:
+        self._layout().copy_slots(src, dst, delta)
