@@ -79,6 +79,8 @@ class Job(Pending):
             inode.writer = None
         else:
             inode.readers.discard(self.id)
+        if inode.lock is not None:
+            inode.lock.stir()  # who waits for it waits for writers too
         if span.last:
             process, call = self.process, self.call
             process.num_steps += span.last - span.first + 1

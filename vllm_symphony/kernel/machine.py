@@ -191,6 +191,9 @@ class Machine:
             process.check()
             for call in process.calls.values():
                 assert call.pending is not None and call.pending.call is call, f"{call.op} waits for nothing"
+        for inode in self.files.inodes.values():
+            if inode.lock is not None:
+                inode.lock.check()
         for job in self.jobs.values():
             assert job.inode.writer == job.id if job.writes else job.id in job.inode.readers
             assert job.call is None or not job.call.ended

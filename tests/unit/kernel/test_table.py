@@ -6,7 +6,7 @@ from vllm_symphony.abi.table import CALLS
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 
 PURE = {
-    "__future__", "array", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "heapq", "itertools", "json", "math",
+    "__future__", "array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "fnmatch", "hashlib", "heapq", "itertools", "json", "math",
     "typing",
 }  # fmt: skip
 

@@ -17,15 +17,28 @@ _FIRST_FD = 3
 
 
 class OpenFile:
-    """What an fd stands for. A read-only one keeps its own sampling state: reading must not change a shared file."""
+    """What an fd stands for. A read-only one keeps its own sampling state: reading must not change a shared file. Locks belong to
+    it together with its dups: to the first of them (`holder`), which counts their fds."""
 
-    __slots__ = ("_own", "inode", "principal", "writable")
+    __slots__ = ("_first", "_own", "inode", "num_fds", "principal", "writable")
 
     def __init__(self, inode: Inode, writable: bool, principal: str) -> None:
         self.inode = inode
         self.writable = writable
         self.principal = principal
         self._own: Sampling | None = None
+        self._first: OpenFile | None = None
+        self.num_fds = 0
+
+    @property
+    def holder(self) -> OpenFile:
+        """Whose the locks are that are taken through it."""
+        return self._first or self
+
+    def demand_write(self, now_ns: int) -> None:
+        """Check that no lock is in the way. Raises FileBusy, StaleFile (kernel/fs/lock.py)."""
+        if self.inode.lock is not None:
+            self.inode.lock.demand_write(self.holder, now_ns)
 
     @property
     def sampling(self) -> Sampling:
@@ -41,6 +54,7 @@ class OpenFile:
         """A second one with the same rights (`dup`)."""
         other = OpenFile(self.inode, self.writable, self.principal)
         other._own = self._own.copy() if self._own is not None else None
+        other._first = self.holder
         return other
 
 
@@ -68,6 +82,7 @@ class FdTable:
         self._next += 1
         self.files[fd] = file
         file.inode.num_open += 1
+        file.holder.num_fds += 1
         return fd
 
     def get(self, fd: int, cred: Credentials) -> OpenFile:
@@ -94,6 +109,10 @@ class FdTable:
 
     def remove(self, fd: int) -> Inode:
         """Forget the number; the caller drops the file if it was the last."""
-        inode = self.files.pop(fd).inode
+        file = self.files.pop(fd)
+        inode, holder = file.inode, file.holder
         inode.num_open -= 1
+        holder.num_fds -= 1
+        if inode.lock is not None and not holder.num_fds:
+            inode.lock.forget(holder)
         return inode

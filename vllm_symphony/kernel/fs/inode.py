@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from array import array
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.record import SavedPage
 from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.errors import FileBusy
 from vllm_symphony.kernel.fs.node import Node
 from vllm_symphony.kernel.fs.sampling import Sampling
+
+if TYPE_CHECKING:
+    from vllm_symphony.kernel.fs.lock import FileLock
 
 EXACT = "exact"
 
@@ -51,7 +54,7 @@ class Inode(Node):
         self.writer: JobId | None = None
         self.readers: set[JobId] = set()
         self.sampling = Sampling()
-        self.lock: Any = None
+        self.lock: FileLock | None = None
         self.pinned = False
         self.fidelity = EXACT
         self.recipe: bytes | None = None

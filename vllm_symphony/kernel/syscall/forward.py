@@ -45,6 +45,8 @@ class ForwardWork(Job):
         tokens = self.tokens
         inode.extend(tokens, self.start, now_ns)
         length = inode.frontier = len(inode.tokens)
+        if inode.names and tokens:
+            m.files.changed(inode, "modify")
         process = self.process
         process.num_forwards += 1
         process.tokens_in += len(tokens)
@@ -157,6 +159,8 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
         if num_tokens or not _only_looks(m, inode):
             inode.demand_free()
         inode = m.files.clone(file, call.cred.principal, call.start_ns)  # for this job alone; it drops it when it ends
+    if num_tokens:
+        file.demand_write(call.start_ns)
 
     work = ForwardWork(m, call, inode, a.fd, tokens, start)
     key = m.policy.key(call.process.pid, work.id)

@@ -53,6 +53,8 @@ class GenerateWork(Job):
         inode.sampling.drawn(inode.length, self.grammar)
         inode.extend(step.tokens, inode.next_position, now_ns)
         inode.frontier = inode.length - 1
+        if inode.names:
+            m.files.changed(inode, "modify")
         self.process.tokens_out += len(step.tokens)
         self.tokens += step.tokens
         self.logprobs += step.logprobs
@@ -107,7 +109,8 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
     if m.lost is not None:
         raise DeviceLost(m.lost)
     model = m.model
-    inode = call.process.fds.get_writable(a.fd, call.cred).inode
+    file = call.process.fds.get_writable(a.fd, call.cred)
+    inode = file.inode
     argument.demand_at(a.at, inode)
     argument.demand_timeout(a.timeout_s)
     argument.demand_sampler(a.sampler, model.vocab_size)
@@ -128,6 +131,7 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
     if room < 1:
         raise ContextTooLong(f"the file reaches the model's limit of {model.max_positions} positions", limit=model.max_positions)
     inode.demand_free()
+    file.demand_write(call.start_ns)
 
     work = GenerateWork(m, call, inode, a, grammar)
     call.pending = work

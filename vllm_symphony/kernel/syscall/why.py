@@ -4,17 +4,23 @@
                           a text job    tokenizer
                           a child       child
                           a stream      child: who is looked at has nothing new
+                          a lock        lock
                           time          timer
     it is in no call      running, or reader (it does not take its answers), or client (nobody is connected)
 
-A thread with several calls in flight has a line for each. Nothing waits for a lock: a call on a busy file is refused with EBUSY.
+A thread with several calls in flight has a line for each. Only `flock` waits for a lock: a write on a busy or a locked file is
+refused with EBUSY.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from vllm_symphony.abi.calls import PidArgs, WhyResult
 from vllm_symphony.abi.types import Credentials, ProcessState, ThreadWait
 from vllm_symphony.kernel.call import Call, Pending
+from vllm_symphony.kernel.fs.fd import OpenFile
+from vllm_symphony.kernel.fs.lock import LockWait
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.lifecycle import ChildWait
 from vllm_symphony.kernel.machine import Machine
@@ -76,6 +82,8 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return "child", _children(pending)
         case Viewer():
             return "child", f"process {pending.target.pid} has shown nothing new"
+        case LockWait():
+            return "lock", _lock(m, pending, asked)
         case Tracer():
             return "child", "no call has ended since"
         case _ if pending.timer is not None:
@@ -109,6 +117,28 @@ def _holders(m: Machine, job: Job, cred: Credentials) -> str:
     words = [f"process {pid} ({num})" for pid, num in most[:_MAX_HOLDERS]]
     others += sum(num for _, num in most[_MAX_HOLDERS:])
     return ", ".join([*words, *([f"others ({others})"] if others else [])])
+
+
+def _lock(m: Machine, wait: LockWait, asked: Call) -> str:
+    """Who is in the way of the lock."""
+    lock = wait.lock
+    holds = {holder: hold for holder, hold in lock.holds.items() if holder is not wait.holder}
+    if holds:
+        end_ns = max(hold.timer.when_ns for hold in holds.values())
+        words = f"held by {_openers(m, holds.keys(), asked.cred)} ({lock.kind}); "
+        words += f"the lease ends in {_seconds(end_ns - asked.start_ns)}"
+    else:
+        words = "a call that began before still writes the file"
+    ahead = 0 if wait is lock.upgrade else list(lock.queue).index(wait) + (lock.upgrade is not None)
+    return f"{words}; calls before it: {ahead}" if ahead else words
+
+
+def _openers(m: Machine, holders: Collection[OpenFile], cred: Credentials) -> str:
+    """The processes of open files; those that `cred` may not see are together `others`."""
+    processes = [p for p in m.processes.values() if any(file.holder in holders for file in p.fds.files.values())]
+    seen = [f"process {p.pid}" for p in processes if p.visible_to(cred)]
+    hidden = ["others"] if len(seen) < len(processes) else []
+    return ", ".join([*seen[:_MAX_HOLDERS], *(["others"] if len(seen) > _MAX_HOLDERS else hidden)])
 
 
 def _children(wait: ChildWait) -> str:
