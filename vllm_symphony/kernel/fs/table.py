@@ -144,11 +144,10 @@ class FileTable:
         return found
 
     def _make_home(self, directory: Directory, name: str, cred: Credentials) -> None:
-        """/home/<principal> is there when its principal asks for it."""
+        """/home/<principal> is there when its principal asks for it, and as old as /home: nobody saw that it was not."""
         if directory is self.home and name == cred.principal and name not in directory.entries:
-            ino = self._next_ino()
-            now_ns = directory.created_ns
-            self._bind(directory, name, self._directory(ino, name, name, 0o700, now_ns), now_ns)
+            ino, now_ns = self._take_ino(), directory.created_ns
+            self._bind(directory, name, self._directory(ino, name, name, 0o700, now_ns), directory.modified_ns)
 
     def path_of(self, node: Node) -> str | None:
         """Its first path; None: it has no name."""
@@ -243,6 +242,9 @@ class FileTable:
         limit = self._limits.files
         if len(self) >= limit:
             raise QuotaExceeded(f"there are {limit} files and directories, the most the server holds", limit=limit)
+        return self._take_ino()
+
+    def _take_ino(self) -> Ino:
         self.next_ino += 1
         return Ino(self.next_ino - 1)
 

@@ -11,7 +11,7 @@ from vllm_symphony.errors import FileExists, InvalidArgument, NoAttribute, Quota
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.directory import DURABLE, Directory
 from vllm_symphony.kernel.fs.inode import Inode
-from vllm_symphony.kernel.fs.node import MAY_READ, MAY_WRITE, Node
+from vllm_symphony.kernel.fs.node import MAY_READ, MAY_WRITE, STICKY, Node
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.syscall import target
 from vllm_symphony.kernel.timer import FOREVER_S, after
@@ -122,11 +122,13 @@ def _readable(m: Machine, call: Call, fd: int | None, path: str | None) -> Node:
 
 
 def _writable(m: Machine, call: Call, fd: int | None, path: str | None) -> Node:
-    """An fd must be open for writing."""
+    """An fd must be open for writing; a sticky directory is for all to write in, but not on."""
     found, _ = target.node(m, call, fd, path)
     if fd is not None:
         call.process.fds.get_writable(fd, call.cred)
     else:
         target.demand_changeable(found, path)
         found.demand(call.cred, MAY_WRITE, path or "")
+        if found.mode & STICKY:
+            found.demand_owner(call.cred, path or "")
     return found
