@@ -6,7 +6,7 @@
     tokens  |<-- frontier: KV is in the blocks -->|<-- pending: computed by the next job -->|
             |<-- fixed -->|                              of an edited file: KV that does not follow from the tokens
 
-The last token of a file is never among the fixed ones: whoever asks what follows it runs it through the model again, over what stands
+The last token of a file is never among the fixed ones: who asks what follows it runs it through the model again, over what stands
 before it. So an edited file, too, gives one answer however it is asked.
 vLLM's BlockPool counts the references and is the sole truth; this table says which of them are ours. While a job runs on a file its
 blocks belong to the job's request (`lend`), and come back when it ends (`take_back`).
@@ -14,7 +14,8 @@ Invariants (`check`):
   1. for each block, our slots that point at it, with those of requests and pending copies, are the pool's ref_cnt
   2. a block that is shared or hashed is copied before it is written
   3. len(blocks) == ceil(frontier / page_size) on a file that is not lent
-  4. fixed tokens have KV, and lose it to truncation only
+  4. fixed tokens have KV, here or below, and lose it to truncation only
+  5. the first `below` tokens have copies of their pages below the device (page_copy.py), whatever the device has of them
 The pool is duck-typed (get_new_blocks, free_blocks, touch, get_num_free_blocks), so the simulator runs the same code.
 Source: fork and copy-on-write as in 4.4BSD, ch. 5; vllm/v1/core/block_pool.py and single_type_kv_cache_manager.py (0.32).
 """
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vllm_symphony.abi.types import Ino, JobId
+from vllm_symphony.engine.page_copy import Copies, PageCopy
 
 NEVER_CACHED = 1 << 60  # in place of "blocks hashed so far": vLLM's cache_blocks() then has nothing to do
 
@@ -69,6 +71,10 @@ class PagedFile:
     private: bool = False  # gaps, edited, or of another domain: never found or published by hash, as long as it has pages
     fixed: int = 0  # leading tokens whose KV cannot be computed again: never given up
     held: bool = False  # somebody is about to read its pages: they stay
+    copies: list[PageCopy] = field(default_factory=list)  # of its leading pages, below the device ...
+    below: int = 0  # ... good for so many tokens
+    pinned: bool = False  # its pages stay on the device
+    move: Any = None  # of its pages, in flight (engine/tier.py)
 
     @property
     def has_gaps(self) -> bool:
@@ -81,6 +87,16 @@ class PagedFile:
         return self.fixed > 0
 
     @property
+    def has_pages(self) -> bool:
+        """Its own, here or below; not those that a request has."""
+        return bool(self.blocks or self.copies)
+
+    @property
+    def computed(self) -> int:
+        """Leading tokens that have KV, on the device or below."""
+        return max(self.frontier, self.below)
+
+    @property
     def next_position(self) -> int:
         return len(self.tokens) + self.runs[-1][1]
 
@@ -91,7 +107,7 @@ class PagedFile:
             if self.runs[-1][0] == len(self.tokens):
                 self.runs.pop()
             self.runs.append((len(self.tokens), delta))
-            self.private = self.has_gaps or self.edited or (self.private and bool(self.blocks))
+            self.private = self.has_gaps or self.edited or (self.private and self.has_pages)
         self.tokens.extend(tokens)
 
     def cut(self, length: int) -> None:
@@ -109,6 +125,7 @@ class PageTable:
         self.page_size = page_size
         self.num_pages = num_pages
         self.files: dict[Ino, PagedFile] = {}
+        self.copies = Copies()
         self.dropped_rows: list[int] = []  # row ids whose file forgot them; the device takes this list
 
     # ---- identity
@@ -131,7 +148,7 @@ class PageTable:
         f.runs = [r for r in src.runs if r[0] < length] or [src.runs[0]]
         f.fixed = _fixed(src.fixed, length)
         if lent is None:
-            f.frontier = min(length, src.frontier) if length > src.fixed else f.fixed
+            f.frontier = min(length if length > src.fixed else f.fixed, src.frontier)
             full = f.frontier // self.page_size
             f.blocks = src.blocks[: self.pages(f.frontier)]
             f.hashes = src.hashes[:full]
@@ -142,7 +159,10 @@ class PageTable:
             f.blocks = list(lent.blocks[: self.pages(f.frontier)])
             f.hashes = list(lent.hashes[:full])
             f.num_cached = 0 if src.private else sum(b.block_hash is not None for b in f.blocks)
-        f.private = (src.private or f.domain != src.domain) and bool(f.blocks or f.has_gaps)
+        f.below = min(length if length > src.fixed else f.fixed, src.below)
+        f.copies = src.copies[: self.pages(f.below)]
+        self.copies.share(f.copies)
+        f.private = (src.private or f.domain != src.domain) and (f.has_pages or f.has_gaps or f.edited)
         if f.private:
             f.num_cached, f.hashes = 0, []
         self.pool.touch(f.blocks)
@@ -168,6 +188,9 @@ class PageTable:
         self._forget_rows(f, length)
         upto = length if length > f.fixed else _fixed(f.fixed, length)
         f.fixed = _fixed(f.fixed, length)
+        self.forget_copies(f, upto)
+        if f.move is not None:
+            f.move.upto = min(f.move.upto, upto)
         if upto < f.frontier:
             self._trim(f, upto)
 
@@ -176,22 +199,44 @@ class PageTable:
         assert f.job is None
         self._forget_rows(f, 0)
         f.fixed = 0
+        self.forget_copies(f, 0)
         self._trim(f, 0)
         del self.files[f.ino]
 
     def evict(self, f: PagedFile) -> int:
-        """Give up an idle file's pages but those of its fixed part; its tokens stay and are computed again when needed.
+        """Give up an idle file's pages but those of its fixed part, unless that has copies; its tokens stay, and what has no copy
+        is computed again when needed.
 
         Returns how many blocks became free.
         """
         assert f.job is None or f.blocks
         before = self.pool.get_num_free_blocks()
-        self._trim(f, f.fixed)
+        self._trim(f, self._floor(f))
         return self.pool.get_num_free_blocks() - before
 
     def droppable(self, f: PagedFile) -> int:
         """Pages that `evict` takes off the file."""
-        return 0 if f.held else max(0, len(f.blocks) - self.pages(f.fixed))
+        return 0 if f.held or f.pinned else max(0, len(f.blocks) - self.pages(self._floor(f)))
+
+    def _floor(self, f: PagedFile) -> int:
+        return 0 if f.below >= f.fixed else f.fixed
+
+    def forget_copies(self, f: PagedFile, length: int) -> None:
+        """The copies of what lies behind `length` are of no use to the file any more."""
+        if length < f.below:
+            keep = self.pages(length)
+            self.copies.release(f.copies[keep:])
+            del f.copies[keep:]
+            f.below = length
+
+    def put(self, f: PagedFile, first: int, blocks: list[Any], upto: int) -> None:
+        """Pages came back: `blocks` (owned) are the file's pages from `first` on, good for its first `upto` tokens."""
+        self.pool.free_blocks(reversed(f.blocks[first:]))
+        f.blocks[first:] = blocks
+        f.num_cached = min(f.num_cached, first)
+        del f.hashes[first:]
+        f.frontier = len(f.blocks) * self.page_size
+        self._trim(f, upto)
 
     def _trim(self, f: PagedFile, length: int) -> None:
         keep = self.pages(length)
@@ -201,7 +246,7 @@ class PageTable:
         full = length // self.page_size
         del f.hashes[full:]
         f.num_cached = min(f.num_cached, full)
-        if not f.blocks:
+        if not f.has_pages:
             f.private = f.has_gaps or f.edited
 
     def _forget_rows(self, f: PagedFile, length: int) -> None:
@@ -254,8 +299,8 @@ class PageTable:
         return max(0, self.pages(num_tokens) - kept + self._tail_needs_copy(f, computed) - trimmed)
 
     def idle_files(self) -> Iterator[PagedFile]:
-        """Files without a job, with pages that they may lose."""
-        return (f for f in self.files.values() if f.job is None and self.droppable(f))
+        """Files without a job, with pages that they may lose (here or to a tier below)."""
+        return (f for f in self.files.values() if f.job is None and f.blocks and not (f.held or f.pinned))
 
     # ---- truth
 
@@ -277,7 +322,10 @@ class PageTable:
                 assert f.frontier <= len(f.tokens), (f.ino, f.frontier, len(f.tokens))
             assert f.private or not (f.has_gaps or f.edited)
             assert f.fixed <= max(0, len(f.tokens) - 1), (f.ino, f.fixed, len(f.tokens))
-            assert f.fixed <= f.frontier or f.job is not None or f.resting is not None, (f.ino, f.fixed, f.frontier)
+            assert len(f.copies) == self.pages(f.below) and f.below <= len(f.tokens), (f.ino, len(f.copies), f.below)
+            for i, c in enumerate(f.copies):
+                assert c.num_tokens >= min(self.page_size, f.below - i * self.page_size), (f.ino, i, c)
+            assert f.fixed <= f.computed or f.job is not None or f.resting is not None, (f.ino, f.fixed, f.frontier)
             assert f.runs[0][0] == 0 and all(a[0] < b[0] and a[1] < b[1] for a, b in zip(f.runs, f.runs[1:], strict=False)), f.runs
         for bs in lent:
             count(bs)

@@ -11,7 +11,15 @@ import pytest
 from vllm_symphony.errors import DataCorrupt, OutOfPages
 from vllm_symphony.store import segment
 from vllm_symphony.store.segment import (
-    SegmentReader, SegmentWriter, hold, publish, read_header, read_pages, remove_leftovers, verify, write_segment,
+    SegmentReader,
+    SegmentWriter,
+    hold,
+    publish,
+    read_header,
+    read_pages,
+    remove_leftovers,
+    verify,
+    write_segment,
 )  # fmt: skip
 
 PAGE = 5000
