@@ -105,14 +105,15 @@ class Surgery:
         self._demand("rotate", self.no_rotation)
         self._demand_fit(sum(length for _, length in e.srcs))
         edit = Edit(e.job, e.dst, e.domain, e.order)
-        for ino, length in e.srcs:
+        following = 0
+        for i, (ino, length) in enumerate(e.srcs):
             if not length:
                 continue
             fork = self.bench.fork_for_edit(ino, length)
-            positions = positions_of(fork)
-            if edit.parts:
-                positions = np.arange(length, dtype=np.int64) + edit.parts[-1].positions[-1] + 1
-            edit.parts.append(Part(fork, np.arange(length, dtype=np.int64), positions, length))
+            indices = np.arange(length, dtype=np.int64)
+            positions = indices + following if i else positions_of(fork)
+            following = int(positions[-1]) + 1
+            edit.parts.append(Part(fork, indices, positions, length))
         edit.parts[-1].need -= 1
         self._begin(edit)
 

@@ -3,7 +3,7 @@
     scratch block <--do_kv_cache_update(coded K, V)-- the backend's own write path
     where [slot, element] = the place in the block of each element; elements are K[head, dim], then V[head, dim]
 
-No packing is assumed: backends transpose, interleave and pad as they like (the CPU's keeps keys as [dim, slot]). What was found must
+No packing is assumed: backends transpose, interleave and pad as they like (the CPU's keeps keys as [dim, slot]). What is found must
 be one place for each element and no place twice, or surgery is refused with the reason. A copy of slots is then one gather and one
 scatter for each layer; layers that share a cache are counted once. Between the two, keys may be turned to other positions
 (rotation.py). Each worker does this for its own layers and heads, asked by RPC between steps.
