@@ -1,7 +1,7 @@
 """The client's work on files (client/files.py): names, rights, attributes, where they are kept, what happens to them.
 
-Each method is one RPC of FileService. Programs and sessions open files and edit them; these go by path. A deadline (`timeout_s`) ends
-the call at the server too.
+Each method is one RPC of FileService. Programs and sessions open files and edit them; these go by path. A deadline (`timeout_s`)
+ends the call at the server too.
 """
 
 from __future__ import annotations

@@ -10,12 +10,16 @@ A guide with an example of each: docs/programs.md.
 
 from vllm_symphony.abi.types import (
     ExitStatus,
+    FileEvent,
     FileStat,
+    FsStat,
     Grammar,
     ModelInfo,
     Predicate,
     ProcessStat,
+    Quota,
     Sampler,
+    Span,
 )  # fmt: skip
 from vllm_symphony.errors import (
     AccessDenied,
@@ -29,15 +33,20 @@ from vllm_symphony.errors import (
     FileExists,
     Interrupted,
     InvalidArgument,
+    IsDirectory,
     NameTooLong,
+    NoAttribute,
     NoChild,
     NoSuchCall,
     NoSuchFile,
     NoSuchProcess,
+    NotDirectory,
+    NotEmpty,
     NotOwner,
     NotSupported,
     OutOfPages,
     QuotaExceeded,
+    ReadOnly,
     StaleFile,
     SymphonyError,
     TimedOut,
@@ -47,25 +56,55 @@ from vllm_symphony.errors import (
 )  # fmt: skip
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.distribution import Distribution
+from vllm_symphony.lip.edit import concat, copy
 from vllm_symphony.lip.file import File, open
 from vllm_symphony.lip.generation import Completion, Generation, Piece
 from vllm_symphony.lip.grammar import choice, ebnf, json, regex
+from vllm_symphony.lip.lock import Lock
 from vllm_symphony.lip.many import forward_many
-from vllm_symphony.lip.path import ls, rename, stat, unlink
+from vllm_symphony.lip.path import (
+    advise,
+    chattr,
+    chmod,
+    chown,
+    du,
+    find,
+    getquota,
+    getxattr,
+    listdir,
+    listxattr,
+    ls,
+    mkdir,
+    pin,
+    removexattr,
+    rename,
+    rmdir,
+    setxattr,
+    stat,
+    statfs,
+    sync,
+    umask,
+    unlink,
+    unpin,
+)  # fmt: skip
 from vllm_symphony.lip.predicate import Condition, after, best_in, entropy, every, margin, mass, top1
 from vllm_symphony.lip.process import Process, ProgramFailed, detach, getpid, kill, ps, spawn
 from vllm_symphony.lip.sampling import Token
 from vllm_symphony.lip.text import detokenize, model_info, parse_tools, render_chat, tokenize
 from vllm_symphony.lip.thread import Group, Thread, group
+from vllm_symphony.lip.watch import Watch, watch
 from vllm_symphony.lip.world import emit, monotonic, now, random, sleep
 
 __all__ = [
     "AccessDenied", "BadFile", "BadProgram", "BrokenPipe", "Completion", "Condition", "ContextTooLong", "DataCorrupt",
-    "DeviceLost", "Distribution", "ExitStatus", "File", "FileBusy", "FileExists", "FileStat", "Generation", "Grammar", "Group",
-    "Interrupted", "InvalidArgument", "ModelInfo", "NameTooLong", "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess",
-    "NotOwner", "NotSupported", "OutOfPages", "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed", "QuotaExceeded",
-    "Sampler", "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token", "TooManyFiles", "Unauthenticated", "WouldBlock",
-    "after", "best_in", "choice", "detach", "detokenize", "ebnf", "emit", "entropy", "every", "forward_many", "getpid", "group",
-    "json", "kill", "ls", "margin", "mass", "model_info", "monotonic", "now", "open", "parse_tools", "ps", "random", "regex",
-    "rename", "render_chat", "sleep", "spawn", "stat", "tokenize", "top1", "transport", "unlink",
+    "DeviceLost", "Distribution", "ExitStatus", "File", "FileBusy", "FileEvent", "FileExists", "FileStat", "FsStat", "Generation",
+    "Grammar", "Group", "Interrupted", "InvalidArgument", "IsDirectory", "Lock", "ModelInfo", "NameTooLong", "NoAttribute",
+    "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess", "NotDirectory", "NotEmpty", "NotOwner", "NotSupported", "OutOfPages",
+    "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed", "Quota", "QuotaExceeded", "ReadOnly", "Sampler", "Span",
+    "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token", "TooManyFiles", "Unauthenticated", "Watch", "WouldBlock",
+    "advise", "after", "best_in", "chattr", "chmod", "choice", "chown", "concat", "copy", "detach", "detokenize", "du", "ebnf",
+    "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill", "listdir",
+    "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps", "random",
+    "regex", "removexattr", "rename", "render_chat", "rmdir", "setxattr", "sleep", "spawn", "stat", "statfs", "sync", "tokenize",
+    "top1", "transport", "umask", "unlink", "unpin", "watch",
 ]  # fmt: skip

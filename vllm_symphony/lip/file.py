@@ -4,26 +4,25 @@
         async with chat.fork() as draft:                              shares everything computed; no device work
             await draft.generate(100)
 
-A `File` owns one fd: `close`, the end of its `async with` block or the loss of the last reference gives it back; the process's end
-gives back all. One call at a time may write a file; a second one is `FileBusy`; readers fork.
+One call at a time may write a file; a second one is `FileBusy`; readers fork. What is not about its tokens: handle.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import FileStat, Grammar, OpenFlags, Predicate, Sampler, unpack_floats, unpack_tokens
-from vllm_symphony.errors import InvalidArgument, SymphonyError
+from vllm_symphony.abi.types import Grammar, OpenFlags, Predicate, Sampler, unpack_floats, unpack_tokens
+from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.distribution import Distribution
 from vllm_symphony.lip.generation import Generation
+from vllm_symphony.lip.handle import Handle
 from vllm_symphony.lip.predicate import Condition, data_of
 from vllm_symphony.lip.sampling import Sampling, Token, pack, sampler_of
+from vllm_symphony.lip.span import Positions, Spans, spans_of
 from vllm_symphony.lip.text import detokenize, tokenize
 
 Tokens = int | Iterable[int] | str
@@ -61,17 +60,19 @@ def open(
     exclusive: bool = False,
     truncate: bool = False,
     mode: int = 0o600,
+    require: Literal["", "exact"] = "",
 ) -> Opening:
     """Open the file at `path`, or make a new one.
 
     Without a path the file is anonymous and writable, empty or with `tokens` (or `text`, tokenized as the start of a document).
     With a path it must exist, unless `create` (make it if missing), `exclusive` (make it, it must not exist) or tokens (as
-    `create`; the file must be new) say otherwise; these and `truncate` imply `write`. `mode`: POSIX rights of a new file.
+    `create`; the file must be new) say otherwise; these and `truncate` imply `write`. `mode`: POSIX rights of a new file, less the
+    process's umask. `require="exact"` refuses a file whose keys and values are no plain function of its tokens.
 
     Raises:
-        NoSuchFile, FileExists: as in POSIX.
+        NoSuchFile, FileExists, NotDirectory, IsDirectory, ReadOnly: as in POSIX.
         AccessDenied: the rights do not allow it.
-        InvalidArgument: a token id is out of the vocabulary, or both tokens and text are given.
+        InvalidArgument: a token id is out of the vocabulary, both tokens and text are given, or it is not as required.
         TooManyFiles, QuotaExceeded, ContextTooLong: a limit of the process or of the model.
     """
     if tokens is not None and text is not None:
@@ -90,31 +91,19 @@ def open(
             packed = pack(await tokenize(text))
         elif tokens is not None:
             packed = pack(await tokens if isinstance(tokens, Awaitable) else tokens)
-        opened = await transport.call_fd("open", calls.Open(path, packed, int(flags), mode))
+        opened = await transport.call_fd("open", calls.Open(path, packed, int(flags), mode, require))
         return File(opened, path)
 
     return Opening(make)
 
 
-class File:
-    """An open KV file. `length` is its number of tokens as this program last learnt it; `stat` asks."""
+class File(Handle):
+    """An open KV file."""
 
     def __init__(self, opened: calls.FdResult, path: str | None = None) -> None:
-        self.fd = opened.fd
-        self.ino = opened.ino
-        self.path = path
-        self._length = opened.length
-        self._transport: transport.Transport | None = transport.session().transport  # None once closed
+        super().__init__(opened, path)
         self._penalty_from: int | None = None  # where a local draw came first: the kernel has not seen it
         self._was_drawn = False
-
-    @property
-    def length(self) -> int:
-        """In tokens."""
-        return self._length
-
-    def __len__(self) -> int:
-        return self._length
 
     # ---- tokens
 
@@ -150,8 +139,31 @@ class File:
         return unpack_tokens(result.tokens)
 
     async def text(self, offset: int = 0, count: int | None = None, *, skip_special: bool = True) -> str:
-        """The same tokens as text."""
-        return await detokenize(await self.read(offset, count), skip_special=skip_special)
+        """The same tokens as text; of a file below /proc its text, whole."""
+        result = await self._call("read", calls.Read(self.fd, None, offset, count))
+        self.note_length(result.length)
+        if result.text is not None:
+            return str(result.text)
+        return await detokenize(unpack_tokens(result.tokens), skip_special=skip_special)
+
+    def extract(self, spans: Spans, *, positions: Positions = "keep", timeout_s: float | None = None) -> Opening:
+        """A new anonymous file with the tokens of `spans`: slices, ranges or (start, stop), ascending and apart.
+
+        Their keys and values are copied, not computed again. positions: "keep" (as they were: lineage `pruned`, or `exact` of one
+        span from 0) or "compact" (0, 1, 2, ...: keys are rotated, lineage `approximate`). What was left out has been seen by the
+        tokens after it: this hides no secret.
+
+        Raises:
+            InvalidArgument: the spans are empty, overlap, or pass the end.
+            NotSupported: the model's cache cannot be cut so; the message says why.
+            OutOfPages, QuotaExceeded, TooManyFiles, TimedOut.
+        """
+        args = calls.Extract(self.fd, spans_of(spans, self._length), positions, timeout_s)
+
+        async def make() -> File:
+            return File(await transport.call_fd("extract", args))
+
+        return Opening(make)
 
     # ---- model
 
@@ -260,49 +272,7 @@ class File:
         """The whole row of raw logits at `position` (default: the last token), [vocab_size]."""
         return unpack_floats((await self._call("logits", calls.Logits(self.fd, position, timeout_s))).logits)
 
-    # ---- names
-
-    async def link(self, path: str) -> None:
-        """Give the file a (further) name, under which it outlives the process. FileExists when the name is taken."""
-        await self._call("link", calls.Link(self.fd, path))
-        self.path = self.path or path
-
-    async def stat(self) -> FileStat:
-        """All that the kernel knows of it."""
-        stat: FileStat = (await self._call("stat", calls.Stat(self.fd))).file
-        self.note_length(stat.length)
-        return stat
-
-    async def close(self) -> None:
-        """Give the fd back; an anonymous file whose last fd this was is gone. Closing twice is no error."""
-        if self._transport is not None:
-            self._transport = None
-            await transport.call("close", calls.FdArgs(self.fd))
-
-    async def __aenter__(self) -> File:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    def __del__(self) -> None:
-        if self._transport is not None and in_loop():  # else the program is over, or this is a foreign thread's collection
-            self._transport.post("close", calls.FdArgs(self.fd), tid=0)
-
-    def __repr__(self) -> str:
-        return f"<file {self.path or 'anonymous'}, fd {self.fd}, {self._length} tokens>"
-
     # ---- for the library's own modules
-
-    def note_length(self, length: int) -> int:
-        self._length = length
-        return length
-
-    def note_error(self, error: SymphonyError) -> None:
-        """An error that says how long the file is now keeps `length` true."""
-        length = error.values.get("length")
-        if isinstance(length, int):
-            self._length = length
 
     def note_local_draw(self, position: int) -> None:
         """A token was drawn at the program after the token at index `position`."""
@@ -321,21 +291,6 @@ class File:
         self.note_length(result.length)
         made = [Distribution(self, d) for d in result.distributions]
         return made[0] if outputs == "last" else made
-
-    async def _call(self, op: str, args: object) -> Any:
-        try:
-            return await transport.call(op, args)
-        except SymphonyError as e:
-            self.note_error(e)
-            raise
-
-
-def in_loop() -> bool:
-    """Does the calling thread run an event loop?"""
-    try:
-        return asyncio.get_running_loop() is not None
-    except RuntimeError:
-        return False
 
 
 async def packed(tokens: Tokens) -> bytes:
