@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from vllm_symphony.cli import watch
+from vllm_symphony.cli import viewer
 from vllm_symphony.cli.command import natural
 from vllm_symphony.client.client import Client
 from vllm_symphony.client.run import Run
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pid", type=natural, help="the process, running or ended not long ago")
     parser.add_argument("--from", dest="from_seq", type=natural, default=1, metavar="N", help="the first event shown (default: 1)")
     parser.add_argument("--kill-on-interrupt", action="store_true", help="Ctrl-C cancels it and again kills it, as in run")
-    watch.arguments(parser)
+    viewer.arguments(parser)
 
 
 async def call(client: Client, args: argparse.Namespace) -> int:
@@ -31,5 +31,5 @@ async def call(client: Client, args: argparse.Namespace) -> int:
 
     run = Run(client, pid, name="", from_seq=args.from_seq)
     run.detach()
-    interrupt = watch.Interrupt.END if args.kill_on_interrupt else watch.Interrupt.DETACH
-    return await watch.watch(client, run, args, interrupt)
+    interrupt = viewer.Interrupt.END if args.kill_on_interrupt else viewer.Interrupt.DETACH
+    return await viewer.view(client, run, args, interrupt)

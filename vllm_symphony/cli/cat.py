@@ -6,14 +6,15 @@ import argparse
 import json
 
 from vllm_symphony.cli.command import natural
+from vllm_symphony.cli.operand import path
 from vllm_symphony.client.client import Client
 
-EXAMPLE = "symphony cat /kb/handbook --tokens --count 16"
+EXAMPLE = "symphony cat /kb/handbook.kv --tokens --count 16"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="the file's path")
-    parser.add_argument("--tokens", action="store_true", help="token ids instead of text, separated by blanks")
+    parser.add_argument("path", type=path, metavar="PATH", help="the file")
+    parser.add_argument("--tokens", action="store_true", help="a line for each token, its position and its id, instead of text")
     parser.add_argument("--offset", type=natural, default=0, metavar="N", help="begin at token N")
     parser.add_argument("--count", type=natural, metavar="N", help="at most N tokens")
     parser.add_argument("--json", action="store_true", help="tokens, positions, length and text as a JSON object")
@@ -24,7 +25,8 @@ async def call(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"tokens": file.tokens, "positions": file.positions, "length": file.length, "text": file.text}))
     elif args.tokens:
-        print(*file.tokens)
+        for position, token in zip(file.positions, file.tokens, strict=True):
+            print(f"{position}\t{token}")
     else:
         print(file.text)
     return 0

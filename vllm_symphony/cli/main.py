@@ -31,13 +31,45 @@ COMMANDS = {
         "kill": "end processes",
     },
     "Files": {
-        "ls": "list named files",
-        "stat": "show one file",
+        "ls": "list directories and files",
+        "stat": "show one file or directory",
         "cat": "print a file's text or tokens",
+        "put": "make a file of text",
+        "cp": "copy files: no work, no new pages until one is written",
+        "mv": "move or rename files and directories",
+        "ln": "give a file a further name",
         "rm": "take names away",
+        "mkdir": "make directories",
+        "rmdir": "take empty directories away",
+        "find": "look for files by what they are and what they say",
+        "watch": "tell what happens to files",
+        "lock": "lock a file, while a command runs",
+    },
+    "Rights and attributes": {
+        "chmod": "set the rights of files and directories",
+        "chown": "give files another owner or group",
+        "setfattr": "set or take away extended attributes",
+        "getfattr": "show extended attributes",
+        "chattr": "say how files are kept, and how long",
+    },
+    "Room": {
+        "df": "show the room on the device and below it",
+        "du": "show what files and directories take",
+        "quota": "show or set what a principal may hold",
+        "pin": "keep files' pages on the device",
+        "unpin": "let them go again",
+        "advise": "say which files' pages will be needed",
+    },
+    "Keeping": {
+        "sync": "wait until files are on disk",
+        "fsck": "prove what is kept, and mend it",
+        "gc": "remove what has expired or is referred to by nobody",
+        "export": "pack a file of the server into one of yours",
+        "import": "make a file of what export packed",
     },
     "Other": {"man": "show the manual: a page for each system call", "version": "print the version"},
 }
+_MODULES = {"import": "import_file"}  # where the command's name is none for a module
 SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
 
 
@@ -54,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = words.pop(0)
         if name not in SUMMARIES:
             return complain(f"no such command: {name} (symphony --help lists them)", EXIT_USAGE)
-        return run(import_module(f"vllm_symphony.cli.{name}"), name, SUMMARIES[name], words)
+        return run(import_module(f"vllm_symphony.cli.{_MODULES.get(name, name)}"), name, SUMMARIES[name], words)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `symphony ps | head -1`

@@ -23,6 +23,13 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours < 48 else f"{hours // 24}d{hours % 24:02}h"
 
 
+def span(text: str) -> float:
+    """`90`, `30s`, `10m`, `2h`, `30d`: seconds; for argparse."""
+    if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 30s, 10m, 2h or 30d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
 def age(t_ns: int) -> str:
     """How long ago that was (nanoseconds since the epoch)."""
     return duration(max(0.0, time.time() - t_ns / 1e9))

@@ -3,7 +3,7 @@
     symphony run tot.py --depth 3 --json        words that the program declares are its arguments, the others are ours
 
 The program's options are read from its text, without running it. Its output becomes ours (see output.py), the value that it
-returned is printed last, what it cost goes to stderr. Ctrl-C cancels it (TERM), a second one kills it (see watch.py). If we vanish
+returned is printed last, what it cost goes to stderr. Ctrl-C cancels it (TERM), a second one kills it (see viewer.py). If we vanish
 (a closed terminal, kill -9) or are cut off it goes on: `symphony attach` finds it.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vllm_symphony.cli import watch
+from vllm_symphony.cli import viewer
 from vllm_symphony.cli.option import add_option
 from vllm_symphony.client.client import Client
 from vllm_symphony.client.run import Program
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=_seconds, metavar="SECONDS", help="cancel it then, kill it if it does not end; exit code 124"
     )
     parser.add_argument("-d", "--detach", action="store_true", help="print its pid and leave it running")
-    watch.arguments(parser)
+    viewer.arguments(parser)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -70,7 +70,7 @@ async def call(client: Client, args: argparse.Namespace) -> int:
         print(json.dumps({"pid": pid}) if args.json else pid, flush=True)
         return 0
     run = client.run(args.program, **args.program_args)
-    return await watch.watch(client, run, args, watch.Interrupt.END, args.timeout)
+    return await viewer.view(client, run, args, viewer.Interrupt.END, args.timeout)
 
 
 def _seconds(text: str) -> float:

@@ -1,119 +1,47 @@
-"""A process in front of somebody: what it prints, the keys, the time limit, its end (cli/watch.py). Used by run and attach.
+"""symphony watch: tell what happens to files, until Ctrl-C (cli/watch.py).
 
-Ctrl-C, SIGTERM      end it (TERM), the second time kill it; or only stop looking (`Interrupt.DETACH`)
-time limit           TERM; the kernel kills what is still there after its grace
-connection lost      it is looked for again; if that fails the process goes on without us
+12:01:07.123456  modify  /kb/handbook.kv
+12:01:07.125012  move    /kb/draft.kv -> /kb/handbook.kv
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
-from enum import Enum
+from dataclasses import asdict
 
-from vllm_symphony.abi.types import Signal
-from vllm_symphony.cli import output
-from vllm_symphony.cli.command import EXIT_INTERRUPTED, EXIT_UNREACHABLE, complain
-from vllm_symphony.client.call import ServerUnreachable
+from vllm_symphony.abi.types import FileEvent
+from vllm_symphony.cli.moment import clock
+from vllm_symphony.cli.operand import path
+from vllm_symphony.cli.table import line
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.run import Run, RunResult
-from vllm_symphony.errors import SymphonyError
+from vllm_symphony.client.display import plain
 
-EXIT_TIME_LIMIT = 124  # as coreutils' timeout
-
-
-class Interrupt(Enum):
-    """What Ctrl-C does to the process."""
-
-    END = "end"
-    DETACH = "detach"
+EXAMPLE = "symphony watch /kb"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of who watches."""
-    parser.add_argument("--json", action="store_true", help="each event as a JSON line, the result as the last one")
-    parser.add_argument("--stats", action="store_true", help="say on stderr what it cost, even where stderr is no terminal")
+    parser.add_argument("path", nargs="?", type=path, default="/", metavar="PATH", help="a file or directory (default: /)")
+    parser.add_argument("-s", "--shallow", action="store_true", help="of a directory only its own entries, not all below")
+    parser.add_argument("--json", action="store_true", help="each event as a JSON line")
 
 
-async def watch(client: Client, run: Run, args: argparse.Namespace, interrupt: Interrupt, timeout_s: float | None = None) -> int:
-    """Until the process ended or nobody looks any more; the exit code."""
-    first, second, out_of_time = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, lambda: (second if first.is_set() else first).set())
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(run, args))
-            beside = [tasks.create_task(_obey(client, run, reading, interrupt, first, second))]
-            if timeout_s is not None:
-                beside.append(tasks.create_task(_limit(client, run, timeout_s, out_of_time)))
-            await asyncio.wait([reading])
-            for task in beside:
-                task.cancel()
-    finally:
-        await run.aclose()
-    outcome = None if reading.cancelled() else reading.result()
-    if isinstance(outcome, ServerUnreachable) and run.pid is not None:
-        complain(str(outcome))
-        return _goes_on(run, EXIT_UNREACHABLE)
-    if isinstance(outcome, Exception):
-        raise outcome
-    if first.is_set():
-        return EXIT_INTERRUPTED if outcome is not None or run.pid is None else _goes_on(run, EXIT_INTERRUPTED)
-    assert outcome is not None, "only a key stops the reading"
-    return EXIT_TIME_LIMIT if out_of_time.is_set() else outcome.exit.code
+async def call(client: Client, args: argparse.Namespace) -> int:
+    async for part in client.watch(args.path, recursive=not args.shallow):
+        if part.missing:
+            if args.json:
+                line({"missing": part.missing})
+            else:
+                print(f"... {part.missing:,} events are missing: this was read too slowly", flush=True)
+        for event in part.events:
+            if args.json:
+                line(asdict(event))
+            else:
+                print(text(event), flush=True)
+    return 0
 
 
-def _goes_on(run: Run, code: int) -> int:
-    return complain(f"process {run.pid} goes on; symphony attach {run.pid}", code)
-
-
-async def _read(run: Run, args: argparse.Namespace) -> RunResult | Exception:
-    """Show all of it. Errors are given, not raised: a task group would wrap them."""
-    try:
-        printed_error = False
-        async for event in run:
-            output.show(event, as_json=args.json)
-            printed_error |= event.kind == "stderr"
-        result = await run.result()
-        output.show_result(result, as_json=args.json, stats=args.stats, printed_error=printed_error)
-    except (SymphonyError, ConnectionError) as e:
-        return e
-    return result
-
-
-async def _obey(
-    client: Client, run: Run, reading: asyncio.Task[object], interrupt: Interrupt, first: asyncio.Event, second: asyncio.Event
-) -> None:
-    """The keys."""
-    await first.wait()
-    if interrupt is Interrupt.DETACH or run.pid is None:  # it did not even start: leaving is enough
-        reading.cancel()
-        return
-    for press, remark, word in ((first, "cancelling (Ctrl-C again kills it)", Signal.TERM), (second, "killing it", Signal.KILL)):
-        await press.wait()
-        complain(remark)
-        if not await _send(client, run, word):
-            run.detach()
-            reading.cancel()
-            return
-
-
-async def _limit(client: Client, run: Run, timeout_s: float, out_of_time: asyncio.Event) -> None:
-    await asyncio.sleep(timeout_s)
-    out_of_time.set()
-    complain(f"its {timeout_s:g} s are over: ending it")
-    await _send(client, run, Signal.TERM)
-
-
-async def _send(client: Client, run: Run, word: str) -> bool:
-    """False when no server is there to take it."""
-    if run.pid is not None:
-        try:
-            await client.kill(run.pid, word)
-        except SymphonyError:
-            pass  # it may just have ended
-        except ConnectionError as e:
-            complain(str(e))
-            return False
-    return True
+def text(event: FileEvent) -> str:
+    """One line."""
+    to = f" -> {plain(event.new_path)}" if event.new_path else ""
+    detail = f"  ({plain(event.detail)})" if event.detail else ""
+    return f"{clock(event.t_ns)}  {event.kind:<6}  {plain(event.path)}{to}{detail}"
