@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class Job(Pending):
-    """Work on `inode` through `fd`. `writes`: it holds the file's writer bit. `stopping`: why it was cancelled."""
+    """Work on `inode` through `fd`. `writes`: it holds the file's writer bit. `planned`: how many tokens the file may have with it,
+    for its owner's quota. `stopping`: why it was cancelled."""
 
-    __slots__ = ("fd", "id", "inode", "process", "stopping", "writes")
+    __slots__ = ("fd", "id", "inode", "planned", "process", "stopping", "writes")
 
     def __init__(self, m: Machine, call: Call, inode: Inode, fd: int, writes: bool) -> None:
         """Number the job and take hold of the file; everything was checked before."""
@@ -34,6 +35,7 @@ class Job(Pending):
         self.inode = inode
         self.fd = fd
         self.writes = writes
+        self.planned = 0
         self.stopping: SymphonyError | None = None
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
@@ -77,6 +79,7 @@ class Job(Pending):
         inode = self.inode
         if self.writes:
             inode.writer = None
+            m.keep.settle(inode)
         else:
             inode.readers.discard(self.id)
         if inode.lock is not None:
@@ -89,7 +92,11 @@ class Job(Pending):
                 call.step_first = span.first if call.step_first is None else min(call.step_first, span.first)
                 call.step_last = span.last if call.step_last is None else max(call.step_last, span.last)
         if not inode.num_open and not inode.names:
-            m.files.release(inode)
+            self.let_go(m)
+
+    def let_go(self, m: Machine) -> None:
+        """Nobody else has the file any more."""
+        m.files.release(self.inode)
 
     def why(self, failed: JobFailed) -> SymphonyError:
         """What to tell the caller: the reason of the cancellation, unless the device failed on its own."""

@@ -19,6 +19,8 @@ from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, Ste
 from vllm_symphony.errors import NoSuchProcess, SymphonyError
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
+from vllm_symphony.kernel.fs.account import Account
+from vllm_symphony.kernel.fs.keep import Keeper
 from vllm_symphony.kernel.fs.table import FileTable
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
@@ -57,8 +59,8 @@ class Machine:
         self.effects: list[Effect] = []
         self.log = EventLog(limits.log_records, self.offset_ns)
         self.timers = Timers()
-        self.files = FileTable(limits, self.emit, boot_ns)
-        self.files.charge = lambda inode: float(inode.num_pages(model.page_size))  # until shared pages are split
+        self.account = Account(self)
+        self.files = FileTable(limits, self.emit, boot_ns, self.account)
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
         self.jobs: dict[JobId, Job] = {}
@@ -73,6 +75,7 @@ class Machine:
         self.num_programs = 0  # that have not ended
         self.sessions_of: Counter[str] = Counter()  # that have not ended, by principal
         self.num_silent = 0  # calls without a reply so far: their keys
+        self.keep = Keeper(self)
         self._dirty: dict[Pending, None] = {}
 
     @property
@@ -150,12 +153,14 @@ class Machine:
             self._dirty[stream] = None
 
     def flush(self, now_ns: int) -> None:
-        """Send what streams have; ending one may mark another."""
+        """Send what streams have; ending one may mark another. Tell the store what has changed."""
         while self._dirty:
             stream = next(iter(self._dirty))
             del self._dirty[stream]
             if stream.call is not None:
                 stream.flush(self, now_ns)
+        if self.keep.is_due:
+            self.keep.flush()
 
     def counters(self) -> dict[str, int]:
         """What is held now, and how many calls there were: for `info` and tests."""
@@ -183,6 +188,7 @@ class Machine:
         """All invariants of the machine. Raises AssertionError."""
         self.timers.check()
         self.files.check(self.model.max_positions)
+        self.account.check({**self.files.inodes, **self.files.directories})
         open_files = [file.inode for p in self.processes.values() for file in p.fds.files.values()]
         assert len(open_files) == sum(inode.num_open for inode in self.files.inodes.values())
         assert all(self.files.inodes.get(inode.ino) is inode for inode in open_files)

@@ -29,6 +29,7 @@ from vllm_symphony.errors import (
     ReadOnly,
 )  # fmt: skip
 from vllm_symphony.kernel.effect import AppendTokens, CreateFile, DropFile, Effect, ForkFile, TruncateFile
+from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.directory import DURABLE, FIXED, HOME_INO, TMP_INO, Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import Inode
@@ -43,16 +44,16 @@ Change = Callable[[Node, str, str, str, str], None]  # node, kind as in FileEven
 class FileTable:
     """The tree, its files and directories. `emit` takes the device effects; `expiries` are alarms that keep nothing busy."""
 
-    __slots__ = ("_emit", "_limits", "charge", "directories", "expiries", "home", "inodes", "next_ino", "on_change", "root")
+    __slots__ = ("_emit", "_limits", "account", "directories", "expiries", "home", "inodes", "next_ino", "on_change", "root")
 
-    def __init__(self, limits: Limits, emit: Callable[[Effect], None], now_ns: int) -> None:
+    def __init__(self, limits: Limits, emit: Callable[[Effect], None], now_ns: int, account: Account) -> None:
         self._limits = limits
         self._emit = emit
         self.inodes: dict[Ino, Inode] = {}
         self.directories: dict[Ino, Directory] = {}
         self.expiries = Timers()
         self.on_change: list[Change] = []
-        self.charge: Callable[[Inode], float] = lambda _: 0.0  # pages that a file costs its owner
+        self.account = account
         owner = SYSTEM.principal
         self.root = self._directory(ROOT_INO, owner, owner, STICKY | 0o777, now_ns)
         self.root.durable = "tokens"
@@ -65,6 +66,7 @@ class FileTable:
 
     def _directory(self, ino: Ino, owner: str, group: str, mode: int, now_ns: int) -> Directory:
         directory = self.directories[ino] = Directory(ino, owner, group, mode, now_ns)
+        self.account.enter(directory)
         return directory
 
     def __len__(self) -> int:
@@ -197,8 +199,9 @@ class FileTable:
 
     def new(self, owner: str, mode: int, now_ns: int, group: str = "") -> Inode:
         """A file that nobody holds yet and the device does not know. Raises QuotaExceeded."""
-        inode = Inode(self._next_ino(), owner, group or owner, mode, owner, now_ns)
+        inode = Inode(self._next_ino(owner), owner, group or owner, mode, owner, now_ns)
         self.inodes[inode.ino] = inode
+        self.account.enter(inode)
         return inode
 
     def create(self, tokens: list[int], owner: str, mode: int, now_ns: int, group: str = "") -> Inode:
@@ -213,6 +216,7 @@ class FileTable:
         inode = self.new(owner, 0o600, now_ns)
         inode.copy_head(source.inode)
         inode.sampling = source.sampling.copy()
+        self.account.fork(source.inode, inode)
         self._emit(ForkFile(source.inode.ino, inode.ino, inode.length, inode.domain))
         return inode
 
@@ -226,6 +230,7 @@ class FileTable:
     def cut(self, inode: Inode, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
         if length < inode.length:
+            self.account.cut(inode, length)
             inode.cut(length, now_ns)
             self._emit(TruncateFile(inode.ino, length))
             self.changed(inode, "modify")
@@ -233,15 +238,21 @@ class FileTable:
     def release(self, inode: Inode) -> None:
         """Drop the file if nobody holds it any more."""
         if inode.is_dead:
-            self.expiries.cancel(inode.expiry)
-            del self.inodes[inode.ino]
+            self.forget(inode)
             self._emit(DropFile(inode.ino))
 
-    def _next_ino(self) -> Ino:
-        """Raises QuotaExceeded when there are too many files and directories."""
+    def forget(self, inode: Inode) -> None:
+        """It is gone, and the device does not know it."""
+        self.expiries.cancel(inode.expiry)
+        del self.inodes[inode.ino]
+        self.account.leave(inode)
+
+    def _next_ino(self, owner: str) -> Ino:
+        """Raises QuotaExceeded when there are too many files and directories, or the owner has too many."""
         limit = self._limits.files
         if len(self) >= limit:
             raise QuotaExceeded(f"there are {limit} files and directories, the most the server holds", limit=limit)
+        self.account.demand_file(owner)
         return self._take_ino()
 
     def _take_ino(self) -> Ino:
@@ -253,7 +264,8 @@ class FileTable:
     def mkdir(self, parent: Directory, name: str, cred: Credentials, mode: int, now_ns: int) -> Directory:
         """A new directory; setgid and `ttl_s` are handed on. Raises AccessDenied, FileExists, QuotaExceeded."""
         self.demand_free(parent, name, cred)
-        directory = self._directory(self._next_ino(), cred.principal, parent.group_for(cred), mode | parent.mode & SETGID, now_ns)
+        owner, group = cred.principal, parent.group_for(cred)
+        directory = self._directory(self._next_ino(owner), owner, group, mode | parent.mode & SETGID, now_ns)
         directory.ttl_s = parent.ttl_s
         self._bind(parent, name, directory, now_ns)
         return directory
@@ -347,6 +359,7 @@ class FileTable:
         directory.modified_ns = now_ns
         if isinstance(node, Directory):
             del self.directories[node.ino]
+            self.account.leave(node)
         self.changed(node, "delete", path, detail=detail)
         if isinstance(node, Inode):
             self.release(node)
@@ -358,6 +371,19 @@ class FileTable:
         if is_first and directory.ttl_s and node.expires_ns is None and isinstance(node, Inode):
             self._set_expiry(node, after(now_ns, directory.ttl_s))
         self.changed(node, "create", self.path_in(directory, name))
+
+    def adopt(self, node: Node, names: list[tuple[Directory, str]]) -> None:
+        """A node that the store kept, under its names; the device knows it."""
+        if node.ino not in self.directories:
+            self.account.enter(node)
+        if isinstance(node, Directory):
+            self.directories[node.ino] = node
+        elif isinstance(node, Inode):
+            self.inodes[node.ino] = node
+            if node.expires_ns is not None:
+                self._set_expiry(node, node.expires_ns)
+        for directory, name in names:
+            self._attach(directory, name, node)
 
     def _attach(self, directory: Directory, name: str, node: Node) -> None:
         directory.entries[name] = node
@@ -401,11 +427,15 @@ class FileTable:
         return max((self.durable_in(directory) for directory, _ in node.names), key=DURABLE.index, default="none")
 
     def durable_in(self, directory: Directory) -> str:
-        """How files in the directory are kept: by its own word, or the one above."""
+        """How files in the directory are kept: by its own word, or the next above. Below one that keeps none nothing is kept."""
+        word = ""
         at: Directory | None = directory
-        while at is not None and not at.durable:
+        while at is not None:
+            if at.durable == "none":
+                return "none"
+            word = word or at.durable
             at = at.parent
-        return at.durable if at is not None else "none"
+        return word or "none"
 
     # ---- telling
 

@@ -45,6 +45,7 @@ class ForwardWork(Job):
         tokens = self.tokens
         inode.extend(tokens, self.start, now_ns)
         length = inode.frontier = len(inode.tokens)
+        m.account.shares.grew(inode)
         if inode.names and tokens:
             m.files.changed(inode, "modify")
         process = self.process
@@ -159,10 +160,13 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
         if num_tokens or not _only_looks(m, inode):
             inode.demand_free()
         inode = m.files.clone(file, call.cred.principal, call.start_ns)  # for this job alone; it drops it when it ends
-    if num_tokens:
-        file.demand_write(call.start_ns)
+    else:
+        if num_tokens:
+            file.demand_write(call.start_ns)
+        m.account.demand_pages(inode, num_tokens)
 
     work = ForwardWork(m, call, inode, a.fd, tokens, start)
+    work.planned = inode.length + num_tokens
     key = m.policy.key(call.process.pid, work.id)
     m.effects.append(ForwardJob(work.id, inode.ino, tokens, start, outputs, a.top_k, keep, a.temperature, a.entropy, key))
     if a.timeout_s is not None:

@@ -25,9 +25,10 @@ from vllm_symphony.kernel.syscall import argument
 
 
 class GenerateWork(Job):
-    """One generate on the device, and what it delivered so far."""
+    """One generate on the device, and what it delivered so far. `quota`: how many tokens its owner's quota leaves it, if fewer than
+    it asked for."""
 
-    __slots__ = ("args", "grammar", "logprobs", "text", "tokens")
+    __slots__ = ("args", "grammar", "logprobs", "quota", "text", "tokens")
 
     def __init__(self, m: Machine, call: Call, inode: Inode, args: Generate, grammar: Grammar | None) -> None:
         super().__init__(m, call, inode, args.fd, writes=True)
@@ -36,6 +37,7 @@ class GenerateWork(Job):
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.text: list[str] = []
+        self.quota: int | None = None
 
     def completed(self, m: Machine, completion: Any, now_ns: int) -> None:
         if isinstance(completion, GenerateTokens):
@@ -53,6 +55,7 @@ class GenerateWork(Job):
         inode.sampling.drawn(inode.length, self.grammar)
         inode.extend(step.tokens, inode.next_position, now_ns)
         inode.frontier = inode.length - 1
+        m.account.shares.grew(inode)
         if inode.names:
             m.files.changed(inode, "modify")
         self.process.tokens_out += len(step.tokens)
@@ -75,7 +78,7 @@ class GenerateWork(Job):
         if self.call is not None:
             result = GenerateResult(
                 length=length,
-                reason=done.reason,
+                reason="quota" if done.reason == "length" and len(self.tokens) == self.quota else done.reason,
                 tokens=pack_tokens(self.tokens),
                 text="".join(self.text),
                 stop=done.stop,
@@ -132,14 +135,18 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
         raise ContextTooLong(f"the file reaches the model's limit of {model.max_positions} positions", limit=model.max_positions)
     inode.demand_free()
     file.demand_write(call.start_ns)
+    wanted = min(a.max_tokens, room)
+    max_tokens = m.account.demand_pages(inode, wanted, least=1)
 
     work = GenerateWork(m, call, inode, a, grammar)
+    work.planned = length + max_tokens
+    work.quota = max_tokens if max_tokens < wanted else None
     call.pending = work
     m.emit(
         GenerateJob(
             job=work.id,
             ino=inode.ino,
-            max_tokens=min(a.max_tokens, room),
+            max_tokens=max_tokens,
             sampler=a.sampler,
             penalty_from=penalty_from,
             stop=a.stop,

@@ -103,7 +103,8 @@ def chown(m: Machine, call: Call, a: Chown) -> Done:
         raise NotOwner(f"only scope admin gives files away: {path or a.fd}", owner=a.owner or "")
     if a.group not in (None, found.group) and not cred.is_admin and not is_in(cred, a.group or ""):
         raise NotOwner(f"{cred.principal} is not in the group {a.group}", group=a.group or "")
-    found.owner = a.owner if a.owner is not None else found.owner
+    if a.owner is not None:
+        m.account.chown(found, a.owner)
     found.group = a.group if a.group is not None else found.group
     m.files.changed(found, "attrib")
     return Done()
