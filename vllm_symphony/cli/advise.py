@@ -1,7 +1,7 @@
 """symphony advise: say which files' pages will be needed, and which not (cli/advise.py).
 
 symphony advise willneed /kb/handbook.kv                 bring back what was demoted
-symphony advise dontneed --tier disk --wait /kb/old.kv   move its pages to disk, and wait
+symphony advise dontneed --tier disk --until-done /kb/old.kv   move its pages to disk, and wait
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("advice", choices=("willneed", "dontneed"), metavar="willneed|dontneed", help="what will become of them")
     parser.add_argument("paths", nargs="+", type=operand.path, metavar="PATH", help="files")
     parser.add_argument("--tier", choices=("host", "disk"), help="where pages that are not needed go (default: host)")
-    parser.add_argument("--wait", dest="done", action="store_true", help="until it is done")
-    parser.add_argument("--timeout", type=span, metavar="TIME", help="with --wait: at most so long: 30s, 10m")
+    parser.add_argument("--until-done", dest="done", action="store_true", help="wait until it is done")
+    parser.add_argument("--timeout", type=span, metavar="TIME", help="with --until-done: at most so long: 30s, 10m")
     parser.add_argument("--json", action="store_true", help="what stat shows of them")
 
 
