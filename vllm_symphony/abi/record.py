@@ -9,7 +9,7 @@ Times are ns since the epoch. Records are immutable; `tokens` begins at `kept`, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vllm_symphony.abi.types import Ino
 
@@ -23,6 +23,17 @@ class SavedPage:
     segment: str
     slot: int
     num_tokens: int
+
+
+def cut_pages(pages: tuple[SavedPage, ...], length: int) -> tuple[SavedPage, ...]:
+    """What stays good of a file's pages when it is cut to `length` tokens; the same tuple when that is all of it."""
+    left: list[SavedPage] = []
+    for page in pages:
+        if length <= 0:
+            break
+        left.append(page if page.num_tokens <= length else replace(page, num_tokens=length))
+        length -= page.num_tokens
+    return pages if len(left) == len(pages) and left[-1:] == list(pages[-1:]) else tuple(left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
@@ -57,6 +58,10 @@ class Kernel(Machine):
             process = lifecycle.birth(self, Kind(role), role, cred, now_ns)
         process.minor = minor
         return process.pid
+
+    def restore(self, restored: Restored, now_ns: int) -> None:
+        """What a store that outlives us holds; before any other entry. From here on it is told of every change."""
+        self.keep.restore(restored, now_ns)
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""
@@ -106,7 +111,7 @@ class Kernel(Machine):
         else:
             if result is not None:
                 self.finish(call, result, now_ns)
-        if self._dirty:
+        if self._dirty or self.keep.is_due:
             self.flush(now_ns)
 
     def _admit(self, call: Call) -> None:
@@ -207,7 +212,7 @@ class Kernel(Machine):
                 job.failed(self, completion, now_ns)
             else:
                 job.completed(self, completion, now_ns)
-        if self._dirty:
+        if self._dirty or self.keep.is_due:
             self.flush(now_ns)
 
     def device_lost(self, message: str, now_ns: int) -> None:

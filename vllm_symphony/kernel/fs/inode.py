@@ -15,9 +15,10 @@ from array import array
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi.record import SavedPage
+from vllm_symphony.abi.record import SavedPage, cut_pages
 from vllm_symphony.abi.types import Ino, JobId
-from vllm_symphony.errors import FileBusy
+from vllm_symphony.errors import FileBusy, StaleFile
+from vllm_symphony.kernel.fs import recipe
 from vllm_symphony.kernel.fs.node import Node
 from vllm_symphony.kernel.fs.sampling import Sampling
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vllm_symphony.kernel.fs.lock import FileLock
 
 EXACT = "exact"
+LINEAGE = (EXACT, "pruned", "approximate")  # how far keys and values are from what the tokens give
 
 
 class Inode(Node):
@@ -86,6 +88,15 @@ class Inode(Node):
         if self.is_busy:
             raise FileBusy(f"another call runs on the file (ino {self.ino})", ino=self.ino)
 
+    def demand_fresh(self) -> None:
+        """Raises StaleFile for an edited file whose keys and values are gone: its tokens do not give them."""
+        if self.stale and self.fidelity != EXACT:
+            raise StaleFile(
+                f"the pages of ino {self.ino} are of another model or were not saved, and it was edited ({self.fidelity}): `fsck "
+                "--rebuild` makes them again, its tokens can be read",
+                ino=self.ino,
+            )
+
     def extend(self, tokens: list[int], start: int, now_ns: int) -> None:
         """More tokens, the first at position `start`; all was checked before."""
         if not tokens:
@@ -103,6 +114,7 @@ class Inode(Node):
         self.next_position = source.next_position
         self.frontier = source.frontier
         self.fidelity = source.fidelity
+        self.recipe = source.recipe
 
     def cut(self, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
@@ -113,7 +125,12 @@ class Inode(Node):
         self.next_position = self.runs[-1][1] + length - self.runs[-1][0] if self.runs else 0
         self.frontier = min(self.frontier, length)
         self.kept = min(self.kept, length)
+        self.saved = cut_pages(self.saved, length)
         self.sampling.cut(length)
+        if not length:
+            self.fidelity, self.recipe = EXACT, None
+        elif self.recipe is not None:
+            self.recipe = recipe.cut(self.recipe, length)
         self.modified_ns = now_ns
 
     def positions(self, offset: int, stop: int) -> list[int]:
