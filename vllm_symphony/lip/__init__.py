@@ -85,7 +85,6 @@ from vllm_symphony.lip.path import (
     sync,
     umask,
     unlink,
-    unpin,
 )  # fmt: skip
 from vllm_symphony.lip.predicate import Condition, after, best_in, entropy, every, margin, mass, top1
 from vllm_symphony.lip.process import Process, ProgramFailed, detach, getpid, kill, ps, spawn
@@ -106,5 +105,5 @@ __all__ = [
     "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill", "listdir",
     "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps", "random",
     "regex", "removexattr", "rename", "render_chat", "rmdir", "setxattr", "sleep", "spawn", "stat", "statfs", "sync", "tokenize",
-    "top1", "transport", "umask", "unlink", "unpin", "watch",
+    "top1", "transport", "umask", "unlink", "watch",
 ]  # fmt: skip

@@ -87,8 +87,15 @@ class Handle:
 
     # ---- sharing, keeping
 
-    def lock(self, *, shared: bool = False, lease_s: float = 30.0, wait: bool = True, timeout_s: float | None = None) -> Lock:
-        """The file's lock, for `async with`: exclusive (nobody else writes meanwhile) or `shared` (nobody locks it exclusive).
+    def lock(
+        self,
+        kind: Literal["exclusive", "shared"] = "exclusive",
+        *,
+        lease_s: float = 30.0,
+        wait: bool = True,
+        timeout_s: float | None = None,
+    ) -> Lock:
+        """The file's lock, for `async with` or `await`: exclusive (nobody else writes meanwhile) or shared (any number).
 
         Granted in the order of asking. It is taken away after `lease_s`, unless renewed: the next write is then StaleFile, once.
 
@@ -96,19 +103,26 @@ class Handle:
             WouldBlock: somebody has it, and `wait` is False. TimedOut: after `timeout_s`.
             BadFile: exclusive needs a file that is open for writing.
         """
-        return Lock(
-            self.fd, calls.Flock(self.fd, "shared" if shared else "exclusive", lease_s, wait, timeout_s), lambda: self.is_open
-        )
+        return Lock(self, calls.Flock(self.fd, kind, lease_s, wait, timeout_s))
 
-    async def pin(self) -> None:
-        """Keep its pages on the device. QuotaExceeded above the principal's limit, OutOfPages when they do not fit."""
-        await self._call("pin", calls.Pin(self.fd))
+    async def unlock(self) -> None:
+        """Let others have the lock; harmless when it is not held."""
+        await self._call("flock", calls.Flock(self.fd, "unlock"))
 
-    async def unpin(self) -> None:
-        """Let them go again when there is no room."""
-        await self._call("pin", calls.Pin(self.fd, pinned=False))
+    async def pin(self, pinned: bool = True) -> None:
+        """Keep its pages on the device, or (`pinned=False`) let them go again when there is no room.
 
-    async def advise(self, advice: Advice, *, tier: Tier = "host", wait: bool = False, timeout_s: float | None = None) -> None:
+        Raises QuotaExceeded above the principal's limit, OutOfPages when they do not fit.
+        """
+        await self._call("pin", calls.Pin(self.fd, None, pinned))
+
+    async def chattr(self, *, durable: str | None = None, expires_s: float | None = None, ttl_s: float | None = None) -> None:
+        """Say how it is kept: unlinked in `expires_s` seconds, 0 never. The others are of directories. NotOwner."""
+        await self._call("chattr", calls.Chattr(self.fd, None, durable, expires_s, ttl_s))
+
+    async def advise(
+        self, advice: Advice = "willneed", *, tier: Tier = "host", wait: bool = False, timeout_s: float | None = None
+    ) -> None:
         """willneed: bring its pages to the device. dontneed: demote them to the `tier`. `wait`: until it is done.
 
         Raises:
@@ -119,6 +133,11 @@ class Handle:
     async def sync(self, *, timeout_s: float | None = None) -> calls.SyncResult:
         """Write it to disk as its directory says, and wait until it is there. InvalidArgument where the directory keeps nothing."""
         result: calls.SyncResult = await self._call("sync", calls.Sync(self.fd, None, timeout_s))
+        return result
+
+    async def du(self) -> calls.DuResult:
+        """What it costs; a page that n files share costs each 1/n."""
+        result: calls.DuResult = await self._call("du", calls.FileArgs(self.fd))
         return result
 
     # ---- its end

@@ -4,53 +4,51 @@
         await file.append(tokens)
         await lock.renew()                         10 s more
 
-The lease frees what a program that hangs has locked. Its writes after that are StaleFile, once, so that it learns of it.
+The lease frees what a program that hangs has locked. Its next write is StaleFile, once, so that it learns of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.calls import Flock, LeaseResult
 from vllm_symphony.lip import transport
 
+if TYPE_CHECKING:
+    from vllm_symphony.lip.handle import Handle
+
 
 class Lock:
-    """A lock that is to be had: `async with`, or `acquire` and `release`. `is_open`: whether its file still is."""
+    """A lock that is to be had: `async with` takes it and lets go of it, `await` takes it (and `file.unlock` lets go)."""
 
-    def __init__(self, fd: int, args: Flock, is_open: Callable[[], bool]) -> None:
-        self._fd = fd
+    def __init__(self, file: Handle, args: Flock) -> None:
+        self._file = file
         self._args = args
-        self._is_open = is_open
 
-    async def acquire(self) -> None:
-        """Wait for it. Cancelled while the grant is on its way, it is given back."""
-        there, thread = transport.session().transport, transport.tid()
-        pending = there.call("flock", self._args, tid=thread)
-        try:
-            await asyncio.shield(pending)
-        except asyncio.CancelledError:
-            if not pending.cancel():  # it is granted
-                there.post("flock", Flock(self._fd, "unlock"), tid=thread)
-            raise
+    def __await__(self) -> Generator[Any, None, Lock]:
+        return self._acquire().__await__()
+
+    async def __aenter__(self) -> Lock:
+        return await self._acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._file.is_open:  # its lock went with it
+            await self._file.unlock()
 
     async def renew(self, lease_s: float | None = None) -> float:
-        """Begin the lease anew; gives its length. TimedOut, WouldBlock when it had run out and somebody else has the lock."""
+        """Begin the lease anew; gives its length. As `lock` when it had run out: somebody else may have the lock."""
         lease_s = self._args.lease_s if lease_s is None else lease_s
         result: LeaseResult = await transport.call("flock", replace(self._args, lease_s=lease_s))
         return result.lease_s
 
-    async def release(self) -> None:
-        """Let others have it; harmless when the lease has run out, or the file is closed."""
-        if self._is_open():
-            await transport.call("flock", Flock(self._fd, "unlock"))
-
-    async def __aenter__(self) -> Lock:
-        await self.acquire()
+    async def _acquire(self) -> Lock:
+        """Wait for it. Cancelled, it is given back: the grant may be on its way."""
+        try:
+            await transport.call("flock", self._args)
+        except asyncio.CancelledError:
+            transport.post("flock", Flock(self._file.fd, "unlock"))
+            raise
         return self
-
-    async def __aexit__(self, *_: Any) -> None:
-        await self.release()

@@ -112,17 +112,17 @@ async def chattr(path: str, *, durable: Durable | None = None, expires_s: float 
     await transport.call("chattr", calls.Chattr(None, path, durable, expires_s, ttl_s))
 
 
-async def pin(path: str) -> None:
-    """Keep its pages on the device. QuotaExceeded above the principal's limit, OutOfPages when they do not fit."""
-    await transport.call("pin", calls.Pin(None, path))
+async def pin(path: str, pinned: bool = True) -> None:
+    """Keep its pages on the device, or (`pinned=False`) let them go again when there is no room.
+
+    Raises QuotaExceeded above the principal's limit, OutOfPages when they do not fit.
+    """
+    await transport.call("pin", calls.Pin(None, path, pinned))
 
 
-async def unpin(path: str) -> None:
-    """Let them go again when there is no room."""
-    await transport.call("pin", calls.Pin(None, path, pinned=False))
-
-
-async def advise(path: str, advice: Advice, *, tier: Tier = "host", wait: bool = False, timeout_s: float | None = None) -> None:
+async def advise(
+    path: str, advice: Advice = "willneed", *, tier: Tier = "host", wait: bool = False, timeout_s: float | None = None
+) -> None:
     """willneed: bring its pages to the device. dontneed: demote them to the `tier`. `wait`: until it is done.
 
     Raises:
@@ -148,7 +148,7 @@ async def statfs() -> FsStat:
     return fs
 
 
-async def du(path: str = "/") -> calls.DuResult:
+async def du(path: str) -> calls.DuResult:
     """What a file, or all below a directory, costs; a page that n files share costs each 1/n."""
     result: calls.DuResult = await transport.call("du", calls.FileArgs(None, path))
     return result
@@ -167,7 +167,6 @@ async def find(
     path: str = "/",
     *,
     name: str = "",
-    text: str = "",
     owner: str = "",
     kind: str = "",
     fidelity: str = "",
@@ -176,6 +175,7 @@ async def find(
     max_length: int | None = None,
     min_age_s: float | None = None,
     max_age_s: float | None = None,
+    text: str = "",
     limit: int = 1000,
     timeout_s: float | None = None,
 ) -> calls.FindResult:

@@ -17,23 +17,60 @@ Row = tuple[tuple[str, ...], Callable[[Any], Digest]]
 
 _FD: Row = (("fd",), lambda a: (a.fd,))
 _PATH: Row = (("path",), lambda a: (a.path,))
+_FILE: Row = (("fd", "path"), lambda a: (a.fd, a.path))
+_XATTR: Row = (("fd", "path", "name"), lambda a: (a.fd, a.path, a.name))
 _PID: Row = (("pid",), lambda a: (a.pid,))
 _TID: Row = (("tid",), lambda a: (a.tid,))
 
 _ROWS: Mapping[str, Row] = {
     "cancel": (("target",), lambda a: (a.target,)),
-    "open": (("path", "n", "flags"), lambda a: (a.path, None if a.tokens is None else len(a.tokens) >> 2, int(a.flags))),
+    "open": (
+        ("path", "n", "flags", "require"),
+        lambda a: (a.path, None if a.tokens is None else len(a.tokens) >> 2, int(a.flags), a.require or None),
+    ),
     "close": _FD,
     "dup": _FD,
     "fork": _FD,
     "truncate": (("fd", "length", "at"), lambda a: (a.fd, a.length, a.at)),
     "append": (("fd", "n", "at"), lambda a: (a.fd, len(a.tokens) >> 2, a.at)),
     "read": (("fd", "path", "offset", "count"), lambda a: (a.fd, a.path, a.offset, a.count)),
-    "link": (("fd", "path"), lambda a: (a.fd, a.path)),
+    "link": (("fd", "path", "replace"), lambda a: (a.fd, a.path, a.replace or None)),
     "unlink": _PATH,
     "rename": (("old", "new"), lambda a: (a.old, a.new)),
-    "stat": (("fd", "path"), lambda a: (a.fd, a.path)),
+    "stat": _FILE,
     "list": (("prefix",), lambda a: (a.prefix,)),
+    "mkdir": (("path", "mode", "parents"), lambda a: (a.path, f"{a.mode:04o}", a.parents or None)),
+    "rmdir": _PATH,
+    "listdir": (("path", "recursive"), lambda a: (a.path, a.recursive or None)),
+    "chmod": (("fd", "path", "mode"), lambda a: (a.fd, a.path, f"{a.mode:04o}")),
+    "chown": (("fd", "path", "owner", "group"), lambda a: (a.fd, a.path, a.owner, a.group)),
+    "umask": (("mask",), lambda a: (None if a.mask is None else f"{a.mask:04o}",)),
+    "setxattr": (("fd", "path", "name", "chars"), lambda a: (a.fd, a.path, a.name, len(a.value))),
+    "getxattr": _XATTR,
+    "listxattr": _FILE,
+    "removexattr": _XATTR,
+    "chattr": (
+        ("fd", "path", "durable", "expires_s", "ttl_s"),
+        lambda a: (a.fd, a.path, a.durable, a.expires_s, a.ttl_s),
+    ),
+    "extract": (("fd", "spans", "n", "positions"), lambda a: (a.fd, len(a.spans), _length(a.spans), a.positions)),
+    "concat": (("files", "mode"), lambda a: (len(a.fds), a.mode)),
+    "flock": (("fd", "kind", "lease_s"), lambda a: (a.fd, a.kind, a.lease_s)),
+    "pin": (("fd", "path", "pinned"), lambda a: (a.fd, a.path, a.pinned)),
+    "advise": (
+        ("fd", "path", "advice", "tier"),
+        lambda a: (a.fd, a.path, a.advice, a.tier if a.advice == "dontneed" else None),
+    ),
+    "sync": _FILE,
+    "du": _FILE,
+    "setquota": (("principal",), lambda a: (a.principal,)),
+    "getquota": (("principal",), lambda a: (a.principal or None,)),
+    "find": (("path", "name", "chars", "limit"), lambda a: (a.path, a.name or None, len(a.text) or None, a.limit)),
+    "watch": (("path", "recursive"), lambda a: (a.path, a.recursive)),
+    "gc": (("dry_run",), lambda a: (a.dry_run or None,)),
+    "fsck": (("path", "rebuild"), lambda a: (a.path, a.rebuild or None)),
+    "export": (("path", "pages"), lambda a: (a.path, a.pages)),
+    "import": (("path", "trust"), lambda a: (a.path, a.trust or None)),
     "forward": (("fd", "n", "top_k"), lambda a: (a.fd, len(a.tokens) >> 2, a.top_k)),
     "forward_many": (("items", "n"), lambda a: (len(a.items), sum(len(i.tokens) >> 2 for i in a.items))),
     "sample": (("fd", "position", "n"), lambda a: (a.fd, a.position, a.n)),
@@ -62,6 +99,10 @@ _ROWS: Mapping[str, Row] = {
 }
 _NAMES: Mapping[str, tuple[str, ...]] = {op: names for op, (names, _) in _ROWS.items()}
 DIGESTS: Mapping[str, Callable[[Any], Digest]] = {op: take for op, (_, take) in _ROWS.items()}
+
+
+def _length(spans: tuple[Any, ...]) -> int:
+    return sum(span.stop - span.start for span in spans)
 
 
 def text(op: str, digest: Digest) -> str:

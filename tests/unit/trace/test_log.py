@@ -1,6 +1,6 @@
-from vllm_symphony.abi.calls import Generate, Open, Spawn
+from vllm_symphony.abi.calls import Advise, Extract, Find, Generate, Import, Mkdir, Open, Setxattr, Spawn
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import Grammar, Predicate, pack_tokens
+from vllm_symphony.abi.types import Grammar, Predicate, Span, pack_tokens
 from vllm_symphony.trace import summary
 from vllm_symphony.trace.log import Entry, EventLog, Family
 
@@ -61,6 +61,13 @@ def test_a_digest_holds_no_contents() -> None:
             "fd=3 max_tokens=256 grammar=regex until=entropy",
         ),
         ("unlink", CALLS["unlink"].args("/" + "x" * 100), "path=/" + "x" * 60 + "..."),
+        ("mkdir", Mkdir("/a", 0o750), "path=/a mode=0750"),
+        ("setxattr", Setxattr("lang", secret, fd=3), "fd=3 name=lang chars=6"),
+        ("extract", Extract(3, (Span(0, 4), Span(8, 10))), "fd=3 spans=2 n=6 positions=keep"),
+        ("find", Find("/kb", text=secret), "path=/kb chars=6 limit=1000"),
+        ("find", Find("/kb", xattr={"key": secret}), "path=/kb limit=1000"),
+        ("advise", Advise(path="/a", advice="dontneed", tier="disk"), "path=/a advice=dontneed tier=disk"),
+        ("import", Import("/a", spool=secret), "path=/a"),
     ]
     for op, args, words in cases:
         digest = summary.DIGESTS[op](args)
