@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vllm_symphony.abi.types import Distribution, Grammar, Ino, JobId, Predicate, Sampler, unpack_floats, unpack_tokens
+from vllm_symphony.abi.types import Distribution, Grammar, Ino, JobId, Predicate, Sampler, Span, unpack_floats, unpack_tokens
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
+    ConcatJob,
     CreateFile,
     DropFile,
+    EditDone,
+    ExtractJob,
     ForkFile,
     ForwardDone,
     ForwardJob,
@@ -81,12 +84,40 @@ class Driver:
         self.submit(CreateFile(ino, list(tokens), domain))
         return ino
 
-    def fork(self, src: Ino, length: int | None = None) -> Ino:
+    def fork(self, src: Ino, length: int | None = None, domain: str = "") -> Ino:
         ino = Ino(next(self.inos))
         n = self.lengths[src] if length is None else length
         self.lengths[ino] = n
-        self.submit(ForkFile(src, ino, n))
+        self.submit(ForkFile(src, ino, n, domain))
         return ino
+
+    def start_extract(self, src: Ino, *spans: tuple[int, int], compact: bool = False) -> tuple[JobId, Ino, queue.Queue[Any]]:
+        job, q = self.job()
+        dst = Ino(next(self.inos))
+        self.lengths[dst] = sum(stop - start for start, stop in spans)
+        self.submit(ExtractJob(job, src, dst, tuple(Span(*s) for s in spans), compact, "", (0.0, job)))
+        return job, dst, q
+
+    def start_concat(self, *srcs: Ino) -> tuple[JobId, Ino, queue.Queue[Any]]:
+        job, q = self.job()
+        dst = Ino(next(self.inos))
+        self.lengths[dst] = sum(self.lengths[src] for src in srcs)
+        self.submit(ConcatJob(job, tuple((src, self.lengths[src]) for src in srcs), dst, "", (0.0, job)))
+        return job, dst, q
+
+    def extract(self, src: Ino, *spans: tuple[int, int], compact: bool = False) -> Ino:
+        return self.edited(*self.start_extract(src, *spans, compact=compact)[1:])
+
+    def concat(self, *srcs: Ino) -> Ino:
+        return self.edited(*self.start_concat(*srcs)[1:])
+
+    def edited(self, dst: Ino, q: queue.Queue[Any]) -> Ino:
+        """The new file, when it is made."""
+        done = q.get(timeout=TIMEOUT_S)
+        if isinstance(done, JobFailed):
+            raise done.error
+        assert isinstance(done, EditDone) and done.frontier == self.lengths[dst] - 1
+        return dst
 
     def append(self, ino: Ino, tokens: list[int], start: int | None = None) -> None:
         self.submit(AppendTokens(ino, list(tokens), self.lengths[ino] if start is None else start))

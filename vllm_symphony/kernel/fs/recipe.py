@@ -2,9 +2,9 @@
 
     recipe   length 96: append 4096 tokens, extract [0:4] [4000:4092] compact     and what follows index 96 is in the file's tokens
 
-Keys and values of an edited file do not follow from its tokens; they follow from what was done. The recipe covers the *base*, what the
-last edit made of it, and grows only with edits and with cuts into the base: a file that is appended to needs no more. Past a size it
-is given up (`NONE`): such a file lives as long as its pages do. An exact file has none and needs none.
+Keys and values of an edited file do not follow from its tokens; they follow from what was done. The recipe covers the *base*, what
+the last edit made of it, and grows only with edits and with cuts into the base: a file that is appended to needs no more. When it
+gets too long it is given up (`NONE`): such a file lives as long as its pages do. An exact file has none and needs none.
 """
 
 from __future__ import annotations
