@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from vllm_symphony.abi import calls, types
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.proto.v1 import call_pb2, session_pb2
+from vllm_symphony.proto.v1 import call_pb2, file_pb2, session_pb2
 
 SCALARS = {int: {"int64", "uint64"}, float: {"double"}, str: {"string"}, bool: {"bool"}, bytes: {"bytes"}}
 NAMES = {getattr(FieldDescriptor, name): name[5:].lower() for name in dir(FieldDescriptor) if name.startswith("TYPE_")}
@@ -108,3 +108,38 @@ def test_every_message_of_the_calls_is_one_of_a_call():
     parts = {"Distribution", "CallError", "Sampler", "Grammar", "Predicate", "Span", "Hello", "HelloResult"}
 
     assert set(VALUES) == wanted | parts
+
+
+RPCS = {method.name: method for method in file_pb2.DESCRIPTOR.services_by_name["FileService"].methods}
+CALL_OF = {"ListFiles": "list"} | {name: name.lower() for name in RPCS if name.lower() in CALLS}
+OTHERWISE = {"Link", "Copy", "ListFiles", "Rename", "Read"}  # two names; older than this rule
+ONLY_IN_REQUESTS = {"request_id", "data", "spool"}
+
+
+@pytest.mark.parametrize("name", sorted(set(CALL_OF) - OTHERWISE))
+def test_a_request_of_file_service_has_the_fields_of_its_call(name):
+    ours = {f.name: f for f in fields(CALLS[CALL_OF[name]].args)}
+    hints = get_type_hints(CALLS[CALL_OF[name]].args)
+    theirs = {f.name: f for f in RPCS[name].input_type.fields if f.name not in ONLY_IN_REQUESTS}
+
+    assert set(theirs) == set(ours) - {"fd"} - ONLY_IN_REQUESTS
+    for field in theirs.values():
+        shape, wanted = shape_of(hints[field.name])
+        assert shape_in(field) == shape
+        is_path = field.name == "path" and not field.has_presence  # always given: there is no fd here
+        if shape == "one" and not is_path:
+            assert fits(field, wanted)
+            assert field.has_presence is is_optional(ours[field.name], wanted), field.name
+
+
+@pytest.mark.parametrize("name", sorted(set(CALL_OF) - OTHERWISE))
+def test_a_response_of_file_service_has_the_fields_of_its_calls_result(name):
+    spec = CALLS[CALL_OF[name]]
+    theirs = {f.name for f in RPCS[name].output_type.fields}
+
+    assert theirs == ({"num_bytes", "data"} if name == "Export" else {f.name for f in fields(spec.part or spec.result)})
+
+
+@pytest.mark.parametrize("name", sorted(CALL_OF))
+def test_an_rpc_that_changes_something_takes_a_request_id(name):
+    assert ("request_id" in RPCS[name].input_type.fields_by_name) is CALLS[CALL_OF[name]].mutates

@@ -53,7 +53,7 @@ FOUND = c.FindResult(FILES, 7, ("a fog horn", ""))
             ),
             "find", c.Find("/", "*.kv", "me", "file", "exact", {"lang": "e*"}, 1, 9), FOUND, FOUND,
         ),
-        (lambda: lip.find(min_age_s=6, max_age_s=9, timeout_s=5), "find", c.Find(min_age_s=6, max_age_s=9, timeout_s=5), FOUND, FOUND),
+        (lambda: lip.find(min_age_s=6, max_age_s=9), "find", c.Find(min_age_s=6, max_age_s=9), FOUND, FOUND),
     ],
 )  # fmt: skip
 def test_a_function_makes_its_call_and_gives_what_matters_of_the_answer(work, op, args, answer, value):
