@@ -31,6 +31,8 @@ class Limits:
     log_records: int = 100_000
     step_records: int = 20_000
     trace_records: int = 1024  # records that a strace is sent in one turn
+    watchers: int = 1024  # calls that watch files: EAGAIN
+    watch_events: int = 1024  # that one of them has not read; older ones are lost
     grace_s: float = 5.0  # from TERM to KILL
 
 

@@ -22,6 +22,7 @@ from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Res
 from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.keep import Keeper
 from vllm_symphony.kernel.fs.table import FileTable
+from vllm_symphony.kernel.fs.watch import Watches
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.process import Process
@@ -61,6 +62,7 @@ class Machine:
         self.timers = Timers()
         self.account = Account(self)
         self.files = FileTable(limits, self.emit, boot_ns, self.account)
+        self.watches = Watches(self)
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
         self.jobs: dict[JobId, Job] = {}
@@ -181,6 +183,7 @@ class Machine:
             "timers": len(self.timers),
             "viewers": sum(len(p.viewers) for p in processes),
             "tracers": len(self.tracers),
+            "watchers": len(self.watches.watchers),
             "calls_ended": self.log.next_seq - 1,
         }
 
@@ -213,4 +216,5 @@ class Machine:
         assert all(p.has_ended and p.parent is None and self.processes[p.pid] is p for p in self.ended)
         assert len(self.ended) == sum(p.has_ended and p.parent is None for p in self.processes.values()) <= self.limits.ended
         assert all(s.call is not None and not s.call.ended for s in self.tracers)
+        self.watches.check()
         assert not self._dirty

@@ -39,8 +39,8 @@ class Inode(Node):
     """
 
     __slots__ = (
-        "domain", "fidelity", "fingerprint", "frontier", "kept", "lock", "longest", "next_position", "num_open", "pinned",
-        "readers", "recipe", "runs", "sampling", "saved", "stale", "tokens", "writer",
+        "domain", "fidelity", "fingerprint", "frontier", "indexed_ns", "kept", "lock", "longest", "next_position", "num_open",
+        "pinned", "readers", "recipe", "runs", "sampling", "saved", "stale", "tokens", "writer",
     )  # fmt: skip
     kind = "file"
 
@@ -64,6 +64,7 @@ class Inode(Node):
         self.fingerprint = ""
         self.stale = False
         self.kept = 0
+        self.indexed_ns = 0  # of the text that the search index knows: when it was changed, by the wall clock
 
     @property
     def length(self) -> int:

@@ -28,7 +28,7 @@ from vllm_symphony.errors import (
     QuotaExceeded,
     ReadOnly,
 )  # fmt: skip
-from vllm_symphony.kernel.effect import AppendTokens, CreateFile, DropFile, Effect, ForkFile, TruncateFile
+from vllm_symphony.kernel.effect import AppendTokens, CreateFile, DropFile, Effect, ForkFile, StoreWrite, TruncateFile
 from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.directory import DURABLE, FIXED, HOME_INO, TMP_INO, Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
@@ -240,6 +240,8 @@ class FileTable:
         if inode.is_dead:
             self.forget(inode)
             self._emit(DropFile(inode.ino))
+            if inode.indexed_ns:
+                self._emit(StoreWrite(removed=(inode.ino,)))  # from the index, if from nowhere else
 
     def forget(self, inode: Inode) -> None:
         """It is gone, and the device does not know it."""
@@ -339,6 +341,8 @@ class FileTable:
         else:
             self._demand_replaceable(node, victim, new_path)
             new[0].demand_removal(victim, cred, new_path)
+            if victim.ino in FIXED:
+                raise InvalidArgument(f"{new_path} stays where it is", path=new_path)
             self.unbind(*new, now_ns, "replaced")
         self._detach(*old)
         self._attach(*new, node)

@@ -21,10 +21,12 @@ from vllm_symphony.abi.types import Credentials, ProcessState, ThreadWait
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.lock import LockWait
+from vllm_symphony.kernel.fs.watch import Watcher
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.lifecycle import ChildWait
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.syscall.find import FindWork
 from vllm_symphony.kernel.syscall.forward import Batch
 from vllm_symphony.kernel.syscall.text import TextWork
 from vllm_symphony.kernel.syscall.view import Tracer, Viewer, demand_door
@@ -84,6 +86,10 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return "child", f"process {pending.target.pid} has shown nothing new"
         case LockWait():
             return "lock", _lock(m, pending, asked)
+        case FindWork():
+            return "disk", f"the search index, of {len(pending.paths)} files"
+        case Watcher():
+            return "child", f"nothing has happened below {pending.path}"
         case Tracer():
             return "child", "no call has ended since"
         case _ if pending.timer is not None:
