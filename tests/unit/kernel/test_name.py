@@ -135,6 +135,16 @@ def test_not_even_an_admin_takes_away_or_moves_what_is_always_there(w: World) ->
             w("rename", by=admin, old=path, new="/elsewhere")
 
 
+def test_not_even_an_admin_moves_something_over_what_is_always_there(w: World) -> None:
+    admin = w.kernel.connect(ADMIN, "client", 0)
+    w("mkdir", by=admin, path="/mine")
+
+    for path in ("/tmp", "/home"):
+        with pytest.raises(errors.InvalidArgument):
+            w("rename", by=admin, old="/mine", new=path)
+    w.check()
+
+
 def test_mkdir_with_parents_makes_what_is_missing_and_minds_nothing_that_is_there(w: World) -> None:
     w("mkdir", path="/a", mode=0o700)
 

@@ -1,0 +1,210 @@
+"""What happens next, by chance (tests/model/kvfs/chance.py).
+
+Paths are mostly of what is there, sometimes of what could be, seldom of what cannot be. All choices look at the model only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from tests.model.kvfs.driver import ACTORS, Op, Run
+from tests.model.kvfs.tree import File, Folder, below
+
+NAMES = ("a", "b", "c", "x.kv")
+BAD_PATHS = ("", "a", "/a/", "//a", "/a/../b", "/.", "/a\0", "/" + "n" * 256, "/n" * 2050)
+FILE_MODES = (0o600, 0o600, 0o640, 0o660, 0o644, 0o666, 0o200, 0o000)
+FOLDER_MODES = (0o700, 0o755, 0o770, 0o775, 0o777, 0o1777, 0o2775, 0o3777, 0o711, 0o733, 0o444)
+Args = dict[str, Any]
+
+
+class Chance:
+    def __init__(self, rng: Random, run: Run) -> None:
+        self.rng = rng
+        self.run = run
+        self.number = 0
+        self.who = ""
+        self.choices: list[tuple[int, str, Callable[[], Args]]] = [
+            (14, "open", self.open),
+            (4, "open", self.open_anonymous),
+            (9, "close", self.fd),
+            (3, "dup", self.fd),
+            (7, "fork", self.fd),
+            (4, "link", self.link),
+            (3, "unlink", self.path_args),
+            (6, "rename", self.rename),
+            (6, "mkdir", self.mkdir),
+            (3, "rmdir", self.path_args),
+            (5, "chmod", self.chmod),
+            (3, "chown", self.chown),
+            (1, "umask", self.umask),
+            (3, "setxattr", self.setxattr),
+            (1, "getxattr", self.xattr),
+            (1, "removexattr", self.xattr),
+            (1, "listxattr", self.target),
+            (3, "chattr", self.chattr),
+            (6, "append", self.append),
+            (4, "truncate", self.truncate),
+            (4, "read", self.read),
+            (5, "stat", self.target),
+            (2, "listdir", self.listdir),
+            (1, "list", self.prefix),
+            (10, "forward", self.forward),
+            (6, "generate", self.generate),
+            (3, "sample", self.sample),
+            (2, "cancel", self.cancel),
+            (5, "step", dict),
+            (3, "pass_time", dict),
+            (1, "disconnect", dict),
+            (2, "connect", dict),
+        ]
+        self.weights = [weight for weight, _, _ in self.choices]
+
+    def next(self) -> Op:
+        rng = self.rng
+        self.number += 1
+        _, name, args = rng.choices(self.choices, self.weights)[0]
+        self.who = rng.choice([*ACTORS])
+        if name in ("disconnect", "connect"):
+            self.who = rng.choice([who for who in ACTORS if ACTORS[who].process == who])
+        wait = rng.random() < 0.8 or bool(ACTORS[self.who].session)
+        after_s = rng.choice((0.1, 1.0, 5.0, 30.0)) * rng.random() if name == "pass_time" else 0.0
+        return Op(self.number, self.who, name, args(), wait, after_s)
+
+    # ---- parts
+
+    def rarely(self, often: float = 0.1) -> bool:
+        return self.rng.random() < often
+
+    def label(self) -> int:
+        """The number of an operation that opened a file for this process; sometimes a wrong one."""
+        actor = ACTORS[self.who]
+        process = self.run.processes[actor.session or actor.process]
+        mine = [fd for fd, file in process.fds.items() if file.principal == actor.principal]
+        labels = self.run.labels_of(process)
+        if not mine or self.rarely(0.03):
+            return self.rng.choice([*labels.values(), 0])
+        return labels[self.rng.choice(mine)]
+
+    def path(self, kind: type = object, there: float = 0.75) -> str:
+        rng, model = self.rng, self.run.model
+        if self.rarely(0.01):
+            return rng.choice((*BAD_PATHS, "/proc", "/proc/a", "/"))
+        if self.rarely(0.03):
+            return self.proc_path()
+        if rng.random() < there:
+            found = [path for path, node in below(model.root, "") if isinstance(node, kind)]
+            if found:
+                return rng.choice(found)
+        folders = [path for path, node in below(model.root, "") if isinstance(node, Folder) and path.count("/") < 4]
+        above = rng.choice(("", "", "/home/ann", "/home/bob", "/tmp", *folders))
+        if self.rarely(0.05):
+            above = self.path(File, 1.0)
+        return f"{above}/{rng.choice(NAMES)}"
+
+    def proc_path(self) -> str:
+        processes = [str(process.pid) for process in (*self.run.model.processes, *self.run.model.zombies)]
+        pid = self.rng.choice(("self", "self", "01", *processes))
+        return self.rng.choice(
+            (f"/proc/{pid}", f"/proc/{pid}/status", f"/proc/{pid}/fd", *(f"/proc/{pid}/fd/{n}" for n in (3, 4, 5, 9, 14)))
+        )
+
+    def tokens(self, most: int = 9) -> list[int]:
+        count = self.rng.choice((0, 1, 2, 3, 5, most)) if not self.rarely(0.02) else 41
+        return [self.rng.choice((101, 116, 97, 111, 105, 500 if self.rarely(0.01) else 110)) for _ in range(count)]
+
+    def fd(self) -> Args:
+        return {"fd": self.label()}
+
+    def target(self) -> Args:
+        return self.fd() if self.rarely(0.4) else {"path": self.path()}
+
+    def path_args(self) -> Args:
+        return {"path": self.path()}
+
+    # ---- calls
+
+    def open(self) -> Args:
+        flags = self.rng.choice((0, 0, 1, 1, 2, 3, 3, 3, 7, 9, 11, 4, 8, 16, 32))
+        args: Args = {"path": self.path(File, 0.6), "flags": flags, "mode": self.rng.choice(FILE_MODES)}
+        if (flags & 2 and self.rarely(0.5)) or self.rarely(0.02):
+            args["tokens"] = self.tokens()
+        if self.rarely():
+            args["require"] = "exact"
+        return args
+
+    def open_anonymous(self) -> Args:
+        return {"flags": self.rng.choice((16, 17)), "tokens": self.tokens()} if self.rarely(0.7) else {"tokens": self.tokens()}
+
+    def link(self) -> Args:
+        return {**self.fd(), "path": self.path(File, 0.4), "replace": self.rarely(0.5)}
+
+    def rename(self) -> Args:
+        return {"old": self.path(), "new": self.path(there=0.4)}
+
+    def mkdir(self) -> Args:
+        path = self.path(Folder, 0.2)
+        return {"path": path, "mode": self.rng.choice(FOLDER_MODES), "parents": self.rarely(0.3)}
+
+    def chmod(self) -> Args:
+        return {**self.target(), "mode": self.rng.choice((*FILE_MODES, *FOLDER_MODES))}
+
+    def chown(self) -> Args:
+        who = (None, None, "ann", "bob", "eve", "staff", "docs", "")
+        return {**self.target(), "owner": self.rng.choice(who), "group": self.rng.choice(who)}
+
+    def umask(self) -> Args:
+        return {"mask": self.rng.choice((None, 0, 0o022, 0o077, 0o007, 0o1000))}
+
+    def setxattr(self) -> Args:
+        args = {**self.target(), "name": self.rng.choice(("user.a", "b", "")), "value": self.rng.choice(("", "1", "two words"))}
+        return {**args, "create": self.rarely(0.2), "replace": self.rarely(0.2)}
+
+    def xattr(self) -> Args:
+        return {**self.target(), "name": self.rng.choice(("user.a", "b"))}
+
+    def chattr(self) -> Args:
+        args = self.target()
+        choice = self.rng.random()
+        if choice < 0.4:
+            return {**args, "expires_s": self.rng.choice((0.0, 3.0, 20.0, -1.0))}
+        if choice < 0.7:
+            return {**args, "durable": self.rng.choice(("", "none", "tokens", "pages", "for ever"))}
+        return {**args, "ttl_s": self.rng.choice((0.0, 0.0, 0.0, 15.0))}
+
+    def at(self) -> int | None:
+        return self.rng.choice((None, None, None, None, 0, 5))
+
+    def start(self) -> int | None:
+        return self.rng.choice((None, None, None, None, 0, 9, 17))
+
+    def append(self) -> Args:
+        return {**self.fd(), "tokens": self.tokens(), "start": self.start(), "at": self.at()}
+
+    def truncate(self) -> Args:
+        return {**self.fd(), "length": self.rng.choice((0, 1, 3, 4, 6, 9, -1, 50)), "at": self.at()}
+
+    def read(self) -> Args:
+        return {**self.target(), "offset": self.rng.choice((0, 0, 2, 5, -1)), "count": self.rng.choice((None, None, 0, 3))}
+
+    def listdir(self) -> Args:
+        return {"path": self.path(Folder, 0.8) if self.rarely(0.5) else "/", "recursive": self.rarely(0.5)}
+
+    def prefix(self) -> Args:
+        path = self.path()
+        return {"prefix": path[: self.rng.randint(0, len(path))]}
+
+    def forward(self) -> Args:
+        tokens = [] if self.rarely(0.3) else self.tokens()
+        return {**self.fd(), "tokens": tokens, "start": self.start(), "at": self.at(), "top_k": 1}
+
+    def generate(self) -> Args:
+        return {**self.fd(), "max_tokens": self.rng.choice((1, 1, 1, 2, 6, 0)), "at": self.at(), "ignore_eos": True}
+
+    def sample(self) -> Args:
+        return {**self.fd(), "position": self.rng.choice((None, 0, 2, 5, 9, -1))}
+
+    def cancel(self) -> Args:
+        running = [call.op.number for call in self.run.calls.values()]
+        return {"target": self.rng.choice([*running, 0])}

@@ -1,0 +1,248 @@
+"""One run: the same operations on the model and on the real thing, compared after each (tests/model/kvfs/driver.py).
+
+    Op(7, "ann", "append", {"fd": 3, "tokens": [65]})      fd: the number of the operation that opened it
+
+An operation means the same whatever stood before it, so a run that failed is shrunk by leaving operations out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.model.kvfs.computing import Work
+from tests.model.kvfs.model import ADMIN, LIMITS, MAX_POSITIONS, PAGE_SIZE, PRINCIPALS, Model
+from tests.model.kvfs.rig import NO_REPLY, Rig
+from tests.model.kvfs.tree import Process, Refused
+from vllm_symphony.abi.types import Credentials, unpack_tokens
+from vllm_symphony.errors import SymphonyError
+from vllm_symphony.kernel import effect as e
+
+NO_FD = 9999
+LEASE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Op:
+    """`wait`: let the device work until it is done. `after_s`: the time that passes before."""
+
+    number: int
+    who: str
+    name: str
+    args: dict[str, Any]
+    wait: bool = True
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who calls: through `process`; through the edge as `principal`; through the edge for a session."""
+
+    process: str
+    principal: str
+    session: str = ""
+
+
+ACTORS = {
+    **{name: Actor(name, name) for name in PRINCIPALS},
+    "ann-session": Actor("ann-session", "ann"),
+    "bob-session": Actor("bob-session", "bob"),
+    **{f"edge-{name}": Actor("edge", name) for name in PRINCIPALS},
+    "edge-session": Actor("edge", "ann", "ann-session"),
+}
+
+
+@dataclass
+class Call:
+    """In flight: who waits for it, and for what."""
+
+    pid: int
+    call: int
+    op: Op
+    process: Process
+    job: int
+
+
+class Run:
+    def __init__(self, num_pages: int) -> None:
+        self.rig = Rig(LIMITS, num_pages, PAGE_SIZE, MAX_POSITIONS)
+        self.model = Model()
+        self.processes: dict[str, Process] = {}
+        self.labels: dict[int, tuple[Process, int]] = {}  # number of the operation -> whose fd
+        self.calls: dict[int, Call] = {}  # by call id
+        for name in (*PRINCIPALS, "ann-session", "bob-session", "edge"):
+            self._connect(name)
+
+    # ---- one operation
+
+    def do(self, op: Op) -> None:
+        """Raises AssertionError where the two differ."""
+        self.rig.pass_time(self.rig.now + 1000 + int(op.after_s * 1e9), self._catch_up)
+        own = getattr(self, f"_op_{op.name}", None)
+        if own is not None:
+            own(op)
+        else:
+            self._call(op)
+        self._catch_up()
+        self.rig.kernel.check()
+
+    def _call(self, op: Op) -> None:
+        actor = ACTORS[op.who]
+        door = self.processes[actor.process]
+        process = self.processes[actor.session] if actor.session else door
+        cred = PRINCIPALS[actor.principal]
+        args = self._with_fds(op.args)
+        rig = self.rig
+        call = rig.call(door.pid, op.name, args, cred if door.kind == "edge" else None, process.pid if actor.session else 0)
+        expected = self._ask_model(op, process, cred, args)
+        if isinstance(expected, Work):
+            assert len(rig.started) == 1 and (door.pid, call) not in rig.replies, (expected, rig.replies)
+            self.model.works[rig.started[0]] = expected
+            self.calls[call] = Call(door.pid, call, op, process, rig.started[0])
+            while op.wait and call in self.calls:
+                self._step()
+        else:
+            assert rig.started == [], rig.started
+            self._compare(op, process, expected, rig.reply(door.pid, call))
+        if actor.session:
+            self.model.touched(process)
+
+    def _with_fds(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Numbers of operations become fds."""
+        fd = args.get("fd")
+        return args if fd is None else {**args, "fd": self.labels[fd][1] if fd in self.labels else NO_FD}
+
+    def labels_of(self, process: Process) -> dict[int, int]:
+        """fd of the process -> number of the operation that opened it."""
+        return {fd: number for number, (other, fd) in self.labels.items() if other is process}
+
+    def _ask_model(self, op: Op, process: Process, cred: Credentials, args: dict[str, Any]) -> Any:
+        try:
+            if process.ended:
+                raise Refused("ESRCH")
+            return getattr(self.model, op.name)(process, cred, **args)
+        except Refused as refused:
+            return refused
+
+    def _compare(self, op: Op, process: Process, expected: Any, actual: Any) -> None:
+        assert actual is not NO_REPLY, f"{op} is not answered; wanted {expected}"
+        wanted = expected.reason if isinstance(expected, Refused) else "ok"
+        got = actual.reason if isinstance(actual, SymphonyError) else "ok"
+        assert wanted == got, f"wanted {wanted}, got {got}: {actual}"
+        if got == "ok" and expected is not None:
+            agree(expected, actual)
+            if "fd" in expected:
+                self.labels[op.number] = (process, expected["fd"])
+
+    # ---- what is no call
+
+    def _op_step(self, op: Op) -> None:
+        self._step()
+
+    def _op_pass_time(self, op: Op) -> None:
+        """All is in `after_s`."""
+
+    def _op_cancel(self, op: Op) -> None:
+        """Of the call that operation `target` made."""
+        for call in self.calls.values():
+            if call.op.number == op.args["target"]:
+                asked = self.rig.call(call.pid, "cancel", {"target": call.call}, None)
+                self.rig.reply(call.pid, asked)
+                self.model.cancel(call.job)
+                return
+
+    def _op_disconnect(self, op: Op) -> None:
+        process = self.processes[op.who]
+        if process.connected and not process.ended:
+            self.rig.kernel.disconnected(process.pid, self.rig.now)
+            self.rig.carry_out()
+            if process.kind == "session":
+                self.model.suspend(process)
+            else:
+                self.model.end(process)
+
+    def _op_connect(self, op: Op) -> None:
+        """Again; a session that is still there is resumed."""
+        process = self.processes[op.who]
+        if process.ended:
+            self._connect(op.who)
+        elif not process.connected:
+            self.rig.kernel.resume(process.pid, process.cred)
+            self.model.resume(process)
+
+    def _connect(self, name: str) -> None:
+        kind = "edge" if name == "edge" else "session" if "-" in name else "client"
+        cred = ADMIN if kind == "edge" else PRINCIPALS[name.partition("-")[0]]
+        lease_s = LEASE_S if kind == "session" else 0.0
+        pid = self.rig.connect(cred, "edge" if kind == "edge" else "client", lease_s)
+        self.processes[name] = self.model.connect(pid, kind, cred, lease_s)
+
+    # ---- the device and the clock
+
+    def _step(self) -> None:
+        for completion in self.rig.step(self._catch_up):
+            expected, call = self._completed(completion)
+            self.rig.complete(completion)
+            if call is not None:
+                del self.calls[call.call]
+                self._compare(call.op, call.process, expected, self.rig.reply(call.pid, call.call))
+
+    def _completed(self, completion: Any) -> tuple[Any, Call | None]:
+        """What the model makes of it, and the call that must be answered now."""
+        model, job = self.model, completion.job
+        if job not in model.works:
+            return None, None
+        work = model.works[job]
+        if isinstance(completion, e.GenerateTokens):
+            model.drew(work, completion.tokens)
+            return None, None
+        if isinstance(completion, e.JobFailed):
+            expected: Any = Refused(model.failed(job, completion.error.reason))
+        else:
+            expected = model.done(job, completion)
+        call = next(call for call in self.calls.values() if call.job == job)
+        if work.process.ended:
+            del self.calls[call.call]
+            return expected, None
+        return expected, call
+
+    def _catch_up(self) -> None:
+        self.model.advance(self.rig.now)
+
+    def close(self) -> None:
+        """Everything ends; what stays is what has a name."""
+        for name in self.processes:
+            self._op_disconnect(Op(0, name, "disconnect", {}))
+        self.rig.pass_time(self.rig.now + int(2 * LEASE_S * 1e9), self._catch_up)
+        while self.model.works:
+            self._step()
+        self.rig.kernel.check()
+        self.rig.check()
+        assert self.rig.kernel.idle(), self.rig.kernel.counters()
+        assert len(self.rig.kernel.files.inodes) == len(self.model.files())
+        assert not self.rig.replies, self.rig.replies
+
+
+def agree(expected: dict[str, Any], actual: Any) -> None:
+    """Each thing that the model speaks of is so."""
+    for key, wanted in expected.items():
+        if key == "top":
+            wanted, got = [wanted], unpack_tokens(actual.distributions[0].ids)[:1]
+        elif key == "has_text":
+            got = bool(actual.text)
+        else:
+            got = getattr(actual, key)
+        if isinstance(got, bytes):
+            got = unpack_tokens(got)
+        if isinstance(wanted, dict) and key != "attributes":
+            agree(wanted, got)
+        elif isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
+            assert [one["path"] for one in wanted] == [one.path for one in got], (key, wanted, got)
+            for one, other in zip(wanted, got, strict=True):
+                agree(one, other)
+        elif isinstance(wanted, set):
+            assert got in wanted, f"{key}: wanted one of {wanted}, got {got}"
+        elif isinstance(wanted, float):
+            assert abs(wanted - got) < 1e-6, f"{key}: wanted {wanted}, got {got} ({actual})"
+        else:
+            assert wanted == (list(got) if isinstance(wanted, list) else got), f"{key}: wanted {wanted}, got {got} ({actual})"

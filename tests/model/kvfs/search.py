@@ -1,0 +1,63 @@
+"""Runs by chance, and the shortest one that fails (tests/model/kvfs/search.py)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from random import Random
+
+from tests.model.kvfs.chance import Chance
+from tests.model.kvfs.driver import Op, Run
+
+CHECK_EVERY = 25  # of the device: it walks all pages
+SHRINK_S = 60.0
+
+
+def run_random(seed: int, num_ops: int) -> None:
+    """Raises AssertionError with the operations of a short run that fails."""
+    rng = Random(seed)
+    num_pages = rng.choice((24, 40, 100))
+    run = Run(num_pages)
+    chance = Chance(rng, run)
+    done: list[Op] = []
+    try:
+        for number in range(num_ops):
+            done.append(chance.next())
+            run.do(done[-1])
+            if number % CHECK_EVERY == 0:
+                run.rig.check()
+        run.close()
+    except AssertionError as error:
+        short = shrink(done, num_pages)
+        lines = "\n".join(f"    {op}," for op in short)
+        raise AssertionError(f"seed {seed}, {num_pages} pages, after {len(done)} operations: {error}\n{lines}") from error
+
+
+def fails(ops: Sequence[Op], num_pages: int) -> bool:
+    run = Run(num_pages)
+    try:
+        for number, op in enumerate(ops):
+            run.do(op)
+            if number % CHECK_EVERY == 0:
+                run.rig.check()
+        run.close()
+    except AssertionError:
+        return True
+    return False
+
+
+def shrink(ops: Sequence[Op], num_pages: int) -> list[Op]:
+    """Leave out what is not needed: halves, quarters, ... single operations, as long as there is time."""
+    short = list(ops)
+    end = time.monotonic() + SHRINK_S
+    size = len(short) // 2
+    while size and time.monotonic() < end:
+        at = 0
+        while at < len(short) and time.monotonic() < end:
+            fewer = short[:at] + short[at + size :]
+            if fails(fewer, num_pages):
+                short = fewer
+            else:
+                at += size
+        size //= 2
+    return short
