@@ -8,7 +8,7 @@ import type { Call } from "../gen/symphony/v1/Call.js";
 
 /** Name of a system call. */
 export type Op = NonNullable<Call["args"]>;
-type Outcome = Exclude<NonNullable<Answer__Output["outcome"]>, "error" | "generatePart">;
+type Outcome = Exclude<NonNullable<Answer__Output["outcome"]>, "error" | "generatePart" | "watchPart">;
 
 interface Spec {
   answer: Outcome;
@@ -31,6 +31,28 @@ export const CALLS = {
   rename: { answer: "done" },
   stat: { answer: "statResult", reads: true },
   list: { answer: "listResult", reads: true },
+  mkdir: { answer: "done" },
+  rmdir: { answer: "done" },
+  listdir: { answer: "listResult", reads: true },
+  chmod: { answer: "done" },
+  chown: { answer: "done" },
+  umask: { answer: "umaskResult" },
+  setxattr: { answer: "done" },
+  getxattr: { answer: "xattrsResult", reads: true },
+  listxattr: { answer: "xattrsResult", reads: true },
+  removexattr: { answer: "done" },
+  chattr: { answer: "done" },
+  extract: { answer: "fdResult" },
+  concat: { answer: "fdResult" },
+  flock: { answer: "leaseResult" },
+  pin: { answer: "done" },
+  advise: { answer: "done" },
+  sync: { answer: "syncResult", reads: true },
+  statfs: { answer: "statfsResult", reads: true },
+  du: { answer: "duResult", reads: true },
+  getquota: { answer: "quotaResult", reads: true },
+  find: { answer: "findResult", reads: true },
+  watch: { answer: "done", reads: true },
   forward: { answer: "forwardResult" },
   forwardMany: { answer: "forwardManyResult" },
   sample: { answer: "sampleResult" },

@@ -9,6 +9,7 @@
 import { type CallOptions, type ChannelCredentials, credentials, Metadata, type requestCallback, type ClientUnaryCall } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 
+import type { FileServiceClient } from "../gen/symphony/v1/FileService.js";
 import type { GetInfoResponse__Output } from "../gen/symphony/v1/GetInfoResponse.js";
 import type { ListProcessesResponse__Output } from "../gen/symphony/v1/ListProcessesResponse.js";
 import type { PingResponse__Output } from "../gen/symphony/v1/PingResponse.js";
@@ -49,6 +50,8 @@ type Unary<Response> = (metadata: Metadata, options: CallOptions, done: requestC
 
 export class Client {
   readonly sessions: SessionServiceClient;
+  /** Files by name, as the protos have them: `client.unary((...rest) => client.files.mkdir({ path, requestId }, ...rest))`. */
+  readonly files: FileServiceClient;
   readonly metadata = new Metadata();
   private readonly processes: ProcessServiceClient;
   private readonly system: SystemServiceClient;
@@ -61,6 +64,7 @@ export class Client {
     const how = choice.credentials ?? (isLocal ? credentials.createInsecure() : credentials.createSsl());
     this.sessions = new services.SessionService(address, how, CHANNEL);
     const channelOverride = this.sessions.getChannel();
+    this.files = new services.FileService(address, how, { channelOverride });
     this.processes = new services.ProcessService(address, how, { channelOverride });
     this.system = new services.SystemService(address, how, { channelOverride });
   }

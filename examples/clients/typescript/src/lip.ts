@@ -6,6 +6,7 @@
  *     for (let token = dist.top1; token !== end; token = dist.top1) dist = await chat.forward([token]);
  */
 import type { Distribution__Output } from "../gen/symphony/v1/Distribution.js";
+import type { FileEvent__Output } from "../gen/symphony/v1/FileEvent.js";
 import type { Forward } from "../gen/symphony/v1/Forward.js";
 import type { ModelInfo__Output } from "../gen/symphony/v1/ModelInfo.js";
 import type { Sampler } from "../gen/symphony/v1/Sampler.js";
@@ -22,12 +23,14 @@ export interface Opening {
   path?: string;
   flags?: number;
   mode?: number;
+  /** `exact` refuses a file whose keys and values are no plain function of its tokens. */
+  require?: "exact";
 }
 
 /** Open a file by its name, or make one. */
-export async function open(session: Session, { tokens, path, flags, mode }: Opening): Promise<File> {
+export async function open(session: Session, { tokens, path, flags, mode, require }: Opening): Promise<File> {
   const packed = tokens === undefined ? undefined : packTokens(tokens);
-  const { fd, length } = await session.call("open", { path, tokens: packed, flags, mode });
+  const { fd, length } = await session.call("open", { path, tokens: packed, flags, mode, require });
   return new File(session, fd, length);
 }
 
@@ -43,6 +46,31 @@ export class File {
   async fork(): Promise<File> {
     const { fd, length } = await this.session.call("fork", { fd: this.fd });
     return new File(this.session, fd, length);
+  }
+
+  /**
+   * A new file with the tokens of these spans, [start, stop), ascending and apart: nothing is computed again. `compact` gives them
+   * positions 0, 1, 2, ...
+   */
+  async extract(spans: [start: number, stop: number][], positions: "keep" | "compact" = "keep"): Promise<File> {
+    const wanted = spans.map(([start, stop]) => ({ start, stop }));
+    const { fd, length } = await this.session.call("extract", { fd: this.fd, spans: wanted, positions });
+    return new File(this.session, fd, length);
+  }
+
+  /** Do `work` while the file is locked: nobody else writes it (`exclusive`), or locks it so (`shared`). */
+  async locked<T>(work: () => Promise<T>, kind: "exclusive" | "shared" = "exclusive", leaseS = 30): Promise<T> {
+    await this.session.call("flock", { fd: this.fd, kind, leaseS });
+    try {
+      return await work();
+    } finally {
+      await this.session.call("flock", { fd: this.fd, kind: "unlock" });
+    }
+  }
+
+  /** Give the file a name; `replace`: what has it loses it, atomically. */
+  async link(path: string, replace = false): Promise<void> {
+    await this.session.call("link", { fd: this.fd, path, replace });
   }
 
   /** Append tokens and give the distribution after the last one; without tokens, after what is there. */
@@ -79,6 +107,21 @@ export class File {
   /** Give the fd back. */
   async close(): Promise<void> {
     await this.session.call("close", { fd: this.fd });
+  }
+}
+
+/** A new file with the tokens of all `files`; `rotate` copies the keys and values of all but the first, and computes nothing. */
+export async function concat(session: Session, files: File[], mode: "recompute" | "rotate" = "recompute"): Promise<File> {
+  const { fd, length } = await session.call("concat", { fds: files.map((file) => file.fd), mode });
+  return new File(session, fd, length);
+}
+
+/** Tell `onEvent` what happens to the file, or below the directory, until `signal` aborts. */
+export async function watch(session: Session, path: string, onEvent: (event: FileEvent__Output) => void, signal: AbortSignal): Promise<void> {
+  try {
+    await session.call("watch", { path }, { signal, onEvents: ({ events }) => events.forEach(onEvent) });
+  } catch (error) {
+    if (!signal.aborted) throw error;
   }
 }
 

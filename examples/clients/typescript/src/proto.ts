@@ -8,16 +8,17 @@ import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 import { fileURLToPath } from "node:url";
 
 import type { ProtoGrpcType as ErrorProtos } from "../gen/google_rpc.js";
+import type { ProtoGrpcType as FileProtos } from "../gen/file.js";
 import type { ProtoGrpcType as ProcessProtos } from "../gen/process.js";
 import type { ProtoGrpcType as SessionProtos } from "../gen/session.js";
 import type { ProtoGrpcType as SystemProtos } from "../gen/system.js";
 
 /** The ABI that this client speaks. */
-export const ABI = { abiMajor: 1, abiMinor: 1 };
+export const ABI = { abiMajor: 1, abiMinor: 2 };
 
-type Protos = ErrorProtos & ProcessProtos & SessionProtos & SystemProtos;
+type Protos = ErrorProtos & FileProtos & ProcessProtos & SessionProtos & SystemProtos;
 
-const definition = loadSync(["process", "session", "system"].map((name) => `symphony/v1/${name}.proto`).concat("google_rpc.proto"), {
+const definition = loadSync(["file", "process", "session", "system"].map((name) => `symphony/v1/${name}.proto`).concat("google_rpc.proto"), {
   longs: Number,
   enums: String,
   defaults: true,

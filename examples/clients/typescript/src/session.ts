@@ -13,6 +13,7 @@ import type { Call } from "../gen/symphony/v1/Call.js";
 import type { ConnectResponse__Output } from "../gen/symphony/v1/ConnectResponse.js";
 import type { GeneratePart__Output } from "../gen/symphony/v1/GeneratePart.js";
 import type { HelloResult__Output } from "../gen/symphony/v1/HelloResult.js";
+import type { WatchPart__Output } from "../gen/symphony/v1/WatchPart.js";
 import { type Args, isRead, type Op, type Result, resultOf } from "./calls.js";
 import type { Client } from "./client.js";
 import { Connection, type Owner } from "./connection.js";
@@ -39,6 +40,8 @@ export interface CallChoice {
   signal?: AbortSignal;
   /** The parts of a stream, in order, each once. */
   onPart?: (part: GeneratePart__Output) => void;
+  /** The same of `watch`. */
+  onEvents?: (part: WatchPart__Output) => void;
   tid?: number;
 }
 
@@ -113,7 +116,7 @@ export class Session {
     this.stop(new SymphonyError("EPIPE", `session ${this.pid} was left`));
   }
 
-  private once<K extends Op>(op: K, args: Args<K>, { requestId, signal, onPart, tid }: CallChoice): Promise<Result<K>> {
+  private once<K extends Op>(op: K, args: Args<K>, { requestId, signal, onPart, onEvents, tid }: CallChoice): Promise<Result<K>> {
     return new Promise((resolve, reject) => {
       if (this.end) return reject(this.end);
       if (signal?.aborted) return reject(new SymphonyError("EINTR", `${op} was cancelled before it was made`));
@@ -125,6 +128,7 @@ export class Session {
       };
       const answer = (answer: Answer__Output) => {
         if (answer.generatePart) return onPart?.(answer.generatePart);
+        if (answer.watchPart) return onEvents?.(answer.watchPart);
         settle();
         const result = answer.error ? null : resultOf(op, answer);
         if (result) resolve(result);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { detokenize, open, renderChat, tokenize, type Piece } from "../src/index.js";
+import { concat, CREAT, detokenize, open, RDWR, renderChat, tokenize, watch, type Piece } from "../src/index.js";
 import { connect, inSession } from "./server.js";
 
 const client = connect();
@@ -94,5 +94,56 @@ test("the probabilities of a distribution are packed floats, best first", async 
     assert.deepEqual(dist.logprobs, [...dist.logprobs].sort((a, b) => b - a));
     assert.ok(dist.p > 0 && dist.p <= 1 && dist.entropy > 0);
     assert.equal(dist.position, 2);
+  });
+});
+
+test("spans of a file and files one after the other are files of their own", async () => {
+  await inSession(client, async (session) => {
+    const file = await open(session, { tokens: [1, 2, 3, 4, 5, 6, 7, 8] });
+
+    const part = await file.extract([[0, 2], [6, 8]], "compact");
+    const both = await concat(session, [part, file]);
+
+    assert.deepEqual(await part.read(), [1, 2, 7, 8]);
+    assert.deepEqual(await both.read(), [1, 2, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+});
+
+test("a locked file is written by its holder alone", async () => {
+  await inSession(client, async (session) => {
+    const path = `/tmp/locked-${session.pid}`;
+    const mine = await open(session, { path, flags: RDWR | CREAT });
+    const other = await open(session, { path, flags: RDWR });
+
+    const refused = await mine.locked(async () => {
+      await mine.append([1]);
+      return other.append([2]).then(() => "none", (error: { reason: string }) => error.reason);
+    });
+    await other.append([3]);
+
+    assert.equal(refused, "EBUSY");
+    assert.deepEqual(await mine.read(), [1, 3]);
+    await session.call("unlink", { path });
+  });
+});
+
+test("who watches a directory hears what happens in it", async () => {
+  await inSession(client, async (session) => {
+    const path = `/tmp/watched-${session.pid}`;
+    await session.call("mkdir", { path });
+    const heard: string[] = [];
+    const enough = new AbortController();
+    const watching = watch(session, path, ({ kind, path: name }) => {
+      heard.push(`${kind} ${name.slice(path.length)}`);
+      if (kind === "delete") enough.abort();
+    }, enough.signal);
+
+    const file = await open(session, { tokens: [1] });
+    await file.link(`${path}/a`);
+    await session.call("unlink", { path: `${path}/a` });
+    await watching;
+
+    assert.deepEqual(heard, ["create /a", "delete /a"]);
+    await session.call("rmdir", { path });
   });
 });

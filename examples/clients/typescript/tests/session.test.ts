@@ -68,7 +68,7 @@ test("a busy file is told at once without a request id, and waited for with one"
 });
 
 test("a file with a name outlives the session that made it", async () => {
-  const path = `/typescript/${process.pid}`;
+  const path = `/tmp/typescript-${process.pid}`;
   await inSession(client, async (session) => {
     const file = await open(session, { tokens: [5, 6, 7], path, flags: RDWR | CREAT });
     await file.close();
