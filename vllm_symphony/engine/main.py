@@ -20,12 +20,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony import __version__
 from vllm_symphony.errors import DeviceLost, SymphonyError
+from vllm_symphony.store import point
+from vllm_symphony.store.state import StateDirectory
 
 if TYPE_CHECKING:
+    from vllm_symphony.engine.storage import Storage
     from vllm_symphony.kernel.effect import Device
 
 EXIT_USAGE, EXIT_ENGINE_DIED = 2, 70
@@ -69,6 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", required=True, help="unix socket to serve the kernel on")
     parser.add_argument("--status-fd", type=int, help="where to say how far we are")
     parser.add_argument("--device", choices=("engine", "sim"), default="engine")
+    parser.add_argument("--state-dir", type=Path, help="where files are kept; without it none outlives the server")
+    parser.add_argument("--host-cache-bytes", type=int, default=0, help="memory for pages that leave the device")
+    parser.add_argument(
+        "--disk-cache-bytes", type=int, default=0, help="disk for pages that leave the device, in the state directory"
+    )
+    parser.add_argument("--disk-high-water", type=float, default=0.9, help="part of the disk above which gc gives up saved pages")
+    parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     args = parser.parse_args(ours)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -79,7 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
+        directory = StateDirectory(args.state_dir) if args.state_dir is not None else None
+        if args.crash_at:
+            point.kill_at(args.crash_at)
         device = make_device(args.device, vllm_words, status)
+        storage = open_storage(directory, device, args.disk_high_water)
     except SystemExit as e:  # vLLM's argument parser has said why
         status.error("vLLM refused the arguments (see above)", EXIT_USAGE)
         return int(e.code or 0) and EXIT_USAGE
@@ -87,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("the engine did not start") if log.isEnabledFor(logging.DEBUG) else None
         status.error(str(e).strip() or type(e).__name__, 1)
         return 1
-    return serve(device, args.socket, status, stop)
+    return serve(device, storage, args.socket, status, stop)
 
 
-def serve(device: Device, socket_path: str, status: Status, stop: threading.Event) -> int:
+def serve(device: Device, storage: Storage, socket_path: str, status: Status, stop: threading.Event) -> int:
     """Run the kernel over the device until `stop` is set or the engine dies."""
     from vllm_symphony.engine.reactor import Reactor
     from vllm_symphony.kernel.kernel import Kernel
@@ -104,13 +119,23 @@ def serve(device: Device, socket_path: str, status: Status, stop: threading.Even
     started_s = time.time()
 
     def info() -> dict[str, Any]:
-        return {"version": __version__, "started_s": started_s, "pid": os.getpid(), "engine": device.counters(), **versions()}
+        return {
+            "version": __version__,
+            "started_s": started_s,
+            "pid": os.getpid(),
+            "engine": device.counters(),
+            "store": storage.counters(),
+            **versions(),
+        }
 
     kernel = Kernel(
         device.model, seed=int.from_bytes(os.urandom(6), "little"), boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info
     )
-    reactor = Reactor(kernel, device, socket_path=socket_path, principal=getpass.getuser(), on_death=on_death)
+    reactor = Reactor(kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), on_death=on_death)
     try:
+        if storage.is_lasting:
+            status.phase("reading the files")
+            kernel.restore(storage.load(), time.monotonic_ns())
         reactor.start()
     except SymphonyError as e:
         status.error(str(e), 1)
@@ -127,6 +152,16 @@ def serve(device: Device, socket_path: str, status: Status, stop: threading.Even
         status.error(f"the engine died: {type(died[0]).__name__}: {died[0]}", EXIT_ENGINE_DIED)
     reactor.stop()
     return EXIT_ENGINE_DIED if died else 0
+
+
+def open_storage(directory: StateDirectory | None, device: Device, high_water: float) -> Storage:
+    """The store over the state directory, or in memory; it knows the device's pages and words."""
+    from vllm_symphony.engine.storage import Storage, StorageCore
+
+    m = device.model
+    return Storage(
+        StorageCore(directory, fingerprint=m.fingerprint, page_bytes=m.page_bytes, decode=device.decode, high_water=high_water)
+    )
 
 
 def versions() -> dict[str, str]:

@@ -2,9 +2,9 @@ r"""The kernel's host: one thread that brings events in and carries effects out 
 
     clients, edge --unix socket--\                          /--> Device.submit (device effects and text jobs, in order, once a turn)
     programs ------socketpairs----> decode -> Kernel -> effects --> connections (replies: one send each a turn)
-    fork server, pipes, timers --/      ^                   \--> fork server (launch, kill)
-                                        |
-    engine thread --completions--> mailbox + eventfd (rung at most once per burst)
+    fork server, pipes, timers --/      ^                  |\--> fork server (launch, kill)
+                                        |                   \--> Store.submit (records, in order, once a turn)
+    engine and store threads --completions--> mailbox + eventfd (rung at most once per burst)
 
 The kernel is touched by this thread only, so it needs no locks. There is no asyncio here: this thread shares the interpreter lock
 with the engine's step, and one epoll with plain callbacks is the least Python per token. Nothing blocks but the epoll itself.
@@ -22,24 +22,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vllm_symphony.abi.types import Credentials, Pid, Signal
 from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.peers import Peers
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.programs import KILLED, Programs
-from vllm_symphony.errors import DeviceLost
+from vllm_symphony.errors import DeviceLost, NotSupported
 from vllm_symphony.kernel.effect import (
     Completion,
     Device,
     DeviceEffect,
     Hangup,
+    JobFailed,
     Launch,
     Part,
     Reply,
     ReplyError,
     Signalled,
+    Store,
+    StoreEffect,
+    StoreWrite,
     TextJob,
 )  # fmt: skip
 
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 OUTPUT_BYTES_PER_S = 1 << 20  # of one program's stdout and stderr together
 STOP_GRACE_NS = 2_000_000_000  # for what is in flight when we stop
+SAVE_GRACE_NS = 10_000_000_000  # for pages on their way to disk then
 _SHUTTING_DOWN = "the server is shutting down"
 
 log = logging.getLogger(__name__)
@@ -63,13 +68,16 @@ class Reactor:
         *,
         socket_path: str | None,
         principal: str,
+        store: Store | None = None,
         output_bytes_per_s: int = OUTPUT_BYTES_PER_S,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """`principal` is whom clients act for (one local user for now). `on_death` hears, on this or the device's thread, when the
-        reactor or the device died of an error; it must not wait for `stop`."""
+        """`principal` is whom clients act for (one local user for now); `store` is loaded already, and ours like
+        the device. `on_death` hears, on this or the device's thread, when the reactor or the device died of an error; it must not
+        wait for `stop`."""
         self._kernel = kernel
         self._device = device
+        self._store = store
         self._socket_path = socket_path
         self._on_death = on_death
         self.failure: BaseException | None = None
@@ -78,12 +86,14 @@ class Reactor:
         self._programs = Programs(self._poll, self, output_bytes_per_s)
         self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin", "run")), self._carry_out)
         self._for_device: list[DeviceEffect | TextJob] = []
+        self._for_store: list[StoreEffect] = []
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         kernel.residency, kernel.capacity = device.residency, device.capacity
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,
             Launch: self._programs.launch, Signalled: self._signal, Hangup: self._peers.hangup,
+            **dict.fromkeys(get_args(StoreEffect), self._for_store.append if store is not None else self._refuse_store),
         }  # fmt: skip
 
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -110,6 +120,8 @@ class Reactor:
                     self._peers.listen(self._socket_path)
                 self._programs.start()
                 self._device.start(self._on_completions, self._on_device_death)
+                if self._store is not None:
+                    self._store.start(self._on_completions)
             except BaseException:
                 self._state = "stopped"
                 self._close()
@@ -175,6 +187,7 @@ class Reactor:
 
     def _main(self) -> None:
         try:
+            self._carry_out()  # what the kernel restored
             while not self._may_end():
                 self._turn()
         except BaseException as e:  # the thread's boundary: tell whoever owns us
@@ -195,10 +208,17 @@ class Reactor:
             if deadline_ns <= now_ns:
                 kernel.tick(now_ns)
                 self._carry_out()
+        self._hand_over()
+        peers.flush()
+
+    def _hand_over(self) -> None:
+        """What this turn has for the device and the store."""
         if self._for_device:
             batch, self._for_device = self._for_device, []
             self._device.submit(batch)
-        peers.flush()
+        if self._for_store and self._store is not None:
+            self._store.submit(self._for_store[:])
+            self._for_store.clear()  # its `append` is in the table
 
     def _next_wake_ns(self) -> int | None:
         deadline_ns = self._kernel.next_deadline_ns()
@@ -246,6 +266,10 @@ class Reactor:
                     self._for_device.append(effect)  # type: ignore[arg-type]
         self._carrying = False
 
+    def _refuse_store(self, effect: StoreEffect) -> None:
+        if not isinstance(effect, StoreWrite):
+            self._on_completions([JobFailed(effect.job, NotSupported("this host has no store"))])
+
     def _signal(self, effect: Signalled) -> None:
         if effect.signal == Signal.KILL:
             self._programs.kill(effect.pid)
@@ -275,10 +299,14 @@ class Reactor:
     def _begin_to_stop(self) -> None:
         """No new peers and programs; end all there are. The loop goes on until they have ended, or the grace is over."""
         if self._stop_at_ns is None:
-            self._stop_at_ns = time.monotonic_ns() + STOP_GRACE_NS
+            now_ns = time.monotonic_ns()
+            self._stop_at_ns = now_ns + STOP_GRACE_NS
             self._carry[Launch] = self._refuse_launch
             self._peers.dismiss(DeviceLost(_SHUTTING_DOWN))
             self._programs.kill_all()
+            if self._store is not None and self._kernel.save(now_ns):
+                self._stop_at_ns = now_ns + SAVE_GRACE_NS
+            self._carry_out()
 
     def _refuse_launch(self, effect: Launch) -> None:
         self._kernel.exited(effect.pid, KILLED, 0.0, time.monotonic_ns(), error=_SHUTTING_DOWN)
@@ -288,11 +316,12 @@ class Reactor:
             return False
         if time.monotonic_ns() >= self._stop_at_ns:
             return True
-        return not (self._peers.num_connected() or self._programs.num_running() or self._for_device) and self._kernel.idle()
+        unsent = self._for_device or self._for_store
+        return not (self._peers.num_connected() or self._programs.num_running() or unsent) and self._kernel.idle()
 
     def _close(self) -> None:
         """Leave nothing, whatever happened before."""
-        for close in (self._peers.close, self._programs.close, self._device.stop, self._poll.close):
+        for close in (self._peers.close, self._programs.close, self._close_store, self._device.stop, self._poll.close):
             try:
                 close()
             except Exception:  # the others must be closed too
@@ -303,10 +332,18 @@ class Reactor:
         while self._requests:
             self._requests.popleft()[1].cancel()
 
+    def _close_store(self) -> None:
+        """All that the kernel has told so far is written, synced."""
+        if self._store is not None:
+            self._kernel.keep.close()
+            self._carry_out()
+            self._hand_over()
+            self._store.stop()
+
     def _check_idle(self) -> None:
         self._peers.check_idle()
         assert not self._programs.num_running(), f"{self._programs.num_running()} programs"
-        assert not self._for_device and not self._mailbox
+        assert not self._for_device and not self._for_store and not self._mailbox
         permanent = 2 + (self._socket_path is not None)  # bell, fork server, listener
         assert self._poll.num_watched() <= permanent, f"{self._poll.num_watched()} files watched, {permanent} are ours"
         assert self._poll.num_alarms() == 0, f"{self._poll.num_alarms()} alarms"

@@ -12,16 +12,18 @@ meanwhile as one batch. Without a state directory records are not kept, and only
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from vllm_symphony.abi.record import Restored, SavedPage
 from vllm_symphony.abi.types import Finding, Ino
-from vllm_symphony.errors import InvalidArgument, NotSupported, SymphonyError
+from vllm_symphony.errors import DataCorrupt, InvalidArgument, NotSupported, SymphonyError
 from vllm_symphony.kernel.effect import (
     CheckDone,
     Completion,
@@ -43,7 +45,7 @@ from vllm_symphony.store import export
 from vllm_symphony.store.database import Database
 from vllm_symphony.store.pending import Pending
 from vllm_symphony.store.search import SearchIndex
-from vllm_symphony.store.segment import SUFFIX, verify
+from vllm_symphony.store.segment import SPILL, SUFFIX, publish, verify
 from vllm_symphony.store.state import StateDirectory
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after failed writes, the last one for ever
@@ -67,20 +69,20 @@ class StorageCore:
         fingerprint: str = "",
         page_bytes: int = 0,
         decode: Callable[[list[int]], str] = plain_text,
-        held: Callable[[str], bool] = lambda _: False,
+        high_water: float = 1.0,
     ) -> None:
-        """`fingerprint`, `page_bytes`: of the pages that this server can use. `held`: whether the device still reads a segment.
+        """`fingerprint`, `page_bytes`: of the pages that this server can use. `high_water`: part of the disk above which pages are
+        given up.
 
         Raises: NotSupported, DataCorrupt, OutOfPages, ReadOnly: the database cannot be used.
         """
         self.directory = directory
         self._fingerprint, self._page_bytes = fingerprint, page_bytes
-        self._held = held
+        self._high_water = high_water
         self._key = directory.key() if directory is not None else b""
         self._database = Database(directory.database) if directory is not None else None
         self._index = SearchIndex(directory.index if directory is not None else None, decode)
         self._pending = Pending()
-        self._unused: set[str] = set()  # segments that no record refers to, and the device may
         self._imported: set[str] = set()  # segments that no record refers to yet
         self._names = (f"i{time.time_ns():x}-{n}" for n in count())
         self.failure: SymphonyError | None = None  # why records wait
@@ -92,7 +94,7 @@ class StorageCore:
         return bool(self._pending)
 
     def load(self) -> Restored:
-        """What there is, once. Segments that nothing refers to are removed: no device holds any yet."""
+        """What there is, once. Segments that nothing refers to are removed."""
         if self._database is None:
             return Restored()
         restored = self._database.load()
@@ -160,20 +162,29 @@ class StorageCore:
         if not (self._pending or syncs):
             return []
         try:
-            self._unused |= database.write(self._pending, sync=sync or bool(syncs))
+            named = {page.segment for node in self._pending.nodes.values() for page in node.pages or ()}
+            self._publish(named)
+            unused = database.write(self._pending, sync=sync or bool(syncs))
         except SymphonyError as error:
             self._report(error)
             return [JobFailed(e.job, error) for e in syncs]
-        self._imported -= {page.segment for node in self._pending.nodes.values() for page in node.pages or ()}
         self._pending.clear()
+        self._imported -= named
         if self.failure is not None:
             log.warning("the store can be written again")
             self.failure = None
         self.num_syncs += len(syncs)
-        free = {name for name in self._unused if not self._held(name)}
-        self._unused -= free
-        self._remove(name for name in free if not database.is_used(name))
-        return [StoreDone(e.job) for e in syncs]
+        self._remove(unused)
+        return [StoreDone(e.job, self._excess_bytes()) for e in syncs]
+
+    def _publish(self, segments: Iterable[str]) -> None:
+        """Segments that records are about to refer to. One that its last file has left meanwhile was removed here; the device still
+        has it under its own name."""
+        assert self.directory is not None
+        folder = self.directory.pages
+        for name in segments:
+            if not (folder / name).exists() and (folder / (SPILL + name)).exists():
+                publish(folder, SPILL + name)
 
     def _report(self, error: SymphonyError) -> None:
         self.num_failed += 1
@@ -197,7 +208,9 @@ class StorageCore:
             sizes = {name: self._size(directory.pages / name) for name in orphans}
             if not e.dry_run:
                 self._remove(orphans)
-            return CheckDone(e.job, tuple(Finding("orphan", "", 0, size, name) for name, size in sizes.items()), 0)
+            return CheckDone(
+                e.job, tuple(Finding("orphan", "", 0, size, name) for name, size in sizes.items()), 0, self._excess_bytes()
+            )
         if isinstance(e, StoreExport):
             name = f"{next(self._names)}.kv"
             return SpoolDone(e.job, name, export.pack(e.node, directory.pages, directory.spool, name, self._key))
@@ -237,7 +250,7 @@ class StorageCore:
         packed = export.unpack(path, self._key)
         trusted = packed.signed or e.trust
         usable = trusted and packed.node.fingerprint == self._fingerprint and packed.page_bytes == self._page_bytes
-        node = packed.node
+        node = packed.node if trusted else replace(packed.node, recipe=b"")  # one that was made up may say anything
         if usable and packed.page_tokens:
             node = export.take_pages(path, packed, directory.pages, (name + SUFFIX for name in self._names))
             self._imported.update(page.segment for page in node.pages or ())
@@ -247,13 +260,13 @@ class StorageCore:
     # ---- segments
 
     def _orphans(self) -> list[str]:
-        """Segments that neither a record nor the device knows."""
+        """Segments that no record knows. (The device has names of its own, store/segment.py.)"""
         assert self.directory is not None and self._database is not None
         used = self._database.segments()
         used |= self._imported
         used.update(page.segment for node in self._pending.nodes.values() for page in node.pages or ())
         names = (path.name for path in self.directory.pages.iterdir() if path.name.endswith(SUFFIX))
-        return sorted(name for name in names if name not in used and not self._held(name))
+        return sorted(name for name in names if name not in used and not name.startswith(SPILL))
 
     def _remove(self, names: Iterable[str]) -> None:
         assert self.directory is not None
@@ -262,6 +275,12 @@ class StorageCore:
                 (self.directory.pages / name).unlink(missing_ok=True)
             except OSError as error:
                 log.warning("cannot remove segment %s: %s", name, error.strerror)
+
+    def _excess_bytes(self) -> int:
+        """What is on the disk beyond its high-water mark, whoever's it is."""
+        assert self.directory is not None
+        disk = os.statvfs(self.directory.path)
+        return max(0, int((disk.f_blocks * (1 - self._high_water) - disk.f_bavail) * disk.f_frsize))
 
     @staticmethod
     def _size(path: Path) -> int:
@@ -281,6 +300,11 @@ class Storage:
         self._stopping = False
         self._on_completions: Callable[[Sequence[Completion]], None] = lambda _: None
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_lasting(self) -> bool:
+        """It outlives the server."""
+        return self.core.directory is not None
 
     def load(self) -> Restored:
         return self.core.load()
@@ -303,10 +327,20 @@ class Storage:
             self._thread.join()
             self._thread = None
         else:
+            self.core.apply(self._mail)
             self.core.close()
 
     def counters(self) -> dict[str, float]:
         return self.core.counters()
+
+    def _apply(self, batch: Sequence[StoreEffect]) -> Sequence[Completion]:
+        """The thread's boundary: whoever waits hears of a mistake of ours too."""
+        try:
+            return self.core.apply(batch)
+        except Exception as error:
+            log.exception("the store failed")
+            broken = DataCorrupt(f"the store failed: {type(error).__name__}: {error}")
+            return [JobFailed(e.job, broken) for e in batch if not isinstance(e, StoreWrite)]
 
     def _run(self) -> None:
         tries = 0
@@ -319,7 +353,7 @@ class Storage:
                     if self._stopping and not batch:
                         return
                 if batch:
-                    done = self.core.apply(batch)
+                    done = self._apply(batch)
                     if done:
                         self._on_completions(done)
                 else:

@@ -33,6 +33,12 @@ class TextService:
         except RuntimeError:  # the pool is shut down
             self._deliver([JobFailed(job.job, DeviceLost("the server is stopping"))])
 
+    def decode(self, tokens: list[int]) -> str:
+        """Their text, without marks; "" without a tokenizer. From any thread."""
+        if self.tokenizer is None:
+            return ""
+        return str(self.tokenizer.decode([t for t in tokens if t < self.vocab_size], skip_special_tokens=True))
+
     def stop(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=False)
 

@@ -441,7 +441,10 @@ class SaveDone:
 
 @dataclass(frozen=True, slots=True)
 class StoreDone:
+    """`excess_bytes`: so much is on the disk beyond its high-water mark."""
+
     job: JobId
+    excess_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,11 +458,12 @@ class FindDone:
 
 @dataclass(frozen=True, slots=True)
 class CheckDone:
-    """What was found (paths are empty: the kernel knows them), and in how many pages."""
+    """What was found (paths are empty: the kernel knows them), and in how many pages. `excess_bytes` as in StoreDone."""
 
     job: JobId
     findings: tuple[Finding, ...]
     num_pages: int
+    excess_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,6 +581,9 @@ class Device(Protocol):
         From any thread, never blocks on a step. The answer may be a moment old; for a job that it does not know, or that has just
         ended, it is `queue` or `batch` without more.
         """
+
+    def decode(self, tokens: list[int]) -> str:
+        """Their text, for the search index: without marks, whatever they are. From any thread."""
 
     def residency(self, ino: Ino) -> Residency:
         """Where a file's pages are. From any thread, never blocks on a step; may be a moment old; nothing of an unknown file."""

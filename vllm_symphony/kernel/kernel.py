@@ -25,6 +25,7 @@ from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.request import Requests
+from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
 
@@ -62,6 +63,10 @@ class Kernel(Machine):
     def restore(self, restored: Restored, now_ns: int) -> None:
         """What a store that outlives us holds; before any other entry. From here on it is told of every change."""
         self.keep.restore(restored, now_ns)
+
+    def save(self, now_ns: int) -> bool:
+        """The server is about to stop: have on disk what directories keep with its pages. False: there is nothing to do."""
+        return keep.save_all(self, now_ns)
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""

@@ -210,7 +210,7 @@ class Machine:
         held = {i.writer for i in self.files.inodes.values() if i.writer} | {
             j for i in self.files.inodes.values() for j in i.readers
         }
-        assert held <= self.jobs.keys()
+        assert held <= self.jobs.keys() | self.works.keys()
         for kind, count in (("program", self.num_programs), ("session", self.num_sessions)):
             assert count == sum(p.kind == kind and not p.has_ended for p in self.processes.values())
         assert all(p.has_ended and p.parent is None and self.processes[p.pid] is p for p in self.ended)

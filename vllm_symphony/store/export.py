@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from vllm_symphony.abi.record import NodeRecord, SavedPage
 from vllm_symphony.abi.types import Ino
-from vllm_symphony.errors import DataCorrupt, InvalidArgument
+from vllm_symphony.errors import DataCorrupt, InvalidArgument, NoSuchFile, NotSupported
 from vllm_symphony.store.segment import SegmentReader, SegmentWriter, no_room, pages_per_segment, sync_directory
 
 MAGIC = b"SYMPHKVF"
@@ -120,7 +120,9 @@ def unpack(path: Path, key: bytes) -> Packed:
     """What a spool file says, all of it checked against its digest; its node has no ino, no names and no pages yet.
 
     Raises:
+        NoSuchFile: there is none.
         InvalidArgument: it is no exported file.
+        NotSupported: it is of another version.
         DataCorrupt: it is damaged.
     """
     try:
@@ -131,7 +133,7 @@ def unpack(path: Path, key: bytes) -> Packed:
             data_offset = file.tell()
             signed = _check(file, size, key)
     except FileNotFoundError:
-        raise InvalidArgument(f"no such spool file: {path.name}", spool=path.name) from None
+        raise NoSuchFile(f"no such spool file: {path.name}", spool=path.name) from None
     except OSError as error:
         raise DataCorrupt(f"spool file {path.name}: {error.strerror}") from error
     page_tokens = tuple(_list(header, "pages"))
@@ -155,8 +157,10 @@ def _read_header(file: IO[bytes], size: int) -> dict[str, Any]:
         header = json.loads(file.read(length))
     except ValueError as error:
         raise InvalidArgument(f"spool file {name}: its header is no JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("version") != VERSION:
-        raise InvalidArgument(f"spool file {name} is of a version that this server does not know")
+    if not isinstance(header, dict):
+        raise InvalidArgument(f"spool file {name}: its header is no map")
+    if (version := _whole(header, "version")) != VERSION:
+        raise NotSupported(f"spool file {name} has version {version}, this server knows {VERSION}", version=version)
     return header
 
 

@@ -12,9 +12,10 @@ is no keeper at work, and nothing of this costs anything.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi.record import ROOT_INO, NodeRecord, Restored, SavedPage
+from vllm_symphony.abi.record import ROOT_INO, NodeRecord, QuotaRecord, Restored, SavedPage
 from vllm_symphony.abi.types import Ino, unpack_tokens
 from vllm_symphony.kernel.effect import CreateFile, StoreWrite
 from vllm_symphony.kernel.fs.directory import FIXED, Directory
@@ -36,17 +37,20 @@ class Keeper:
         self._m = m
         self.on = False
         self.dirty: list[Node] = []
+        self.used: dict[Ino, int] = {}  # the last job that wrote it, by its number
         self._growing: dict[Ino, Inode] = {}  # a job writes them; recorded when it ends
         self._stored: set[Ino] = set()  # the store has a record of them, or will have soon
         self._keeping: set[Ino] = set()  # directories whose content is kept
         self._pages: dict[Ino, tuple[SavedPage, ...]] = {}  # as the store has them
+        self._quotas: dict[str, QuotaRecord] = {}
         self._ceilings = {_INOS: 0, _PIDS: 0}
 
     # ---- what is kept
 
     def keeps_in(self, directory: Directory) -> bool:
         """Whether what is in the directory outlives the server."""
-        return self.on and self._m.files.durable_in(directory) != "none"
+        is_there = directory.ino in self._m.files.directories
+        return self.on and is_there and self._m.files.durable_in(directory) != "none"
 
     def keeps(self, node: Node) -> bool:
         """Whether the node outlives the server."""
@@ -58,6 +62,8 @@ class Keeper:
         """The funnel of all changes (`FileTable.on_change`)."""
         if kind in _SILENT:
             return
+        if kind == "delete" and not node.names:
+            self.used.pop(node.ino, None)
         if kind == "modify" and isinstance(node, Inode) and node.writer is not None:
             self._growing[node.ino] = node
         else:
@@ -69,8 +75,16 @@ class Keeper:
             node.dirty = True
             self.dirty.append(node)
 
+    def _limited(self, quota: QuotaRecord) -> None:
+        """A principal's limits have changed (`Account.on_change`)."""
+        self._quotas[quota.principal] = quota
+
     def settle(self, inode: Inode) -> None:
         """The job that wrote it has ended: what was computed is no longer stale, what it wrote is recorded."""
+        if not self.on:
+            return
+        if inode.names:
+            self.used[inode.ino] = self._m.num_jobs
         if inode.stale and inode.fidelity == EXACT:
             inode.stale = False
         if self._growing.pop(inode.ino, None) is not None:
@@ -93,9 +107,11 @@ class Keeper:
                 for inside in node.entries.values():
                     self.mark(inside)
         self.dirty.clear()
+        quotas = tuple(self._quotas.values())
+        self._quotas.clear()
         counters = self._reserve()
-        if nodes or removed or counters:
-            self._m.emit(StoreWrite(tuple(nodes), tuple(removed), counters=counters))
+        if nodes or removed or quotas or counters:
+            self._m.emit(StoreWrite(tuple(nodes), tuple(removed), quotas, counters))
 
     def close(self) -> None:
         """The server stops: the next one goes on from the numbers as they are."""
@@ -106,14 +122,16 @@ class Keeper:
         self._stored.discard(node.ino)
         self._pages.pop(node.ino, None)
         if isinstance(node, Inode):
-            node.kept = 0
+            node.kept = node.indexed_ns = 0
             self._growing.pop(node.ino, None)
 
     @property
     def is_due(self) -> bool:
         """Whether `flush` has something to tell."""
         m = self._m
-        return bool(self.dirty) or (self.on and (m.files.next_ino >= self._ceilings[_INOS] or m.num_pids >= self._ceilings[_PIDS]))
+        return bool(self.dirty or self._quotas) or (
+            self.on and (m.files.next_ino >= self._ceilings[_INOS] or m.num_pids >= self._ceilings[_PIDS])
+        )
 
     def _reserve(self) -> tuple[tuple[str, int], ...]:
         """Ceilings that are to be stored before they are reached."""
@@ -125,26 +143,34 @@ class Keeper:
         self._ceilings.update({name: number - RESERVE // 2 for name, number in low.items()})
         return tuple(low.items())
 
+    def whole(self, inode: Inode, *, with_pages: bool) -> NodeRecord:
+        """The file as it is now, with all its tokens: to be packed."""
+        return replace(self._file_record(inode, (), 0), pages=inode.saved if with_pages else ())
+
     def record(self, node: Node) -> NodeRecord:
         """The node as it is now, its tokens from where the store has them on."""
-        shift = self._m.offset_ns
         names = tuple((directory.ino, name) for directory, name in node.names if self.keeps_in(directory))
-        expires_ns = None if node.expires_ns is None else node.expires_ns + shift
         if not isinstance(node, Inode):
             assert isinstance(node, Directory)
+            shift = self._m.offset_ns
             return NodeRecord(
                 node.ino, node.kind, node.owner, node.group, node.mode, "", node.created_ns + shift, node.modified_ns + shift,
-                names, xattrs=dict(node.xattrs), expires_ns=expires_ns, durable=node.durable, ttl_s=node.ttl_s,
+                names, xattrs=dict(node.xattrs), durable=node.durable, ttl_s=node.ttl_s,
             )  # fmt: skip
         kept, node.kept = node.kept, node.length
-        pages = None if node.saved is self._pages.get(node.ino, ()) else node.saved
-        if pages is not None:
-            self._pages[node.ino] = pages
+        record = self._file_record(node, names, kept)
+        if node.saved is not self._pages.get(node.ino, ()):
+            self._pages[node.ino] = node.saved
+            record = replace(record, pages=node.saved)
+        return record
+
+    def _file_record(self, node: Inode, names: tuple[tuple[Ino, str], ...], kept: int) -> NodeRecord:
+        shift = self._m.offset_ns
         return NodeRecord(
             node.ino, node.kind, node.owner, node.group, node.mode, node.domain, node.created_ns + shift, node.modified_ns + shift,
             names, length=node.length, kept=kept, tokens=node.tokens[kept:].tobytes(), runs=tuple(node.runs),
-            fidelity=node.fidelity, recipe=node.recipe or b"", xattrs=dict(node.xattrs), expires_ns=expires_ns, pages=pages,
-            fingerprint=node.fingerprint,
+            fidelity=node.fidelity, recipe=node.recipe or b"", xattrs=dict(node.xattrs),
+            expires_ns=None if node.expires_ns is None else node.expires_ns + shift, fingerprint=node.fingerprint,
         )  # fmt: skip
 
     # ---- the next server
@@ -154,6 +180,9 @@ class Keeper:
         m = self._m
         self.on = True
         m.files.on_change.append(self.changed)
+        for quota in restored.quotas:
+            m.account.set_quota(quota)
+        m.account.on_change.append(self._limited)
         m.files.next_ino = max(m.files.next_ino, restored.counters.get(_INOS, 0), *(node.ino + 1 for node in restored.nodes))
         m.num_pids = max(m.num_pids, restored.counters.get(_PIDS, 0))
         self._stored.update(node.ino for node in restored.nodes)
@@ -164,7 +193,7 @@ class Keeper:
             if expired or (record.ino != ROOT_INO and not any(names)):
                 gone.append(record.ino)
                 continue
-            node = self._directory(record) if record.kind == "dir" else self._file(record)
+            node = self._directory(record) if record.kind == "dir" else self._file(record, restored.indexed.get(record.ino, 0))
             self._dress(node, record)
             m.files.adopt(node, [(parent, name) for parent, name in names if parent is not None])
         self._stored.difference_update(gone)
@@ -193,12 +222,13 @@ class Keeper:
         directory.durable, directory.ttl_s = record.durable, record.ttl_s
         return directory
 
-    def _file(self, record: NodeRecord) -> Inode:
+    def _file(self, record: NodeRecord, indexed_ns: int) -> Inode:
         """The file, and the device's word of it. Its pages are used if they are this model's."""
         m = self._m
         inode = Inode(record.ino, record.owner, record.group, record.mode, record.domain, 0)
         inode.tokens.frombytes(record.tokens)
         inode.kept = inode.length
+        inode.indexed_ns = indexed_ns
         inode.runs = list(record.runs)
         if inode.runs:
             at, position = inode.runs[-1]

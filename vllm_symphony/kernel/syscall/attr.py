@@ -6,6 +6,8 @@ chattr                                      how a directory's files are kept, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vllm_symphony.abi.calls import Chattr, Done, FileArgs, Setxattr, Xattr, XattrsResult
 from vllm_symphony.errors import FileExists, InvalidArgument, NoAttribute, QuotaExceeded
 from vllm_symphony.kernel.call import Call
@@ -42,6 +44,20 @@ def setxattr(m: Machine, call: Call, a: Setxattr) -> Done:
     found.xattrs[a.name] = a.value
     m.files.changed(found, "attrib", detail=a.name)
     return Done()
+
+
+def demand_all(xattrs: Mapping[str, str]) -> None:
+    """Check attributes that a file gets at once. Raises InvalidArgument, QuotaExceeded."""
+    if len(xattrs) > MAX_ATTRIBUTES:
+        raise QuotaExceeded(f"{MAX_ATTRIBUTES} attributes, the most a file may have", limit=MAX_ATTRIBUTES)
+    total = 0
+    for name, value in xattrs.items():
+        total += _size(name, 1, MAX_NAME_BYTES, "an attribute's name")
+        total += _size(value, 0, MAX_VALUE_BYTES, "an attribute's value")
+        if "\0" in name:
+            raise InvalidArgument("an attribute's name must not hold a NUL byte")
+    if total > MAX_ALL_BYTES:
+        raise QuotaExceeded(f"a file's attributes take up to {MAX_ALL_BYTES} bytes", limit=MAX_ALL_BYTES)
 
 
 def getxattr(m: Machine, call: Call, a: Xattr) -> XattrsResult:
