@@ -27,7 +27,9 @@ FLOATS = (
 WORDS = (
     "", "/", "/a", "/b", "/a/../b", "//", "/" + "x" * 300, "\0", "é\U0001f600", "main", "{}", "[]", "{", "null", "1" * 5000, '"x"',
     "json", "regex", "TERM", "KILL", "HUP", "and", "or", "entropy", "after", "every", "top1_in", "mass", "exit", "last", "all",
-    "none", "1.1", "9.9", "x.y", "[" * 2000,
+    "none", "1.1", "9.9", "x.y", "[" * 2000, "/a/b", "/tmp", "/tmp/a", "/home", "/proc", "/proc/self/status", "/proc/1/fd/3",
+    "keep", "compact", "recompute", "rotate", "shared", "exclusive", "unlock", "willneed", "dontneed", "host", "disk", "tokens",
+    "pages", "pruned", "dir", "*", "[", '"fog" OR (', "NEAR(a, b)",
 )  # fmt: skip
 PACKED = (b"", b"\0", pack_tokens([0]), pack_tokens([1, 2, 3]), pack_tokens([2**32 - 1]), pack_tokens([5] * 200), bytes(4) * 5000)
 

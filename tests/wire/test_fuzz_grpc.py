@@ -37,7 +37,7 @@ SERVICES = [
     s for module in (file_pb2, model_pb2, process_pb2, session_pb2, system_pb2) for s in module.DESCRIPTOR.services_by_name.values()
 ]
 METHODS = [pytest.param(m, id=f"{m.containing_service.name}.{m.name}") for s in SERVICES for m in s.methods]
-BY_ITSELF = ("spawn", "sleep", "exit", "wait", "kill")  # takes its time, or ends the session
+BY_ITSELF = ("spawn", "sleep", "exit", "wait", "kill", "flock")  # takes its time, or ends the session
 OPS = tuple(op.name for op in call_pb2.Call.DESCRIPTOR.oneofs_by_name["args"].fields if op.name not in BY_ITSELF)
 WAIT_S = 20.0
 HELLO = {"abi_major": ABI_MAJOR, "abi_minor": ABI_MINOR}

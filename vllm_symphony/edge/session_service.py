@@ -70,6 +70,8 @@ class SessionService(SessionServiceServicer):
         op, args = call_of(request.call)
         if op == "generate":
             args = replace(args, stream=False)  # one answer is all that there is
+        elif op == "watch":
+            raise InvalidArgument("watch streams what happens: make it over Connect, or by FileService.Watch")
         result = await self._kernel.call(
             op, args, caller(context), tid=request.call.tid, request_id=request.call.request_id, **_session(request)
         )
