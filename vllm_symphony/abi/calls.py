@@ -486,7 +486,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class WatchPart:
-    """`missing`: events before these that a slow reader lost."""
+    """The first one is empty: from then on nothing is missed. `missing`: events before these that a slow reader lost."""
 
     events: tuple[FileEvent, ...]
     missing: int = 0

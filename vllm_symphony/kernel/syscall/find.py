@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
 
-from vllm_symphony.abi.calls import Find, FindResult, Watch
+from vllm_symphony.abi.calls import Find, FindResult, Watch, WatchPart
 from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.errors import DeviceLost, InvalidArgument, TimedOut
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import FindDone, StoreFind
+from vllm_symphony.kernel.effect import FindDone, Part, StoreFind
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.fs.node import MAY_READ, Node
@@ -169,7 +169,8 @@ def _matches(a: Find, path: str, node: Node, now_ns: int) -> bool:
 
 
 def watch(m: Machine, call: Call, a: Watch) -> None:
-    """Tell what happens, until cancelled."""
+    """Tell what happens, until cancelled. The first part is empty: it says that nothing is missed from then on."""
     top = m.files.lookup(a.path, call.cred)
     target.demand_visible(top, call, a.path)
     call.pending = Watcher(m, call, a, top)
+    m.emit(Part(call.door.pid, call.id, WatchPart(())))

@@ -1619,7 +1619,7 @@ Global___Watch: _TypeAlias = Watch  # noqa: Y015
 
 @_typing.final
 class WatchPart(_message.Message):
-    """WatchPart is a part of the stream of `watch`."""
+    """WatchPart is a part of the stream of `watch`. The first one is empty: from then on nothing is missed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
