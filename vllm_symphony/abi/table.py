@@ -145,7 +145,7 @@ CALLS: Mapping[str, CallSpec] = {
     "open": CallSpec(Open, FdResult, "control", (*_PATH, "EEXIST", "EFBIG", "EBUSY", *_NEW_FD), mutates=True),
     "close": CallSpec(FdArgs, Done, "control", _FD, mutates=True),
     "dup": CallSpec(FdArgs, FdResult, "control", (*_FD, "EMFILE"), mutates=True),
-    "fork": CallSpec(FdArgs, FdResult, "control", (*_FD, *_NEW_FD), mutates=True),
+    "fork": CallSpec(FdArgs, FdResult, "control", (*_FD, *_NEW_FD, "ESTALE"), mutates=True),
     "truncate": CallSpec(Truncate, Done, "control", _WRITE, mutates=True),
     "append": CallSpec(Append, LengthResult, "control", (*_WRITE, "EFBIG"), mutates=True),
     "read": CallSpec(Read, ReadResult, "control", _FILE),

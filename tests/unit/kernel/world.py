@@ -34,6 +34,7 @@ class World:
         self.parts: dict[tuple[int, int], list[Any]] = {}
         self.files: dict[int, list[int]] = {}  # the device's
         self.jobs: dict[int, Any] = {}
+        self.made: dict[int, list[int]] = {}  # by edits in flight
         self.cancelled: set[int] = set()
         self.launched: deque[Pid] = deque()
         self.num_calls = 0
@@ -141,6 +142,13 @@ class World:
                 case e.ForwardJob() | e.GenerateJob() | e.SampleJob() | e.RowJob():
                     assert effect.ino in self.files
                     self.jobs[effect.job] = effect
+                case e.ExtractJob(src=src):
+                    tokens = self.files[src]
+                    self.made[effect.job] = [t for span in effect.spans for t in tokens[span.start : span.stop]]
+                    self.jobs[effect.job] = effect
+                case e.ConcatJob(srcs=srcs):
+                    self.made[effect.job] = [t for src, length in srcs for t in self.files[src][:length]]
+                    self.jobs[effect.job] = effect
                 case e.TextJob():
                     self.jobs[effect.job] = effect
 
@@ -175,6 +183,10 @@ class World:
                 self.complete(e.SampleDone(job.job, list(tokens), [-0.5] * len(tokens), span))
             case e.RowJob():
                 self.complete(e.RowDone(job.job, b"\0\0\0\0", span))
+            case e.ExtractJob() | e.ConcatJob():
+                assert job.dst not in self.files
+                self.files[job.dst] = self.made.pop(job.job)
+                self.complete(e.EditDone(job.job, len(self.files[job.dst]) - 1, span))
             case e.TextJob():
                 self.complete(e.TextDone(job.job, CALLS[job.op].result(*{"detokenize": ["words"], "parse_tools": ["[]"]}.get(
                     job.op, [pack_tokens([1, 2])]))))  # fmt: skip

@@ -81,6 +81,7 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
             m.files.cut(fork, spans[0].stop, call.start_ns)
             return _opened(call, fork)
     _demand_able(m, "compact" if compact else "extract")
+    m.account.demand_new_pages(call.cred.principal, sum(span.stop - span.start for span in spans))
 
     dst = m.files.new(call.cred.principal, 0o600, call.start_ns)
     for span in spans:
@@ -94,7 +95,8 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
     work = EditWork(m, call, dst)
     key = m.policy.key(call.process.pid, work.id)
     m.emit(ExtractJob(work.id, inode.ino, dst.ino, spans, compact, dst.domain, key))
-    return _wait(m, call, work, a.timeout_s)
+    _wait(m, call, work, a.timeout_s)
+    return None
 
 
 def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
@@ -120,6 +122,7 @@ def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
     for inode in others:
         inode.demand_fresh()
     _demand_able(m, "rotate")
+    m.account.demand_new_pages(call.cred.principal, first.inode.length + more)
 
     dst = m.files.new(call.cred.principal, 0o600, call.start_ns)
     dst.copy_head(first.inode)
@@ -131,7 +134,8 @@ def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
     key = m.policy.key(call.process.pid, work.id)
     srcs: list[tuple[Ino, int]] = [(inode.ino, inode.length) for inode in (first.inode, *others)]
     m.emit(ConcatJob(work.id, tuple(srcs), dst.ino, dst.domain, key))
-    return _wait(m, call, work, a.timeout_s)
+    _wait(m, call, work, a.timeout_s)
+    return None
 
 
 def _source(m: Machine, call: Call, fd: int) -> OpenFile:
@@ -150,6 +154,7 @@ def _opened(call: Call, inode: Inode) -> FdResult:
 
 def _wait(m: Machine, call: Call, work: EditWork, timeout_s: float | None) -> None:
     call.pending = work
+    work.planned = work.inode.length
     work.limit(m, timeout_s, call.start_ns)
 
 

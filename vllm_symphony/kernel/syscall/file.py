@@ -163,6 +163,7 @@ def fork(m: Machine, call: Call, a: FdArgs) -> FdResult:
     """A new anonymous file with the same tokens; a busy source gives what it holds now."""
     fds = call.process.fds
     source = fds.get(a.fd, call.cred)
+    source.inode.demand_fresh()
     fds.demand_room()
     return _fd(call, m.files.clone(source, call.cred.principal, call.start_ns), True)
 

@@ -156,6 +156,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
         argument.demand_timeout(a.timeout_s)
     keep = _keep(a.keep, num_tokens)
     start = argument.start_position(a.start, inode, num_tokens, model.max_positions)
+    inode.demand_fresh()
     if inode.writer is not None:
         if num_tokens or not _only_looks(m, inode):
             inode.demand_free()
@@ -167,6 +168,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
 
     work = ForwardWork(m, call, inode, a.fd, tokens, start)
     work.planned = inode.length + num_tokens
+    inode.stale = False  # what is exact is computed again
     key = m.policy.key(call.process.pid, work.id)
     m.effects.append(ForwardJob(work.id, inode.ino, tokens, start, outputs, a.top_k, keep, a.temperature, a.entropy, key))
     if a.timeout_s is not None:
@@ -176,7 +178,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
 
 def _only_looks(m: Machine, inode: Inode) -> bool:
     """The job that holds the file's writer bit will not change it: it asks for what follows the last token, as we do."""
-    work = m.jobs[inode.writer] if inode.writer is not None else None
+    work = m.jobs.get(inode.writer) if inode.writer is not None else None
     return isinstance(work, ForwardWork) and not work.tokens
 
 

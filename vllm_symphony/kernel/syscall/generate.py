@@ -134,12 +134,14 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
     if room < 1:
         raise ContextTooLong(f"the file reaches the model's limit of {model.max_positions} positions", limit=model.max_positions)
     inode.demand_free()
+    inode.demand_fresh()
     file.demand_write(call.start_ns)
     wanted = min(a.max_tokens, room)
     max_tokens = m.account.demand_pages(inode, wanted, least=1)
 
     work = GenerateWork(m, call, inode, a, grammar)
     work.planned = length + max_tokens
+    inode.stale = False
     work.quota = max_tokens if max_tokens < wanted else None
     call.pending = work
     m.emit(

@@ -102,6 +102,7 @@ def _handle(m: Machine, call: Call, fd: int, position: int | None) -> tuple[Open
     if m.lost is not None:
         raise DeviceLost(m.lost)
     file = call.process.fds.get(fd, call.cred)
+    file.inode.demand_fresh()
     length = file.inode.length
     if not length:
         raise InvalidArgument("the file is empty: there is no distribution yet", fd=fd)
