@@ -35,6 +35,7 @@ from vllm_symphony.edge.state_dir import default_state_dir
 from vllm_symphony.edge.tls import ServerTls
 from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import SymphonyError
+from vllm_symphony.store.state import FOLDER, SPOOL
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
 EXIT_DEVICE_LOST = 70
@@ -56,7 +57,8 @@ class Settings:
     host_grace_s: float = 15.0  # for the host after it
     listen: tuple[str, ...] = ()  # doors beside the socket
     tls: ServerTls | None = None  # of the TCP doors
-    state_dir: Path = field(default_factory=default_state_dir)  # holds the tokens
+    state_dir: Path = field(default_factory=default_state_dir)  # holds the tokens, and below `fs` the files
+    keeps_files: bool = True  # they outlive the server
     unconfined: bool = False  # scope `run` works for others than our own user
 
 
@@ -105,7 +107,7 @@ class _Node:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
-            spool = self._settings.state_dir / "fs" / "spool"
+            spool = self._settings.state_dir / FOLDER / SPOOL if self._settings.keeps_files else None
             edge = EdgeServer(self._kernel, str(self._socket), doors=self._doors, identity=self._identity(), spool=spool)
             await edge.start()
             try:
@@ -127,10 +129,11 @@ class _Node:
 
     async def _with_host(self, edge: EdgeServer) -> int:
         settings = self._settings
+        kept = ("--state-dir", str(settings.state_dir / FOLDER)) if settings.keeps_files else ()
         with _opened(settings.host_log) as log:
             host = await HostProcess.start(
-                (*HOST_COMMAND, "--socket", str(self._kernel_socket), "--status-fd", "{status_fd}", *settings.host_flags, "--",
-                 *settings.model_args),
+                (*HOST_COMMAND, "--socket", str(self._kernel_socket), "--status-fd", "{status_fd}", *kept, *settings.host_flags,
+                 "--", *settings.model_args),
                 log,
             )  # fmt: skip
             give_way()  # after the start: the host would inherit it

@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--status-fd", type=int)
     parser.add_argument("--log-level")
     ours, theirs = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
-    args = parser.parse_args(ours)
+    args, _ = parser.parse_known_args(ours)
     status = os.fdopen(args.status_fd, "w", buffering=1)
     behaviour = theirs[0] if theirs else "fake"
 

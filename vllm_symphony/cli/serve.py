@@ -21,6 +21,7 @@ from typing import Any
 
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
+from vllm_symphony.cli.size import parsed
 from vllm_symphony.client.address import SOCKET_NAME, default_run_dir, default_socket
 
 EXAMPLE = "symphony serve Qwen/Qwen3-0.6B --max-model-len 8192"
@@ -35,8 +36,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", metavar="PATH", type=Path, help="listen there (default: symphony.sock in the run directory)")
     parser.add_argument("--run-dir", metavar="DIR", type=Path, help="sockets, lock and log (default: $SYMPHONY_RUN_DIR, else "
                         "$XDG_RUNTIME_DIR/symphony, else ~/.symphony/run)")  # fmt: skip
-    parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where the tokens are (default: $SYMPHONY_STATE_DIR, else "
-                        "$XDG_STATE_HOME/symphony, else ~/.local/state/symphony)")  # fmt: skip
+    parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where tokens and files are kept (default: "
+                        "$SYMPHONY_STATE_DIR, else $XDG_STATE_HOME/symphony, else ~/.local/state/symphony)")  # fmt: skip
+    parser.add_argument("--no-state", action="store_true", help="keep no files in the state directory: none outlives the server")
+    parser.add_argument("--host-cache", metavar="SIZE", type=parsed, default=0,
+                        help="memory for pages that leave the device, as 512MiB or 2GiB (default: none)")  # fmt: skip
+    parser.add_argument("--disk-cache", metavar="SIZE", type=parsed, default=0,
+                        help="disk for pages that leave the device, in the state directory (default: none)")  # fmt: skip
+    parser.add_argument("--disk-high-water", metavar="PART", type=_part, default=0.9,
+                        help="when more of the disk than this is used, saved pages of files that were not used for the longest "
+                        "time are given up (default: 0.9)")  # fmt: skip
+    parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests
     parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
                         help="listen there too: unix:PATH, 127.0.0.1:PORT (0: a free one; callers need a token), or with TLS any "
                         "HOST:PORT; may be repeated")  # fmt: skip
@@ -80,12 +90,13 @@ def start(args: argparse.Namespace) -> int:
         run_dir=run_dir,
         socket=socket,
         model_args=args.model_args,
-        host_flags=("--log-level", level, *(("--device", args.device) if args.device != "engine" else ())),
+        host_flags=_host_flags(args, level),
         host_log=run_dir / "kernel.log" if is_terminal and args.log_level is None else None,
         grace_s=args.grace,
         listen=tuple(args.listen),
         tls=server_tls(args.tls_cert, args.tls_key, args.tls_client_ca),
         state_dir=(args.state_dir or default_state_dir()).expanduser().absolute(),
+        keeps_files=not args.no_state,
         unconfined=args.unconfined,
     )
     confinement = "programs are not confined: " + (
@@ -94,6 +105,29 @@ def start(args: argparse.Namespace) -> int:
         else "only your own user may start them"
     )
     return serve(settings, _Terminal(confinement) if is_terminal else _Log(confinement))
+
+
+def _part(text: str) -> float:
+    """A part of a whole, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a whole (above 0, at most 1)")
+    return value
+
+
+def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
+    given = {
+        "--log-level": level,
+        "--host-cache-bytes": str(args.host_cache),
+        "--disk-cache-bytes": str(args.disk_cache),
+        "--disk-high-water": str(args.disk_high_water),
+        "--device": args.device,
+        "--crash-at": args.crash_at,
+    }
+    return tuple(word for name, value in given.items() if value is not None for word in (name, value))
 
 
 class _Terminal:

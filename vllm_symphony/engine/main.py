@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony import __version__
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, SymphonyError
 from vllm_symphony.store import point
 from vllm_symphony.store.state import StateDirectory
@@ -91,9 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
         directory = StateDirectory(args.state_dir) if args.state_dir is not None else None
+        pages = directory.pages if directory is not None else None
+        limits = TierLimits(args.host_cache_bytes, args.disk_cache_bytes, pages)
         if args.crash_at:
             point.kill_at(args.crash_at)
-        device = make_device(args.device, vllm_words, status)
+        device = make_device(args.device, vllm_words, status, limits)
         storage = open_storage(directory, device, args.disk_high_water)
     except SystemExit as e:  # vLLM's argument parser has said why
         status.error("vLLM refused the arguments (see above)", EXIT_USAGE)
@@ -174,11 +177,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def make_device(kind: str, words: Sequence[str], status: Status) -> Device:
+def make_device(kind: str, words: Sequence[str], status: Status, limits: TierLimits) -> Device:
     if kind == "sim":
         from vllm_symphony.engine.sim import SimDevice
 
-        return SimDevice()
+        return SimDevice(tiers=limits)
     on_cpu = prepare_cpu()
     from vllm_symphony.engine.own import OwnHost, prepare_environment
 
@@ -202,7 +205,7 @@ def make_device(kind: str, words: Sequence[str], status: Status) -> Device:
     engine_args.tool_call_parser = given.tool_call_parser
     if on_cpu:
         cpu_defaults(engine_args)
-    return OwnHost(engine_args, progress=status.phase)
+    return OwnHost(engine_args, progress=status.phase, tiers=limits)
 
 
 def prepare_cpu() -> bool:

@@ -138,11 +138,11 @@ class StorageCore:
             self.directory.close()
 
     def counters(self) -> dict[str, float]:
-        """For `info`. `store_waiting`: nodes that could not be written yet."""
+        """For `info`. `waiting`: nodes that could not be written yet."""
         return {
-            "store_waiting": len(self._pending.nodes) + len(self._pending.removed),
-            "store_syncs": self.num_syncs,
-            "store_failed_writes": self.num_failed,
+            "waiting": len(self._pending.nodes) + len(self._pending.removed),
+            "syncs": self.num_syncs,
+            "failed_writes": self.num_failed,
         }
 
     # ---- records

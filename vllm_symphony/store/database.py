@@ -11,6 +11,7 @@ Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from vllm_symphony.errors import DataCorrupt, OutOfPages, ReadOnly, SymphonyErro
 from vllm_symphony.store import schema
 from vllm_symphony.store.pending import Pending
 from vllm_symphony.store.point import reach
+from vllm_symphony.store.state import unusable
 
 CHUNK_TOKENS = 1024
 _SYNCED = "synced"  # a counter: changed where there is nothing else to commit
@@ -49,6 +51,8 @@ class Database:
             OutOfPages, ReadOnly: it cannot be made or written.
         """
         self.path = path
+        if path is not None:
+            _make_private(path)
         try:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=1.0)
         except sqlite3.Error as error:
@@ -58,8 +62,6 @@ class Database:
             schema.prepare(self._db, path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._num_synced = self._counters().pop(_SYNCED, 0)
-            if path is not None:
-                path.chmod(0o600)
         except sqlite3.Error as error:
             self._db.close()
             raise typed(error, path) from error
@@ -231,6 +233,15 @@ def _by_ino(rows: sqlite3.Cursor) -> dict[int, list[tuple[Any, ...]]]:
     for ino, *rest in rows:
         grouped.setdefault(ino, []).append(tuple(rest))
     return grouped
+
+
+def _make_private(path: Path) -> None:
+    """SQLite gives the files beside it the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def typed(error: sqlite3.Error, path: Path | None) -> SymphonyError:
