@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from typing import Literal
 
 from vllm_symphony import lip
 from vllm_symphony.cli.command import EXIT_INTERRUPTED, complain
@@ -27,6 +28,7 @@ from vllm_symphony.lip.lock import Lock
 
 EXAMPLE = "symphony lock /kb/handbook.kv -- ./rebuild.sh"
 EXIT_LOST, EXIT_NO_COMMAND = 1, 127
+Kind = Literal["shared", "exclusive"]
 _RENEWALS = 3  # in the time of a lease
 
 
@@ -62,8 +64,8 @@ async def call(client: Client, args: argparse.Namespace) -> int:
         return complain(f"no such command: {args.command[0]}", EXIT_NO_COMMAND)
     async with client.session(name="lock", lease_s=args.lease), lip.open(args.path, write=not args.shared) as file:
         async with progress(f"waiting for {args.path}"):
-            lock = file.lock(shared=args.shared, lease_s=args.lease, wait=not args.no_wait, timeout_s=args.timeout)
-            await lock.acquire()
+            kind: Kind = "shared" if args.shared else "exclusive"
+            lock = await file.lock(kind, lease_s=args.lease, wait=not args.no_wait, timeout_s=args.timeout)
         return await _hold(lock, args)
 
 
