@@ -25,7 +25,7 @@ from benchmarks.streams import NUM_STREAMS, streams
 
 Samples = dict[str, list[float]]  # seconds, by call
 CONTROL = ("fork", "stat")
-FILE = "/bench/calls"
+FILE = "/tmp/bench-calls"
 TEXT = source("calls")
 
 
@@ -45,7 +45,7 @@ def measure(model: str, is_quick: bool) -> Report:
         doors: dict[str, Callable[[], Samples]] = {
             "program": lambda: from_program(rig, prompt, num_rounds),
             "socket": lambda: outside(
-                rig, "kernel-calls", rig.kernel_socket, prompt=prompt, num_rounds=num_rounds, name="/bench/socket"
+                rig, "kernel-calls", rig.kernel_socket, prompt=prompt, num_rounds=num_rounds, name="/tmp/bench-socket"
             ),
             "grpc": lambda: outside(rig, "grpc-calls", edge, path=FILE, num_rounds=num_rounds),
         }
@@ -82,7 +82,7 @@ def add(report: Report, door: str, call: str, idle: list[float], loaded: list[fl
 
 
 def from_program(rig: Rig, prompt: list[int], num_rounds: int) -> Samples:
-    child = rig.session.spawn(TEXT, "calls", num_rounds=num_rounds, prompt=prompt, name="/bench/program")
+    child = rig.session.spawn(TEXT, "calls", num_rounds=num_rounds, prompt=prompt, name="/tmp/bench-program")
     rig.session.wait(child)
     samples: Samples = child.value()
     return samples

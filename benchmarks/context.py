@@ -37,7 +37,7 @@ def measure(model: str, is_quick: bool) -> Report:
         text = source("context")
 
         def forwards(length: int) -> float:
-            child = session.spawn(text, "context", path=f"/bench/{length}", prompt=longest[:length], num_forwards=NUM_TOKENS)
+            child = session.spawn(text, "context", path=f"/tmp/bench-{length}", prompt=longest[:length], num_forwards=NUM_TOKENS)
             session.wait(child)
             return median(child.value())
 
@@ -60,7 +60,7 @@ def measure(model: str, is_quick: bool) -> Report:
                  "spread": spread(forward_ms), "decode spread": spread(decode_ms)}
             )  # fmt: skip
         for length in lengths:
-            session.remove(f"/bench/{length}")
+            session.remove(f"/tmp/bench-{length}")
         report.settings = rig.settings() | {"num_tokens": NUM_TOKENS}
     report.figures["forward_over_decode_max"] = max(ratios)
     return report

@@ -64,7 +64,7 @@ class Fleet:
     def _started(self, prompts: Sequence[Sequence[int]], args: dict[str, Any]) -> Iterator[Run]:
         """Programs before their gate; at the end they have all ended."""
         session = self._rig.session
-        gate, text = f"/bench/gate-{next(_GATES)}", source("decode")
+        gate, text = f"/tmp/bench-gate-{next(_GATES)}", source("decode")
         args = {**args, "gate": gate, "linger_s": LINGER_S}
         run = Run(session, gate, [session.spawn(text, "decode", prompt=list(p), **args) for p in prompts])
         run.until(all, 1)

@@ -16,7 +16,7 @@ async def main(text: str = HANDBOOK, questions: list[str] = QUESTIONS, max_token
         questions: one process each
         max_tokens: length of an answer, at most
     """
-    path = f"/examples/handbook-{await lip.getpid()}"
+    path = f"/tmp/handbook-{await lip.getpid()}"
     async with lip.open(path, text=text, exclusive=True) as book:
         await book.forward()
     try:

@@ -34,64 +34,64 @@ async def an_empty_file_grows_by_append():
 
 
 async def a_named_file_is_found_under_its_name_until_unlinked():
-    async with lip.open("/c/a", tokens=TOKENS, exclusive=True) as f:
-        assert [s.path for s in await lip.ls("/c/")] == ["/c/a"]
-        async with lip.open("/c/a") as again:
+    async with lip.open("/c-a", tokens=TOKENS, exclusive=True) as f:
+        assert [s.path for s in await lip.ls("/c-")] == ["/c-a"]
+        async with lip.open("/c-a") as again:
             assert again.ino == f.ino and again.length == 50
             await fails(lip.BadFile, again.append([1]))
-        assert (await lip.stat("/c/a")).nlink == 1
-    assert (await lip.stat("/c/a")).num_open == 0
-    await lip.unlink("/c/a")
-    assert await lip.ls("/c/") == []
-    await fails(lip.NoSuchFile, lip.stat("/c/a"))
+        assert (await lip.stat("/c-a")).nlink == 1
+    assert (await lip.stat("/c-a")).num_open == 0
+    await lip.unlink("/c-a")
+    assert await lip.ls("/c-") == []
+    await fails(lip.NoSuchFile, lip.stat("/c-a"))
 
 
 async def an_unlinked_file_lives_while_it_is_open():
-    async with lip.open("/c/a", tokens=TOKENS) as f:
-        await lip.unlink("/c/a")
+    async with lip.open("/c-a", tokens=TOKENS) as f:
+        await lip.unlink("/c-a")
         assert await f.read() == TOKENS
-        await f.link("/c/b")
-    async with lip.open("/c/b") as f:
+        await f.link("/c-b")
+    async with lip.open("/c-b") as f:
         assert await f.read() == TOKENS
-    await lip.unlink("/c/b")
+    await lip.unlink("/c-b")
 
 
 async def open_flags_mean_what_posix_says():
-    await fails(lip.NoSuchFile, lip.open("/c/none"))
-    async with lip.open("/c/a", create=True) as f:
+    await fails(lip.NoSuchFile, lip.open("/c-none"))
+    async with lip.open("/c-a", create=True) as f:
         await f.append(TOKENS)
-    async with lip.open("/c/a", create=True) as f:
+    async with lip.open("/c-a", create=True) as f:
         assert f.length == 50
-    await fails(lip.FileExists, lip.open("/c/a", exclusive=True))
-    await fails(lip.FileExists, lip.open("/c/a", tokens=TOKENS))
-    async with lip.open("/c/a", truncate=True) as f:
+    await fails(lip.FileExists, lip.open("/c-a", exclusive=True))
+    await fails(lip.FileExists, lip.open("/c-a", tokens=TOKENS))
+    async with lip.open("/c-a", truncate=True) as f:
         assert f.length == 0
-    await lip.unlink("/c/a")
+    await lip.unlink("/c-a")
 
 
 async def rename_moves_a_name_over_another():
-    async with lip.open("/c/a", tokens=[50, 51]), lip.open("/c/b", tokens=[60]) as victim:
-        await lip.rename("/c/a", "/c/b")
-        assert [s.path for s in await lip.ls("/c/")] == ["/c/b"]
+    async with lip.open("/c-a", tokens=[50, 51]), lip.open("/c-b", tokens=[60]) as victim:
+        await lip.rename("/c-a", "/c-b")
+        assert [s.path for s in await lip.ls("/c-")] == ["/c-b"]
         assert await victim.read() == [60]
         assert (await victim.stat()).nlink == 0
-    async with lip.open("/c/b") as moved:
+    async with lip.open("/c-b") as moved:
         assert await moved.read() == [50, 51]
-    await lip.unlink("/c/b")
-    await fails(lip.NoSuchFile, lip.rename("/c/b", "/c/c"))
+    await lip.unlink("/c-b")
+    await fails(lip.NoSuchFile, lip.rename("/c-b", "/c-c"))
 
 
 async def two_names_are_one_file():
-    async with lip.open("/c/a", tokens=[50]) as f:
-        await f.link("/c/b")
-        await fails(lip.FileExists, f.link("/c/b"))
+    async with lip.open("/c-a", tokens=[50]) as f:
+        await f.link("/c-b")
+        await fails(lip.FileExists, f.link("/c-b"))
         await f.append(51)
-        assert (await lip.stat("/c/b")).length == 2
-        assert {s.ino for s in await lip.ls("/c/")} == {f.ino}
-    await lip.unlink("/c/a")
-    async with lip.open("/c/b") as f:
+        assert (await lip.stat("/c-b")).length == 2
+        assert {s.ino for s in await lip.ls("/c-")} == {f.ino}
+    await lip.unlink("/c-a")
+    async with lip.open("/c-b") as f:
         assert await f.read() == [50, 51]
-    await lip.unlink("/c/b")
+    await lip.unlink("/c-b")
 
 
 async def a_fork_is_a_file_of_its_own():

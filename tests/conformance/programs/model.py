@@ -198,13 +198,13 @@ async def sampler_rules_bind_the_draw():
 
 
 async def a_file_can_be_opened_and_computed_by_name():
-    async with lip.open("/m/book", tokens=PROMPT) as f:
+    async with lip.open("/m-book", tokens=PROMPT) as f:
         want = await f.forward()
-    async with lip.open("/m/book") as book:
+    async with lip.open("/m-book") as book:
         same(await book.forward(), want)
         async with book.fork() as mine:
             await mine.forward([50])
-    await lip.unlink("/m/book")
+    await lip.unlink("/m-book")
 
 
 def logsumexp(row):
