@@ -3,8 +3,8 @@
     source [head | middle | tail]  --extract keep/compact-->  [head | tail]       against a prefill of head + tail
     [first] + [second]             --concat rotate-------->  [first | second]     against a prefill of both
 
-An edit is a copy, so it is fast; except for exact modes it is not what a prefill gives. So beside the speed stands the error, over the
-tokens of a continuation that both sides read: how often the best token is the same, and the divergence (KL, nats) of the top 20.
+An edit is a copy, so it is fast; except for exact modes it is not what a prefill gives. So beside the speed stands the error, over
+the tokens of a continuation that both sides read: how often the best token is the same, and the divergence (KL in nats).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.report import Report
@@ -33,15 +34,16 @@ def measure_edits(rig: Rig, report: Report, length: int, is_quick: bool) -> None
     tail = source[2 * length - (length - HEAD) :]
     spans = (Span(0, HEAD), Span(2 * length - (length - HEAD), 2 * length))
     half = length // 2
-    for name, edit, prefilled in (
+    edits: tuple[tuple[str, Callable[[list[int]], int], list[int]], ...] = (
         ("extract keep", lambda fds: _extract(rig, fds[0], spans, "keep"), head + tail),
         ("extract compact", lambda fds: _extract(rig, fds[0], spans, "compact"), head + tail),
         ("concat rotate", lambda fds: _concat(rig, fds[1:], "rotate"), source[:length]),
         ("concat recompute", lambda fds: _concat(rig, fds[1:], "recompute"), source[:length]),
-    ):
+    )
+    for name, edit, prefilled in edits:
         say(name)
         fds = [_computed(rig, source), _computed(rig, source[:half]), _computed(rig, source[half:length])]
-        _measure(rig, report, name, lambda edit=edit, fds=fds: edit(fds), prefilled, more, 1 if is_quick else 5)
+        _measure(rig, report, name, partial(edit, fds), prefilled, more, 1 if is_quick else 5)
         for fd in fds:
             rig.session.call("close", calls.FdArgs(fd))
 

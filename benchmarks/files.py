@@ -22,6 +22,7 @@ from vllm_symphony.abi.types import OpenFlags, pack_tokens
 FORK_LENGTHS = (128, 1024, 4096, 8000)
 LONG = 4096
 NUM_FORKS, OWN_TOKENS = 100, 64
+HOST_BYTES = 1 << 30
 
 
 def run(options: Options) -> Report:
@@ -31,13 +32,13 @@ def run(options: Options) -> Report:
 def measure(model: str, is_quick: bool) -> Report:
     longest = 1500 if model == "tiny" else max(FORK_LENGTHS)  # its position limit
     report = Report("files")
-    with Rig(model, keeps_files=True, max_model_len=2048 if model == "tiny" else longest + 192) as rig:
+    with Rig(model, host_bytes=HOST_BYTES, disk_bytes=HOST_BYTES, max_model_len=2048 if model == "tiny" else longest + 192) as rig:
         _forks(rig, report, tuple(n for n in FORK_LENGTHS if n <= longest), 20 if is_quick else 200)
         _warm_opens(rig, report, min(LONG, longest), 3 if is_quick else 11)
         _pages_of_forks(rig, report, min(LONG, longest), 10 if is_quick else NUM_FORKS)
         measure_tiers(rig, report, min(LONG, longest), is_quick)
         measure_edits(rig, report, min(1024, longest // 2), is_quick)
-        report.settings = rig.settings() | {"page_bytes": rig.host.model.page_bytes, "tiers": str(rig.limits)}
+        report.settings = rig.settings() | {"page_bytes": rig.host.model.page_bytes, "host_bytes": HOST_BYTES}
     return report
 
 

@@ -75,18 +75,27 @@ class Meter:
 class Rig:
     """One engine with a kernel before it."""
 
-    def __init__(self, model: str, **engine_args: Any) -> None:
+    def __init__(self, model: str, *, host_bytes: int | None = None, disk_bytes: int = 0, **engine_args: Any) -> None:
+        """`host_bytes`: keep files in a state directory, with that much memory and `disk_bytes` of disk below the device."""
         say(f"starting an engine on {model}")
         self._folder = tempfile.TemporaryDirectory(prefix="symphony-bench-")
         self.kernel_socket = f"{self._folder.name}/kernel.sock"
         self.args = engine_arguments(model, **engine_args)
+        from vllm_symphony.engine.main import open_storage
         from vllm_symphony.engine.own import OwnHost
         from vllm_symphony.engine.reactor import Reactor
+        from vllm_symphony.engine.tier import TierLimits
         from vllm_symphony.kernel.kernel import Kernel
+        from vllm_symphony.store.state import StateDirectory
 
-        self.host = OwnHost(self.args)
+        directory = StateDirectory(Path(self._folder.name)) if host_bytes is not None else None
+        self.limits = TierLimits(host_bytes or 0, disk_bytes, directory.pages if directory else None)
+        self.host = OwnHost(self.args, tiers=self.limits)
+        storage = open_storage(directory, self.host, 1.0)
         kernel = Kernel(self.host.model, seed=1, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=dict)
-        self.reactor = Reactor(kernel, self.host, socket_path=self.kernel_socket, principal="bench")
+        if directory is not None:
+            kernel.restore(storage.load(), time.monotonic_ns())
+        self.reactor = Reactor(kernel, self.host, store=storage, socket_path=self.kernel_socket, principal="bench")
         self.reactor.start()
         self.session = Session(self.kernel_socket)
         self._random = random.Random(1)
@@ -105,6 +114,19 @@ class Rig:
 
     def prompts(self, n: int, num_tokens: int) -> list[list[int]]:
         return [self.prompt(num_tokens) for _ in range(n)]
+
+    @property
+    def pages(self) -> Path:
+        """Where page files are."""
+        assert self.limits.directory is not None
+        return self.limits.directory
+
+    def forget_copies(self, fd: int) -> None:
+        """As if the file's pages had been computed just now: nothing below the device has them."""
+        from vllm_symphony.abi.calls import Stat
+
+        ino, table = self.session.call("stat", Stat(fd)).file.ino, self.host.device.table
+        self.host.call_in_engine(lambda: table.forget_copies(table.files[ino], 0))
 
     def counters(self) -> dict[str, float]:
         counters: dict[str, float] = self.host.call_in_engine(self.host.counters)

@@ -53,14 +53,14 @@ def _swap(rig: Rig, report: Report, fd: int, tier: str, num_bytes: int, repeats:
     session = rig.session
     data = np.ones(num_bytes, np.uint8)
     other = np.zeros_like(data)
-    path = rig.state_dir / "plain"
+    path = rig.pages / "plain"
 
     def ours() -> float:
         demote(session, fd, tier)
         began = time.perf_counter()
         promote(session, fd)
         back = time.perf_counter() - began
-        dirty(session, fd)
+        rig.forget_copies(fd)
         began = time.perf_counter()
         demote(session, fd, tier)
         there = time.perf_counter() - began
@@ -76,10 +76,10 @@ def _swap(rig: Rig, report: Report, fd: int, tier: str, num_bytes: int, repeats:
     def plain_file() -> float:
         began = time.perf_counter()
         with path.open("wb", buffering=0) as file:
-            file.write(memoryview(data))
+            file.write(data.data)
             os.fsync(file.fileno())
         with path.open("rb", buffering=0) as file:
-            file.readinto(memoryview(other))
+            file.readinto(other.data)
         took = time.perf_counter() - began
         path.unlink()
         return 2 * num_bytes / took
@@ -98,7 +98,7 @@ def _cold(rig: Rig, report: Report, fd: int, num_bytes: int, prefill_s: float, r
     buffer = bytearray(num_bytes)
 
     def drop_cache() -> list[Path]:
-        segments = sorted((rig.state_dir / "pages").glob("*.seg"))
+        segments = sorted(rig.pages.glob("*.seg"))
         for segment in segments:
             with segment.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
