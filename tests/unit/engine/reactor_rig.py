@@ -135,7 +135,7 @@ class ScriptedKernel:
 
     # ---- the interface
 
-    def connect(self, cred: Any, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "") -> int:
+    def connect(self, cred: Any, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "", minor: int = 0) -> int:
         pid = self.new_pid()
         self.note("connect", pid, role, cred.principal)
         return pid
