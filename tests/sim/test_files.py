@@ -2,6 +2,7 @@
 
 The cache is so small that files are evicted, jobs wait and are preempted; several calls are in flight at once. The model knows
 nothing of pages: each distribution is computed anew from its list, so a page that was shared, copied or freed wrongly is seen.
+Edited files cannot be given up: with them there may be no room, and then the files are as before.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.counts import count
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import pack_tokens, unpack_floats, unpack_tokens
+from vllm_symphony.abi.types import Span, pack_tokens, unpack_floats, unpack_tokens
 from vllm_symphony.engine.sim import Cost, SimModel
 from vllm_symphony.errors import Interrupted, OutOfPages
 from vllm_symphony.testing import Machine
@@ -48,10 +49,12 @@ class Files(RuleBasedStateMachine):
         self.num_pages = 0
         self.files: dict[int, Entries] = {}
         self.works: dict[int, Work] = {}
+        self.edits: list[tuple[Any, Entries]] = []  # in flight, and what they will make
 
     @initialize(num_pages=st.sampled_from([6, 9, 14]))
     def begin(self, num_pages: int) -> None:
         self.num_pages = num_pages
+        self.edited = False
         self.m = Machine(seed=3, num_pages=num_pages, page_size=PAGE, max_positions=60, cost=Cost(max_tokens=7, max_rows=4))
 
     def now(self, op: str, args: object) -> Any:
@@ -88,6 +91,43 @@ class Files(RuleBasedStateMachine):
         start = following(self.files[fd]) + gap
         self.now("append", calls.Append(fd, pack_tokens(new), start))
         self.files[fd] += [(t, start + i) for i, t in enumerate(new)]
+
+    @precondition(lambda self: len(self.files) + len(self.edits) < 8)
+    @rule(n=pick, ends=st.lists(pick, min_size=2, max_size=6), compact=st.booleans())
+    def extract(self, n: int, ends: list[int], compact: bool) -> None:
+        fd = self.choose(n, idle=False)
+        if fd is None or not self.files[fd]:
+            return
+        at = sorted({end % (len(self.files[fd]) + 1) for end in ends})
+        spans = tuple(Span(*pair) for pair in zip(at[::2], at[1::2], strict=False))
+        if not spans:
+            return
+        made = [entry for span in spans for entry in self.files[fd][span.start : span.stop]]
+        if compact:
+            made = [(token, i) for i, (token, _) in enumerate(made)]
+        self.edit("extract", calls.Extract(fd, spans, "compact" if compact else "keep"), made)
+
+    @precondition(lambda self: len(self.files) + len(self.edits) < 8)
+    @rule(ns=st.lists(pick, min_size=1, max_size=3), mode=st.sampled_from(["recompute", "rotate"]))
+    def concat(self, ns: list[int], mode: str) -> None:
+        fds = [fd for n in ns if (fd := self.choose(n)) is not None]
+        if not fds or following(self.files[fds[0]]) + sum(len(self.files[fd]) for fd in fds[1:]) > 60:
+            return
+        made = list(self.files[fds[0]])
+        for fd in fds[1:]:
+            made += [(token, following(made) + i) for i, (token, _) in enumerate(self.files[fd])]
+        self.edit("concat", calls.Concat(tuple(fds), mode), made)
+
+    def edit(self, op: str, args: object, made: Entries) -> None:
+        self.edits.append((self.m.client.call(op, args), made))
+        self.take_ended()
+
+    @precondition(lambda self: self.edits)
+    @rule(n=pick)
+    def cancel_edit(self, n: int) -> None:
+        self.edits[n % len(self.edits)][0].cancel()
+        self.m.call("sleep", calls.Sleep(0.01))
+        self.take_ended()
 
     @rule(n=pick, length=pick)
     def truncate(self, n: int, length: int) -> None:
@@ -148,7 +188,7 @@ class Files(RuleBasedStateMachine):
         self.m.call("sleep", calls.Sleep(0.01))
         self.take_ended()
 
-    @precondition(lambda self: self.works)
+    @precondition(lambda self: self.works or self.edits)
     @rule()
     def let_a_moment_pass(self) -> None:
         self.m.call("sleep", calls.Sleep(0.004))
@@ -163,13 +203,21 @@ class Files(RuleBasedStateMachine):
     def take_ended(self) -> None:
         for fd in [fd for fd, work in self.works.items() if work.future.done()]:
             self.take(self.works.pop(fd))
+        ended = [edit for edit in self.edits if edit[0].done()]
+        self.edits = [edit for edit in self.edits if edit not in ended]
+        for future, made in ended:
+            error = Interrupted("cancelled") if future.cancelled() else future.exception()
+            assert isinstance(error, Interrupted | OutOfPages | None), error
+            if error is None:
+                self.files[future.result().fd] = made
+                self.edited = True
 
     def take(self, work: Work) -> None:
         entries = self.files[work.fd]
         error = Interrupted("cancelled") if work.future.cancelled() else work.future.exception()
         if error is not None:
             assert isinstance(error, Interrupted | OutOfPages), error
-            if isinstance(error, OutOfPages):
+            if isinstance(error, OutOfPages) and not self.edited:
                 assert len(entries) + len(work.new) + work.num_tokens > self.num_pages * PAGE, error
             if work.num_tokens or isinstance(error, Interrupted):
                 self.accept(work, self.read(work.fd))
