@@ -53,7 +53,14 @@ class Chance:
             (10, "forward", self.forward),
             (6, "generate", self.generate),
             (3, "sample", self.sample),
-            (2, "cancel", self.cancel),
+            (7, "flock", self.flock),
+            (2, "setquota", self.setquota),
+            (1, "getquota", self.getquota),
+            (1, "statfs", dict),
+            (2, "du", self.target),
+            (3, "find", self.find),
+            (1, "watch", self.watch),
+            (3, "cancel", self.cancel),
             (5, "step", dict),
             (3, "pass_time", dict),
             (1, "disconnect", dict),
@@ -68,9 +75,10 @@ class Chance:
         self.who = rng.choice([*ACTORS])
         if name in ("disconnect", "connect"):
             self.who = rng.choice([who for who in ACTORS if ACTORS[who].process == who])
+        made = args()  # may change who does it
         wait = rng.random() < 0.8 or bool(ACTORS[self.who].session)
         after_s = rng.choice((0.1, 1.0, 5.0, 30.0)) * rng.random() if name == "pass_time" else 0.0
-        return Op(self.number, self.who, name, args(), wait, after_s)
+        return Op(self.number, self.who, name, made, wait, after_s)
 
     # ---- parts
 
@@ -204,6 +212,39 @@ class Chance:
 
     def sample(self) -> Args:
         return {**self.fd(), "position": self.rng.choice((None, 0, 2, 5, 9, -1))}
+
+    def flock(self) -> Args:
+        rng = self.rng
+        kind = rng.choice(("shared", "shared", "exclusive", "exclusive", "unlock", "none" if self.rarely() else "unlock"))
+        args = {**self.fd(), "kind": kind, "lease_s": rng.choice((0.5, 5.0, 30.0, 0.0 if self.rarely() else 2.0))}
+        is_outside = bool(ACTORS[self.who].session)
+        return {**args, "wait": not is_outside and self.rarely(0.7), "timeout_s": rng.choice((None, 1.0, 4.0))}
+
+    def setquota(self) -> Args:
+        self.who = self.who if self.rarely() else self.rng.choice(("root", "edge-root"))
+        what = self.rng.choice(("device_pages", "files", "device_pages", "rows"))
+        limit = {"device_pages": self.rng.randint(3, 20), "files": self.rng.randint(3, 20), "rows": 4}[what]
+        return {"principal": self.rng.choice(("ann", "bob", "eve", "root")), what: -1 if self.rarely(0.6) else limit}
+
+    def getquota(self) -> Args:
+        return {"principal": self.rng.choice(("", "", "ann", "bob"))}
+
+    def find(self) -> Args:
+        rng = self.rng
+        args: Args = {"path": self.path(Folder, 0.9) if self.rarely(0.5) else "/", "limit": rng.choice((1000, 1000, 2, 0))}
+        for key, values in (
+            ("name", ("a", "?", "*.kv", "[ab]")), ("owner", ("ann", "root")), ("kind", ("file", "dir", "pipe")),
+            ("fidelity", ("exact", "pruned", "approximate")), ("xattr", ({"user.a": "*"}, {"b": "two*"})), ("min_length", (1, 4)),
+            ("max_length", (0, 6)), ("min_age_s", (1.0, 30.0)), ("max_age_s", (5.0, 60.0)),
+        ):  # fmt: skip
+            if self.rarely(0.15):
+                args[key] = rng.choice(values)  # type: ignore[arg-type]
+        return args
+
+    def watch(self) -> Args:
+        if ACTORS[self.who].session:
+            self.who = "ann"
+        return {"path": self.path(Folder, 1.0) if self.rarely(0.5) else "/", "recursive": self.rarely(0.7)}
 
     def cancel(self) -> Args:
         running = [call.op.number for call in self.run.calls.values()]

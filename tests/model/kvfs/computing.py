@@ -43,6 +43,8 @@ class Work:
     position: int = 0
     drawn: list[int] = field(default_factory=list)
     cancelled: str = ""
+    is_cut: bool = False  # a quota leaves it fewer tokens than it asked for
+    planned: int = 0  # tokens that the file may have with it
 
     @property
     def writes(self) -> bool:
@@ -89,7 +91,7 @@ class Computing(Proc):
 
     def clone(self, source: File, cred: Credentials) -> File:
         """What a fork is: the same tokens, and the same pages as far as nobody goes on writing into them."""
-        self.demand_room()
+        self.demand_room(cred.principal)
         file = File(cred.principal, cred.principal, 0o600, self.now, self.now, entries=list(source.entries))
         file.fidelity, file.frontier = source.fidelity, source.frontier
         whole = source.frontier // self.page_size if source.writer is not None else len(source.pages)
@@ -150,7 +152,7 @@ class Computing(Proc):
         return self._fd(process, cred, file, bool(flags & RDWR))
 
     def _new(self, cred: Credentials, tokens: list[int], mode: int, group: str) -> File:
-        self.demand_room()
+        self.demand_room(cred.principal)
         file = File(cred.principal, group, mode, self.now, self.now)
         file.add(tokens, 0)
         return file
@@ -220,6 +222,10 @@ class Computing(Proc):
     def demand_write(self, file: File, opened: OpenFile | None) -> None:
         """No lock of another open file is in the way."""
 
+    def demand_pages(self, file: File, num_tokens: int, least: int | None = None) -> int:
+        """How many more tokens it may have, by the quota of its owner."""
+        return num_tokens
+
     def truncate(self, process: Process, cred: Credentials, fd: int, length: int, at: int | None = None) -> None:
         opened = process.get_writable(fd, cred)
         file = opened.file
@@ -272,9 +278,11 @@ class Computing(Proc):
         if file.writer is not None:
             demand(not tokens and file.writer.op == "forward" and not file.writer.tokens, "EBUSY")
             file = self.clone(file, cred)
-        if tokens:
-            self.demand_write(file, opened)
-        file.writer = Work("forward", process, fd, file, tokens, start)
+        else:
+            if tokens:
+                self.demand_write(file, opened)
+            self.demand_pages(file, len(tokens))
+        file.writer = Work("forward", process, fd, file, tokens, start, planned=file.length + len(tokens))
         return file.writer
 
     def generate(self, process: Process, cred: Credentials, fd: int, max_tokens: int, at: int | None = None, **_: Any) -> Work:
@@ -285,7 +293,9 @@ class Computing(Proc):
         demand(file.following < self.max_positions, "EFBIG")
         demand(file.writer is None, "EBUSY")
         self.demand_write(file, opened)
-        file.writer = Work("generate", process, fd, file)
+        wanted = min(max_tokens, self.max_positions - file.following)
+        most = self.demand_pages(file, wanted, least=1)
+        file.writer = Work("generate", process, fd, file, planned=file.length + most, is_cut=most < wanted)
         return file.writer
 
     def sample(self, process: Process, cred: Credentials, fd: int, position: int | None = None) -> Work:
@@ -315,7 +325,7 @@ class Computing(Proc):
             self.compute(file, file.length)
             return {"length": file.length, "top": greedy(file.entries)}
         if work.op == "generate":
-            return {"length": file.length, "tokens": work.drawn}
+            return {"length": file.length, "tokens": work.drawn, "reason": "quota" if work.is_cut else "length"}
         return {"tokens": [greedy(file.entries[: work.position + 1])]}
 
     def failed(self, job: int, reason: str) -> str:
@@ -330,6 +340,3 @@ class Computing(Proc):
             work.file.writer = None
         else:
             work.file.readers -= 1
-
-    def cancel(self, job: int) -> None:
-        self.works[job].cancelled = self.works[job].cancelled or "EINTR"

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.model.kvfs.computing import Work
+from tests.model.kvfs.locking import Wait
 from tests.model.kvfs.model import ADMIN, LIMITS, MAX_POSITIONS, PAGE_SIZE, PRINCIPALS, Model
 from tests.model.kvfs.rig import NO_REPLY, Rig
 from tests.model.kvfs.tree import Process, Refused
+from tests.model.kvfs.watching import Watcher
 from vllm_symphony.abi.types import Credentials, unpack_tokens
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel import effect as e
@@ -60,13 +62,14 @@ class Call:
     call: int
     op: Op
     process: Process
-    job: int
+    what: Any  # the model's Work, Wait or Watcher
 
 
 class Run:
     def __init__(self, num_pages: int) -> None:
         self.rig = Rig(LIMITS, num_pages, PAGE_SIZE, MAX_POSITIONS)
         self.model = Model()
+        self.model.on_device = lambda file: self.rig.core.residency(file.ino).device_pages
         self.processes: dict[str, Process] = {}
         self.labels: dict[int, tuple[Process, int]] = {}  # number of the operation -> whose fd
         self.calls: dict[int, Call] = {}  # by call id
@@ -84,6 +87,7 @@ class Run:
         else:
             self._call(op)
         self._catch_up()
+        self._compare_watches()
         self.rig.kernel.check()
 
     def _call(self, op: Op) -> None:
@@ -95,17 +99,24 @@ class Run:
         rig = self.rig
         call = rig.call(door.pid, op.name, args, cred if door.kind == "edge" else None, process.pid if actor.session else 0)
         expected = self._ask_model(op, process, cred, args)
-        if isinstance(expected, Work):
-            assert len(rig.started) == 1 and (door.pid, call) not in rig.replies, (expected, rig.replies)
-            self.model.works[rig.started[0]] = expected
-            self.calls[call] = Call(door.pid, call, op, process, rig.started[0])
-            while op.wait and call in self.calls:
-                self._step()
+        if isinstance(expected, Work | Wait | Watcher):
+            self.calls[call] = Call(door.pid, call, op, process, expected)
+            if isinstance(expected, Work):
+                self._began(expected)
+                while op.wait and call in self.calls:
+                    self._step()
         else:
             assert rig.started == [], rig.started
             self._compare(op, process, expected, rig.reply(door.pid, call))
         if actor.session:
             self.model.touched(process)
+
+    def _began(self, work: Work) -> None:
+        """The kernel must have sent the job by now."""
+        assert len(self.rig.started) == 1, self.rig.started
+        job = self.rig.started[0]
+        self.model.works[job.job] = work
+        work.file.ino = job.ino
 
     def _with_fds(self, args: dict[str, Any]) -> dict[str, Any]:
         """Numbers of operations become fds."""
@@ -133,6 +144,7 @@ class Run:
             agree(expected, actual)
             if "fd" in expected:
                 self.labels[op.number] = (process, expected["fd"])
+                process.fds[expected["fd"]].file.ino = actual.ino
 
     # ---- what is no call
 
@@ -146,9 +158,10 @@ class Run:
         """Of the call that operation `target` made."""
         for call in self.calls.values():
             if call.op.number == op.args["target"]:
-                asked = self.rig.call(call.pid, "cancel", {"target": call.call}, None)
+                cred = PRINCIPALS[ACTORS[call.op.who].principal]
+                asked = self.rig.call(call.pid, "cancel", {"target": call.call}, cred)
                 self.rig.reply(call.pid, asked)
-                self.model.cancel(call.job)
+                self.model.cancel(call.what)
                 return
 
     def _op_disconnect(self, op: Op) -> None:
@@ -186,6 +199,7 @@ class Run:
             if call is not None:
                 del self.calls[call.call]
                 self._compare(call.op, call.process, expected, self.rig.reply(call.pid, call.call))
+            self._catch_up()
 
     def _completed(self, completion: Any) -> tuple[Any, Call | None]:
         """What the model makes of it, and the call that must be answered now."""
@@ -200,14 +214,34 @@ class Run:
             expected: Any = Refused(model.failed(job, completion.error.reason))
         else:
             expected = model.done(job, completion)
-        call = next(call for call in self.calls.values() if call.job == job)
+        call = next(call for call in self.calls.values() if call.what is work)
         if work.process.ended:
             del self.calls[call.call]
             return expected, None
         return expected, call
 
     def _catch_up(self) -> None:
+        """The model lets its alarms ring and its locks be given; who waited must have been answered."""
         self.model.advance(self.rig.now)
+        self.model.grant()
+        answers, self.model.answers = self.model.answers, []
+        for what, expected in answers:
+            call = next(call for call in self.calls.values() if call.what is what)
+            del self.calls[call.call]
+            if not call.process.ended:
+                self._compare(call.op, call.process, expected, self.rig.reply(call.pid, call.call))
+
+    def _compare_watches(self) -> None:
+        """Watchers were told what the model would have told them, whatever the order within one operation."""
+        for call in self.calls.values():
+            watcher = call.what
+            if isinstance(watcher, Watcher):
+                events = [event for part in self.rig.parts.pop((call.pid, call.call), ()) for event in part.events]
+                told = [(event.kind, event.path, event.new_path, event.detail) for event in events if event.kind != "modify"]
+                assert sorted(told) == sorted(watcher.told), f"told {told} instead of {watcher.told}"
+                modified = {event.ino for event in events if event.kind == "modify"}
+                assert modified == watcher.modified, f"told of {modified} instead of {watcher.modified}"
+                watcher.told, watcher.modified = [], set()
 
     def close(self) -> None:
         """Everything ends; what stays is what has a name."""
@@ -237,7 +271,7 @@ def agree(expected: dict[str, Any], actual: Any) -> None:
         if isinstance(wanted, dict) and key != "attributes":
             agree(wanted, got)
         elif isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
-            assert [one["path"] for one in wanted] == [one.path for one in got], (key, wanted, got)
+            assert len(wanted) == len(got), f"{key}: wanted {[one['path'] for one in wanted]}, got {[one.path for one in got]}"
             for one, other in zip(wanted, got, strict=True):
                 agree(one, other)
         elif isinstance(wanted, set):

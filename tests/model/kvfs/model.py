@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model.kvfs.looking import Looking
+from tests.model.kvfs.locking import Hold, Wait
 from tests.model.kvfs.tree import File, Process
+from tests.model.kvfs.watching import Watcher, Watching
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.kernel.limits import Limits
 
@@ -20,7 +21,7 @@ PRINCIPALS = {
 }
 
 
-class Model(Looking):
+class Model(Watching):
     def __init__(self) -> None:
         super().__init__(LIMITS.files, LIMITS.fds, PAGE_SIZE, MAX_POSITIONS)
 
@@ -47,10 +48,23 @@ class Model(Looking):
 
     def end(self, process: Process) -> None:
         self.set_alarm(process, None)
+        for watcher in [watcher for watcher in self.watches if watcher.process is process]:
+            self.stop_watching(watcher, "EINTR")
+        for wait in [wait for lock in self.locks.values() for wait in lock.queue if wait.process is process]:
+            self.stop_waiting(wait, "EINTR")
         super().end(process)
         self.processes.remove(process)
         if process.kind == "session":
             self.zombies = [*self.zombies, process][-LIMITS.ended :]
+
+    def cancel(self, what: Any) -> None:
+        """End a call in flight."""
+        if isinstance(what, Watcher):
+            self.stop_watching(what, "EINTR")
+        elif isinstance(what, Wait):
+            self.stop_waiting(what, "EINTR")
+        else:
+            what.cancelled = what.cancelled or "EINTR"
 
     # ---- the clock
 
@@ -70,3 +84,8 @@ class Model(Looking):
             self.expired(what)
         elif isinstance(what, Process):
             self.end(what)
+        elif isinstance(what, Hold):
+            self.lease_ran_out(what)
+        elif isinstance(what, Wait):
+            self.stop_waiting(what, "ETIMEDOUT")
+        self.grant()

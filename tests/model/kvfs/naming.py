@@ -57,10 +57,13 @@ class Naming:
     def paths(self, node: Node) -> list[str]:
         return ["/"] if node is self.root else [path for path, other in below(self.root, "") if other is node]
 
-    def demand_room(self) -> None:
+    def demand_room(self, owner: str) -> None:
         """For one more file or directory."""
         folders = sum(isinstance(node, Folder) for _, node in below(self.root, "")) - 2
         demand(len(self.files()) + folders < self.max_files, "EDQUOT")
+
+    def demand_owned(self, owner: str) -> None:
+        """Raises Refused when the owner may not have one more."""
 
     def durable(self, node: Node) -> str:
         """Of a file: the strongest word of the directories that it is in. Below one that keeps none nothing is kept."""
@@ -86,7 +89,7 @@ class Naming:
     def make_home(self, folder: Folder, name: str, cred: Credentials) -> None:
         """/home/<principal> is there when its principal asks."""
         if folder is self.home and name == cred.principal and name not in folder.entries:
-            self.demand_room()
+            self.demand_room(name)
             folder.entries[name] = Folder(name, name, 0o700, 0, 0)
             self.happened("create", folder.entries[name], f"/home/{name}")
 
@@ -138,9 +141,10 @@ class Naming:
     def unbind(self, place: Place, detail: str = "") -> None:
         folder, name = place
         node = folder.entries[name]
-        self.happened("delete", node, self.path_of(place), detail=detail)
+        path = self.path_of(place)
         del folder.entries[name]
         folder.modified = self.now
+        self.happened("delete", node, path, detail=detail)
 
     def path_of(self, place: Place) -> str:
         return f"{self.paths(place[0])[0].rstrip('/')}/{place[1]}"
@@ -203,7 +207,7 @@ class Naming:
 
     def _mkdir(self, place: Place, cred: Credentials, mode: int) -> Folder:
         self.demand_free(place, cred)
-        self.demand_room()
+        self.demand_room(cred.principal)
         above = place[0]
         folder = Folder(cred.principal, self.group_for(above, cred), mode | above.mode & SETGID, self.now, self.now)
         folder.ttl_s = above.ttl_s
@@ -290,6 +294,8 @@ class Naming:
         demand(owner != "" and group != "", "EINVAL")
         demand(cred.is_admin or owner in (None, node.owner), "EPERM")
         demand(cred.is_admin or group in (None, node.group, cred.principal, *cred.groups), "EPERM")
+        if owner not in (None, node.owner):
+            self.demand_owned(owner)
         node.owner = owner or node.owner
         node.group = group or node.group
         self.changed("attrib", node)

@@ -30,7 +30,7 @@ class Rig:
         self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
         self.replies: dict[tuple[int, int], Any] = {}
         self.parts: dict[tuple[int, int], list[Any]] = {}
-        self.started: list[int] = []
+        self.started: list[Any] = []
         self.num_calls = 0
 
     def connect(self, cred: Credentials, role: str, lease_s: float = 0.0) -> int:
@@ -86,8 +86,10 @@ class Rig:
                 self.parts.setdefault((effect.pid, effect.call_id), []).append(effect.part)
             elif isinstance(effect, e.DeviceEffect):
                 if hasattr(effect, "job") and not isinstance(effect, e.CancelJob):
-                    self.started.append(effect.job)
+                    self.started.append(effect)
                 self.core.submit((effect,))
+        if not self.core.is_stepping:
+            self.core._take_mail()  # so that where pages are is known at once
 
     def check(self) -> None:
         self.core._take_mail()

@@ -38,6 +38,7 @@ class Node:
     mode: int
     created: int
     modified: int
+    ino: int = 0  # as the kernel says
     xattrs: dict[str, str] = field(default_factory=dict)
 
     def allows(self, cred: Credentials, bits: int) -> bool:
