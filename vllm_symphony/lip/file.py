@@ -139,12 +139,8 @@ class File(Handle):
         return unpack_tokens(result.tokens)
 
     async def text(self, offset: int = 0, count: int | None = None, *, skip_special: bool = True) -> str:
-        """The same tokens as text; of a file below /proc its text, whole."""
-        result = await self._call("read", calls.Read(self.fd, None, offset, count))
-        self.note_length(result.length)
-        if result.text is not None:
-            return str(result.text)
-        return await detokenize(unpack_tokens(result.tokens), skip_special=skip_special)
+        """The same tokens as text."""
+        return await detokenize(await self.read(offset, count), skip_special=skip_special)
 
     def extract(self, spans: Spans, *, positions: Positions = "keep", timeout_s: float | None = None) -> Opening:
         """A new anonymous file with the tokens of `spans`: slices, ranges or (start, stop), ascending and apart.

@@ -10,9 +10,10 @@ Errors are POSIX's: NoSuchFile, NotDirectory, AccessDenied and NameTooLong of an
 from __future__ import annotations
 
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import FileStat, FsStat, Quota
+from vllm_symphony.abi.types import FileStat, FsStat, Quota, unpack_tokens
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.handle import Advice, Tier
+from vllm_symphony.lip.text import detokenize
 
 Durable = str
 """none, tokens or pages; "" as the directory above."""
@@ -53,7 +54,15 @@ async def rename(old: str, new: str) -> None:
     await transport.call("rename", calls.Rename(old, new))
 
 
-# ---- rights, attributes
+# ---- what is in them, and what is known of them
+
+
+async def cat(path: str, *, skip_special: bool = True) -> str:
+    """The file's tokens as text; below /proc the text of the view, as JSON."""
+    result: calls.ReadResult = await transport.call("read", calls.Read(None, path))
+    if result.text is not None:
+        return result.text
+    return await detokenize(unpack_tokens(result.tokens), skip_special=skip_special)
 
 
 async def stat(path: str) -> FileStat:

@@ -68,16 +68,6 @@ def test_open_says_what_lineage_it_needs():
     assert toy.asked("open")[0].require == "exact"
 
 
-def test_the_text_of_a_file_below_proc_is_what_the_kernel_says():
-    toy = Canned(open=c.FdResult(9, 4, 0), read=c.ReadResult(b"", b"", 0, text='{"pid": 1}'), close=DONE)
-
-    async def main():
-        async with lip.open("/proc/self/status") as status:
-            return await status.text()
-
-    assert play(main, toy) == '{"pid": 1}'
-
-
 # ---- locks
 
 

@@ -64,6 +64,15 @@ def test_a_function_makes_its_call_and_gives_what_matters_of_the_answer(work, op
     assert toy.asked(op) == [args]
 
 
+def test_the_text_of_a_file_is_its_tokens_and_below_proc_what_the_kernel_says():
+    toy = Canned()
+    toy.machine.names["/kb/a"] = toy.machine.new(list(b"fog"))
+    proc = Canned(read=c.ReadResult(b"", b"", 0, text='{"pid": 1}'))
+
+    assert play(lambda: lip.cat("/kb/a"), toy) == "fog"
+    assert play(lambda: lip.cat("/proc/self/status"), proc) == '{"pid": 1}'
+
+
 def test_errors_are_their_classes():
     toy = Canned(rmdir=lip.NotEmpty("/kb holds 3 files"))
 
