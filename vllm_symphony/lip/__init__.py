@@ -103,8 +103,8 @@ __all__ = [
     "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed", "Quota", "QuotaExceeded", "ReadOnly", "Sampler", "Span",
     "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token", "TooManyFiles", "Unauthenticated", "Watch", "WouldBlock",
     "advise", "after", "best_in", "cat", "chattr", "chmod", "choice", "chown", "concat", "copy", "detach", "detokenize", "du",
-    "ebnf", "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill", "listdir",
-    "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps", "random",
-    "regex", "removexattr", "rename", "render_chat", "rmdir", "setxattr", "sleep", "spawn", "stat", "statfs", "sync", "tokenize",
-    "top1", "transport", "umask", "unlink", "watch",
+    "ebnf", "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill",
+    "listdir", "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps",
+    "random", "regex", "removexattr", "rename", "render_chat", "rmdir", "setxattr", "sleep", "spawn", "stat", "statfs", "sync",
+    "tokenize", "top1", "transport", "umask", "unlink", "watch",
 ]  # fmt: skip
