@@ -14,6 +14,7 @@ from vllm_symphony.engine.sim import grammar as grammars
 from vllm_symphony.engine.sim.model import END, Row, decode
 from vllm_symphony.engine.sim.pool import SimBlock
 from vllm_symphony.engine.sim.sampler import distribution, fires, sample_row
+from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, GenerateDone, GenerateJob, GenerateTokens, StepSpan
 
 UNTIL_TOP_K = 20
@@ -37,6 +38,7 @@ class SimJob:
     first_step: int = 0
     last_step: int = 0
     device_s: float = 0.0
+    on_done: Callable[[SimJob, SymphonyError | None], None] | None = None  # instead of a completion (an edit's fork)
 
     @property
     def id(self) -> JobId:
