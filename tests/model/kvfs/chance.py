@@ -5,12 +5,14 @@ Paths are mostly of what is there, sometimes of what could be, seldom of what ca
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from tests.model.kvfs.driver import ACTORS, Op, Run
-from tests.model.kvfs.tree import File, Folder, below
+from tests.model.kvfs.model import PRINCIPALS
+from tests.model.kvfs.tree import File, Folder, Process, below
 
 NAMES = ("a", "b", "c", "x.kv")
 BAD_PATHS = ("", "a", "/a/", "//a", "/a/../b", "/.", "/a\0", "/" + "n" * 256, "/n" * 2050)
@@ -25,12 +27,13 @@ class Chance:
         self.run = run
         self.number = 0
         self.who = ""
+        self.chosen = 0  # number of an operation
         self.choices: list[tuple[int, str, Callable[[], Args]]] = [
-            (14, "open", self.open),
+            (16, "open", self.open),
             (4, "open", self.open_anonymous),
-            (9, "close", self.fd),
+            (7, "close", self.fd),
             (3, "dup", self.fd),
-            (7, "fork", self.fd),
+            (5, "fork", self.fd),
             (4, "link", self.link),
             (3, "unlink", self.path_args),
             (6, "rename", self.rename),
@@ -50,10 +53,10 @@ class Chance:
             (5, "stat", self.target),
             (2, "listdir", self.listdir),
             (1, "list", self.prefix),
-            (10, "forward", self.forward),
-            (6, "generate", self.generate),
+            (14, "forward", self.forward),
+            (8, "generate", self.generate),
             (3, "sample", self.sample),
-            (7, "flock", self.flock),
+            (9, "flock", self.flock),
             (2, "setquota", self.setquota),
             (1, "getquota", self.getquota),
             (1, "statfs", dict),
@@ -61,10 +64,9 @@ class Chance:
             (3, "find", self.find),
             (1, "watch", self.watch),
             (3, "cancel", self.cancel),
-            (5, "step", dict),
+            (8, "step", dict),
             (3, "pass_time", dict),
             (1, "disconnect", dict),
-            (2, "connect", dict),
         ]
         self.weights = [weight for weight, _, _ in self.choices]
 
@@ -73,10 +75,13 @@ class Chance:
         self.number += 1
         _, name, args = rng.choices(self.choices, self.weights)[0]
         self.who = rng.choice([*ACTORS])
-        if name in ("disconnect", "connect"):
+        if name == "disconnect":
             self.who = rng.choice([who for who in ACTORS if ACTORS[who].process == who])
+        gone = [who for who, process in self.run.processes.items() if process.ended or not process.connected]
+        if gone and self.rarely(0.3):
+            return Op(self.number, rng.choice(gone), "connect", {})
         made = args()  # may change who does it
-        wait = rng.random() < 0.8 or bool(ACTORS[self.who].session)
+        wait = rng.random() < 0.6 or bool(ACTORS[self.who].session)
         after_s = rng.choice((0.1, 1.0, 5.0, 30.0)) * rng.random() if name == "pass_time" else 0.0
         return Op(self.number, self.who, name, made, wait, after_s)
 
@@ -85,15 +90,34 @@ class Chance:
     def rarely(self, often: float = 0.1) -> bool:
         return self.rng.random() < often
 
-    def label(self) -> int:
-        """The number of an operation that opened a file for this process; sometimes a wrong one."""
+    def label(self, is_shared: bool = False) -> int:
+        """The number of an operation that opened a file, mostly of whoever does this one; busy and locked ones are liked, with
+        `is_shared` those that were opened more than once."""
+        rng, model, run = self.rng, self.run.model, self.run
+        opened = [(process, fd) for process in model.processes for fd in process.fds]
+        if not opened or self.rarely(0.03):
+            return rng.choice([0, *run.labels])
+        liked = [(process, fd) for process, fd in opened if process.fds[fd].file.is_busy or model.locked(process.fds[fd].file)]
+        if is_shared:
+            files = Counter(process.fds[fd].file for process, fd in opened if process.fds[fd].writable)
+            liked = [(process, fd) for process, fd in opened if files[process.fds[fd].file] > 1] or liked
+        process, fd = rng.choice(liked if liked and self.rarely(0.8 if is_shared else 0.25) else opened)
+        if not self.rarely(0.03):
+            self.who = self.actor_of(process, process.fds[fd].principal)
+        return run.labels_of(process)[fd]
+
+    def actor_of(self, process: Process, principal: str) -> str:
+        names = [name for name, actor in ACTORS.items() if actor.principal == principal or principal not in PRINCIPALS]
+        fit = [name for name in names if self.run.processes[ACTORS[name].session or ACTORS[name].process] is process]
+        return self.rng.choice(fit) if fit else self.who
+
+    def file(self) -> File | None:
+        """The one that `label` chose last."""
         actor = ACTORS[self.who]
         process = self.run.processes[actor.session or actor.process]
-        mine = [fd for fd, file in process.fds.items() if file.principal == actor.principal]
-        labels = self.run.labels_of(process)
-        if not mine or self.rarely(0.03):
-            return self.rng.choice([*labels.values(), 0])
-        return labels[self.rng.choice(mine)]
+        labels = {number: fd for fd, number in self.run.labels_of(process).items()}
+        opened = process.fds.get(labels.get(self.chosen, 0))
+        return opened.file if opened is not None else None
 
     def path(self, kind: type = object, there: float = 0.75) -> str:
         rng, model = self.rng, self.run.model
@@ -102,9 +126,12 @@ class Chance:
         if self.rarely(0.03):
             return self.proc_path()
         if rng.random() < there:
-            found = [path for path, node in below(model.root, "") if isinstance(node, kind)]
+            found = [(path, node) for path, node in below(model.root, "") if isinstance(node, kind)]
             if found:
-                return rng.choice(found)
+                path, node = rng.choice(found)
+                if node.owner in PRINCIPALS and self.rarely(0.5):
+                    self.who = rng.choice([name for name, actor in ACTORS.items() if actor.principal == node.owner])
+                return path
         folders = [path for path, node in below(model.root, "") if isinstance(node, Folder) and path.count("/") < 4]
         above = rng.choice(("", "", "/home/ann", "/home/bob", "/tmp", *folders))
         if self.rarely(0.05):
@@ -123,7 +150,8 @@ class Chance:
         return [self.rng.choice((101, 116, 97, 111, 105, 500 if self.rarely(0.01) else 110)) for _ in range(count)]
 
     def fd(self) -> Args:
-        return {"fd": self.label()}
+        self.chosen = self.label()
+        return {"fd": self.chosen}
 
     def target(self) -> Args:
         return self.fd() if self.rarely(0.4) else {"path": self.path()}
@@ -134,8 +162,8 @@ class Chance:
     # ---- calls
 
     def open(self) -> Args:
-        flags = self.rng.choice((0, 0, 1, 1, 2, 3, 3, 3, 7, 9, 11, 4, 8, 16, 32))
-        args: Args = {"path": self.path(File, 0.6), "flags": flags, "mode": self.rng.choice(FILE_MODES)}
+        flags = self.rng.choice((0, 1, 1, 2, 3, 3, 3, 7, 9, 11, self.rng.randint(0, 32) if self.rarely(0.3) else 3))
+        args: Args = {"path": self.path(File, 0.7), "flags": flags, "mode": self.rng.choice(FILE_MODES)}
         if (flags & 2 and self.rarely(0.5)) or self.rarely(0.02):
             args["tokens"] = self.tokens()
         if self.rarely():
@@ -181,17 +209,26 @@ class Chance:
             return {**args, "durable": self.rng.choice(("", "none", "tokens", "pages", "for ever"))}
         return {**args, "ttl_s": self.rng.choice((0.0, 0.0, 0.0, 15.0))}
 
+    def length(self) -> int:
+        """A length of the file that was chosen last."""
+        file = self.file()
+        return self.rng.randint(0, file.length) if file is not None else 3
+
     def at(self) -> int | None:
-        return self.rng.choice((None, None, None, None, 0, 5))
+        if self.rarely(0.7) or (file := self.file()) is None:
+            return None
+        return file.length if self.rarely(0.8) else 5
 
     def start(self) -> int | None:
-        return self.rng.choice((None, None, None, None, 0, 9, 17))
+        if self.rarely(0.6) or (file := self.file()) is None:
+            return None
+        return file.following + self.rng.choice((0, 0, 1, 2, 7, -1))
 
     def append(self) -> Args:
         return {**self.fd(), "tokens": self.tokens(), "start": self.start(), "at": self.at()}
 
     def truncate(self) -> Args:
-        return {**self.fd(), "length": self.rng.choice((0, 1, 3, 4, 6, 9, -1, 50)), "at": self.at()}
+        return {**self.fd(), "length": self.length() if not self.rarely() else self.rng.choice((-1, 50)), "at": self.at()}
 
     def read(self) -> Args:
         return {**self.target(), "offset": self.rng.choice((0, 0, 2, 5, -1)), "count": self.rng.choice((None, None, 0, 3))}
@@ -211,12 +248,16 @@ class Chance:
         return {**self.fd(), "max_tokens": self.rng.choice((1, 1, 1, 2, 6, 0)), "at": self.at(), "ignore_eos": True}
 
     def sample(self) -> Args:
-        return {**self.fd(), "position": self.rng.choice((None, 0, 2, 5, 9, -1))}
+        return {**self.fd(), "position": self.rng.choice((None, self.length(), self.length() - 1, 9))}
 
     def flock(self) -> Args:
         rng = self.rng
-        kind = rng.choice(("shared", "shared", "exclusive", "exclusive", "unlock", "none" if self.rarely() else "unlock"))
-        args = {**self.fd(), "kind": kind, "lease_s": rng.choice((0.5, 5.0, 30.0, 0.0 if self.rarely() else 2.0))}
+        kind = rng.choice(("shared", "shared", "exclusive", "exclusive", "exclusive", "none" if self.rarely() else "unlock"))
+        args = {
+            "fd": self.label(is_shared=True),
+            "kind": kind,
+            "lease_s": rng.choice((0.5, 5.0, 30.0, 30.0, 0.0 if self.rarely() else 2.0)),
+        }
         is_outside = bool(ACTORS[self.who].session)
         return {**args, "wait": not is_outside and self.rarely(0.7), "timeout_s": rng.choice((None, 1.0, 4.0))}
 

@@ -87,9 +87,8 @@ class Naming:
         return node.entries[name]
 
     def make_home(self, folder: Folder, name: str, cred: Credentials) -> None:
-        """/home/<principal> is there when its principal asks."""
+        """/home/<principal> is there when its principal asks, whatever the quotas."""
         if folder is self.home and name == cred.principal and name not in folder.entries:
-            self.demand_room(name)
             folder.entries[name] = Folder(name, name, 0o700, 0, 0)
             self.happened("create", folder.entries[name], f"/home/{name}")
 
