@@ -9,6 +9,7 @@ request when it is admitted and come back in `ended`, which vLLM's own clean-up 
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,9 +35,11 @@ from vllm_symphony.engine.job import (
     make_request,
 )  # fmt: skip
 from vllm_symphony.engine.lending import Lending
+from vllm_symphony.engine.move import Mover
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.engine.rows import KeptRows
+from vllm_symphony.engine.tier import TierLimits, Tiers
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
@@ -55,11 +58,15 @@ from vllm_symphony.kernel.effect import (
     GenerateJob,
     GenerateTokens,
     JobFailed,
+    LimitDomain,
+    MoveJob,
+    PinFile,
     Residency,
     RowDone,
     RowJob,
     SampleDone,
     SampleJob,
+    SaveJob,
     StepRan,
     StepSpan,
     TruncateFile,
@@ -94,6 +101,8 @@ class FileDevice:
         vocab_size: int,
         deliver: Callable[[list[Completion]], None],
         wake: Callable[[], None],
+        mover: Mover,
+        tiers: TierLimits,
     ) -> None:
         self.scheduler = scheduler
         self.hasher = hasher
@@ -104,6 +113,11 @@ class FileDevice:
         managers = scheduler.kv_cache_manager.coordinator.single_type_managers
         self.table = PageTable(pool, managers[0].block_size, pool.get_num_free_blocks())
         self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
+        self.clock = time.monotonic
+        self.tiers = Tiers(
+            self.table, mover, tiers, clock=self.clock, tell=self._tell, retire=self.retire, make_room=self._make_room,
+            boot=os.urandom(6).hex(),
+        )  # fmt: skip
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
         self.surgery = Surgery(EngineBench(self), *surgery_refusals(scheduler.pages_refusal, rpc))
@@ -113,12 +127,11 @@ class FileDevice:
         self.jobs: dict[str, FileJob] = {}  # by request id
         self.resting: dict[str, FileJob] = {}  # done forwards whose request keeps the pages, by request id, oldest first
         self.finished: dict[str, FileJob] = {}  # ended in this step, not yet reported
-        self.by_id: dict[JobId, FileJob | SampleJob | RowJob | ExtractJob | ConcatJob] = {}
+        self.by_id: dict[JobId, FileJob | SampleJob | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob] = {}
         self._recomputing: dict[JobId, JobId] = {}  # sample or row -> the forward that computes its row again
         self.out: list[Completion] = []
         self._ran: list[Completion] = []  # steps that the kernel has not been told of
         self.step = 0
-        self.clock = time.monotonic
         self._serial = 0
         self._temp_id = 0
         self.num_found = 0  # tokens of file calls that vLLM's prefix cache had
@@ -132,6 +145,9 @@ class FileDevice:
         if self.grammars.news:
             self.grammars.news = False
             self.scheduler.room_was_made()
+        if self.tiers.poll():
+            self.released()
+            self.flush()
         if not self.mail:
             return False
         while self.mail:
@@ -161,7 +177,8 @@ class FileDevice:
     # ---- files
 
     def _create(self, e: CreateFile) -> None:
-        self.table.create(e.ino, e.tokens, e.domain, self.clock())
+        f = self.table.create(e.ino, e.tokens, e.domain, self.clock())
+        self.tiers.restore(f, e)
 
     def _fork(self, e: ForkFile) -> None:
         self._fork_file(self.table.files[e.src], e.dst, e.length, e.domain)
@@ -197,6 +214,7 @@ class FileDevice:
     def _drop(self, e: DropFile) -> None:
         f = self.table.files[e.ino]
         self.retire(f)
+        self.tiers.forget(f)
         if f.job is not None:
             job = self.job_of(f)
             assert job is not None
@@ -225,7 +243,7 @@ class FileDevice:
         if e.tokens:
             f.extend(e.tokens, e.start)
         wanted = tuple(base + o for o in e.outputs)
-        lowest = min((f.frontier, len(f.tokens) - 1, *wanted))
+        lowest = min((f.computed, len(f.tokens) - 1, *wanted))
         try:
             self._fits(len(f.tokens))
         except OutOfPages:
@@ -284,7 +302,7 @@ class FileDevice:
         if params.structured_outputs is not None:
             self.grammars.validate(params)
         request = make_request(self._rid(e.job), f, params, self.hasher, lookup=True)
-        job = FileJob(e, f, base, min(f.frontier, base - 1), request)
+        job = FileJob(e, f, base, min(f.computed, base - 1), request)
         job.plain = e.until is None and e.sampler.seed is None and e.penalty_from == base
         job.detokenizer = make_detokenizer(e, f.tokens, self.tokenizer)
         if params.structured_outputs is not None:
@@ -321,6 +339,8 @@ class FileDevice:
             self.fail(job, Interrupted("cancelled"))
         elif e.job in self.surgery.edits:
             self.surgery.cancel(e.job)
+        elif isinstance(job, MoveJob | SaveJob):
+            self.tiers.cancel(e.job)
         elif job is not None:  # waits for its row to be computed again
             temp = self.by_id[self._recomputing[e.job]]
             assert isinstance(temp, FileJob)
@@ -338,6 +358,27 @@ class FileDevice:
         """End a job now. vLLM's clean-up calls `ended`, which reports it."""
         job.error = error
         self.scheduler.finish_requests(job.request.request_id, RequestStatus.FINISHED_ABORTED)
+
+    # ---- tiers
+
+    def _move(self, e: MoveJob | SaveJob) -> None:
+        self.by_id[e.job] = e
+        self.tiers.submit(e)
+
+    def _tell(self, done: Completion) -> None:
+        self.by_id.pop(done.job, None)
+        self.out.append(done)
+
+    def _pin(self, e: PinFile) -> None:
+        self.tiers.pin(self.table.files[e.ino], e.pinned)
+
+    def _limit(self, e: LimitDomain) -> None:
+        self.tiers.limit(e)
+        self.rows.limit(e.domain, e.rows)
+
+    def _make_room(self, num_pages: int, f: PagedFile) -> None:
+        """For a move of `f` to the device."""
+        self.scheduler.make_room(num_pages - self.table.pool.get_num_free_blocks(), f.born, f)
 
     # ---- rows
 
@@ -565,6 +606,7 @@ class FileDevice:
         error = DeviceLost(message)
         self.out += [JobFailed(job, error) for job in self.by_id if job > 0]  # the others are ours, for rows
         self.by_id.clear()
+        self.tiers.lose()
         self._recomputing.clear()
         self.surgery.edits.clear()
         self.jobs.clear()
@@ -586,7 +628,8 @@ class FileDevice:
     def check(self) -> None:
         """Every page, request and row is accounted for."""
         manager = self.lending.manager
-        self.table.check(manager.req_to_blocks.values(), manager._pending_cow_copies)
+        self.table.check([*manager.req_to_blocks.values(), *self.tiers.lent_blocks()], manager._pending_cow_copies)
+        self.tiers.check()
         for job in self.jobs.values():
             assert job.request.request_id in self.scheduler.requests
         for f in self.table.files.values():
@@ -601,6 +644,8 @@ class FileDevice:
             return "queue", "it comes into the next step" if self.mail else ""
         if isinstance(work, ExtractJob | ConcatJob):
             return "batch", "what it copies is computed first"
+        if isinstance(work, MoveJob | SaveJob):
+            return "queue", "its pages are moved"
         if not isinstance(work, FileJob):
             again = self._recomputing.get(job)
             cause, detail = self.job_state(again) if again is not None else ("batch", "")
@@ -629,11 +674,12 @@ class FileDevice:
         job = self.job_of(f) or f.resting
         blocks = self.lending.blocks(job) if job is not None and job.lent else f.blocks
         frontier = job.request.num_computed_tokens if job is not None and job.lent else f.frontier
-        return Residency(min(frontier, len(f.tokens)), len(blocks))
+        return Residency(min(max(frontier, f.below), len(f.tokens)), len(blocks), *self.tiers.places(f))
 
     def capacity(self) -> Capacity:
         """As `Device.capacity`."""
-        return Capacity(self.table.num_pages, self.table.pool.get_num_free_blocks())
+        free, rows = self.table.pool.get_num_free_blocks(), self.rows.quota.counts.copy()
+        return Capacity(self.table.num_pages, free, **self.tiers.room(), rows=tuple(rows.items()))
 
     def counters(self) -> dict[str, float]:
         pool = self.table.pool
@@ -645,6 +691,7 @@ class FileDevice:
             "pages_free": pool.get_num_free_blocks(),
             "pages_held": self.table.num_pages - pool.get_num_free_blocks(),
             "rows_kept": len(self.rows),
+            **self.tiers.counters(),
             "found_tokens": self.num_found,
         }
 
@@ -661,4 +708,8 @@ class FileDevice:
         ExtractJob: _extract,
         ConcatJob: _concat,
         CancelJob: _cancel,
+        PinFile: _pin,
+        LimitDomain: _limit,
+        MoveJob: _move,
+        SaveJob: _move,
     }

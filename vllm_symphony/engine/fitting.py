@@ -14,7 +14,9 @@ from typing import Any
 from vllm_symphony.abi.types import ModelInfo
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.fingerprint import together
+from vllm_symphony.engine.page_io import EngineMover, NoMover
 from vllm_symphony.engine.text import TextService
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.effect import Completion
 
 MAX_TOP_K = 1024
@@ -38,6 +40,7 @@ def fit(
     wake: Callable[[], None],
     wait: Callable[[float], bool],
     tool_parser: str | None = None,
+    tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
 ) -> Fitting:
     """Attach a device to the core's scheduler. `deliver` takes completions on the engine thread, `wake` is called when mail came,
     `wait` waits that many seconds for more and says whether some came."""
@@ -46,6 +49,9 @@ def fit(
     model_config = config.model_config
     tokenizer = None if model_config.skip_tokenizer_init else cached_tokenizer_from_config(model_config=model_config)
     end_tokens = _end_tokens_of(model_config, tokenizer)
+    fingerprint = together(core.collective_rpc("symphony_fingerprint"))
+    keeps_pages = core.scheduler.files_keep_pages
+    mover = EngineMover(core.collective_rpc, tiers, fingerprint, wake) if keeps_pages else NoMover()
     device = FileDevice(
         core.scheduler,
         hasher=core.request_block_hasher,
@@ -55,9 +61,11 @@ def fit(
         vocab_size=model_config.get_vocab_size(),
         deliver=deliver,
         wake=wake,
+        mover=mover,
+        tiers=mover.limits,
     )
     core.scheduler.attach(device, wait)
-    model = _describe(config, device, end_tokens, together(core.collective_rpc("symphony_fingerprint")))
+    model = _describe(config, device, end_tokens, fingerprint)
     return Fitting(device, TextService(tokenizer, model.vocab_size, deliver, tool_parser), model, tokenizer)
 
 

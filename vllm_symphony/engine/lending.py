@@ -83,7 +83,7 @@ class Lending:
         """vLLM takes the request's blocks away (preemption): the job starts over, with what it has sampled. An edited file got
         its fixed part back before."""
         job.lent = False
-        job.lowest = job.file.fixed
+        job.lowest = job.file.fixed if job.file.edited else min(job.lowest, job.file.below)
         if not job.file.edited:
             job.file.frontier = job.file.num_cached = 0
             job.file.hashes = []

@@ -160,12 +160,13 @@ class MoverThread:
 
     def __init__(self, mover: PageMover) -> None:
         self._mover = mover
-        self._orders: queue.SimpleQueue[Orders] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Orders, Callable[[], None] | None]] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[Moved] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="symphony-mover", daemon=True).start()
 
-    def begin(self, orders: Orders) -> None:
-        self._orders.put(orders)
+    def begin(self, orders: Orders, first: Callable[[], None] | None = None) -> None:
+        """`first` is called by the thread before it touches a page."""
+        self._orders.put((orders, first))
 
     def cancel(self, move: int) -> None:
         self._mover.cancelled.add(move)
@@ -178,8 +179,10 @@ class MoverThread:
 
     def _run(self) -> None:
         while True:
-            orders = self._orders.get()
+            orders, first = self._orders.get()
             try:
+                if first is not None:
+                    first()
                 moved = self._mover.carry_out(orders)
             except Exception as error:  # noqa: BLE001  the move fails; the thread goes on
                 moved = Moved(orders.move, DataCorrupt(f"a move of pages failed: {type(error).__name__}: {error}"))

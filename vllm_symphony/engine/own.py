@@ -19,6 +19,7 @@ from typing import Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine import compat
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
 
@@ -56,7 +57,13 @@ class OwnHost:
 
     model: ModelInfo
 
-    def __init__(self, engine_args: Any, *, progress: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        engine_args: Any,
+        *,
+        progress: Callable[[str], None] = lambda _: None,
+        tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
+    ) -> None:
         prepare_environment()
         progress("importing vllm")
         from vllm.v1.engine.core import EngineCore
@@ -77,6 +84,7 @@ class OwnHost:
             wake=self._mail.set,
             wait=self._wait_for_mail,
             tool_parser=getattr(engine_args, "tool_call_parser", None),
+            tiers=tiers,
         )
         self.device, self.text, self.model, self.tokenizer = fitting.device, fitting.text, fitting.model, fitting.tokenizer
         self._plain: dict[str, Callable[[Any], None]] = {}
@@ -120,6 +128,9 @@ class OwnHost:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.device.job_state(job)
+
+    def decode(self, tokens: list[int]) -> str:
+        return self.text.decode(tokens)
 
     def residency(self, ino: Ino) -> Residency:
         return self.device.residency(ino)

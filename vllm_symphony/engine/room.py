@@ -1,15 +1,16 @@
 """Who holds pages when they are short (engine/room.py).
 
-Exact files are a cache: their tokens stay, their pages can be given up and computed again. The rule is wound-wait (Rosenkrantz,
-Stearns, Lewis, "System level concurrency control for distributed database systems", 1978): an older job takes pages from younger
-files, a younger one waits. So the oldest always moves, nobody waits for ever, and two programs never take turns in undoing each
-other. Who gives, in this order, until the need is met:
+A file's pages can be given up: demoted to a tier below (tier.py) or, of exact files, computed again. The rule is wound-wait
+(Rosenkrantz, Stearns, Lewis, "System level concurrency control for distributed database systems", 1978): an older job takes pages
+from younger files, a younger one waits. So the oldest always moves, nobody waits for ever, and two programs never take turns in
+undoing each other. Who gives, in this order, until the need is met; how, and who first of 1, is the policy's (victim.py):
 
-    1. idle files that nobody has used for STALE_S, least recently used first
+    1. idle files that nobody has used for STALE_S
     2. idle files younger than the one in need, youngest first
     3. files of younger jobs that have not begun, youngest first
     4. only when nothing else can move: younger jobs that were parked; their requests are preempted and computed again later
 
+Pages that are on their way below are free a little later: they are counted, and waited for.
 A job that would not fit into the whole cache ends with ENOSPC and keeps its tokens (engine/device.py).
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from vllm_symphony.engine.page_table import PagedFile, PageTable
+from vllm_symphony.engine.tier import Tiers
 
 STALE_S = 1.0
 
@@ -31,34 +33,36 @@ class WaitingJob(Protocol):
 
 
 class Room:
-    def __init__(self, table: PageTable, clock: Callable[[], float], retire_all: Callable[[], None]) -> None:
+    def __init__(self, table: PageTable, tiers: Tiers, clock: Callable[[], float], retire_all: Callable[[], None]) -> None:
         self.table = table
+        self.tiers = tiers
         self.clock = clock
         self.retire_all = retire_all
         self.num_evicted = 0
 
     def reclaim(self, need: int, born: float, waiting: Iterable[WaitingJob], keep: PagedFile | None) -> int:
-        """Free up to `need` blocks for a job of a file born then; returns how many became free. Never touches `keep`."""
+        """Free up to `need` blocks for a job of a file born then, or begin to; returns how many are free at once. Never touches
+        `keep`."""
         if need <= 0:
             return 0
         self.retire_all()  # requests at rest hold pages of idle files
         freed = 0
         now = self.clock()
         idle = [f for f in self.table.idle_files() if f is not keep]
-        stale = sorted((f for f in idle if now - f.last_used > STALE_S), key=lambda f: f.last_used)
+        stale = self.tiers.victims.order(f for f in idle if now - f.last_used > STALE_S)
         young = sorted((f for f in idle if f.born > born and now - f.last_used <= STALE_S), key=lambda f: -f.born)
         begun_later = sorted(
             (j.file for j in waiting if not j.lent and j.file.blocks and j.file.born > born and j.file is not keep),
             key=lambda f: -f.born,
         )
         for f in (*stale, *young, *begun_later):
-            if freed >= need:
+            if freed + self.tiers.coming >= need:
                 break
-            freed += self.table.evict(f)
+            freed += self.tiers.give(f)
             self.num_evicted += 1
         return freed
 
     def next_stale(self) -> float | None:
-        """Seconds until some idle file becomes stale; None if there is none with pages."""
-        ages = [self.clock() - f.last_used for f in self.table.idle_files()]
+        """Seconds until some idle file becomes stale; None if there is none that could give pages."""
+        ages = [self.clock() - f.last_used for f in self.table.idle_files() if self.tiers.can_give(f)]
         return max(0.0, STALE_S - max(ages)) + 0.01 if ages else None

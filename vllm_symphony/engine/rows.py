@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vllm_symphony.engine.page_table import PagedFile, PageTable
+from vllm_symphony.engine.row_quota import RowQuota
 from vllm_symphony.errors import DataCorrupt
 
 ROW_BUDGET_BYTES = 256 << 20
@@ -27,6 +28,7 @@ class KeptRows:
         self._capacity = max(8, ROW_BUDGET_BYTES // (4 * vocab_size))
         self._live: OrderedDict[int, None] = OrderedDict()  # oldest first
         self._refs: Counter[int] = Counter()
+        self.quota = RowQuota()
         self._to_drop: list[int] = []
         self._last_id = 0
 
@@ -50,8 +52,20 @@ class KeptRows:
         f.rows[index] = row_id
         self._refs[row_id] += 1
         self._live[row_id] = None
+        self._go(self.quota.add(row_id, f.domain))
         while len(self._live) > self._capacity:
-            self._to_drop.append(self._live.popitem(last=False)[0])
+            oldest = self._live.popitem(last=False)[0]
+            self.quota.remove((oldest,))
+            self._to_drop.append(oldest)
+
+    def limit(self, domain: str, num_rows: int | None) -> None:
+        """What files of the domain may keep; beyond it the oldest go."""
+        self._go(self.quota.limit(domain, num_rows))
+
+    def _go(self, row_ids: Iterable[int]) -> None:
+        for row_id in row_ids:
+            del self._live[row_id]
+            self._to_drop.append(row_id)
 
     def share(self, row_ids: Iterable[int]) -> None:
         """A fork knows them too."""
@@ -68,8 +82,8 @@ class KeptRows:
             if self._refs[row_id] <= 0:
                 del self._refs[row_id]
                 if row_id in self._live:
-                    del self._live[row_id]
-                    self._to_drop.append(row_id)
+                    self.quota.remove((row_id,))
+                    self._go((row_id,))
         self._table.dropped_rows.clear()
 
     def take_drops(self) -> list[int]:

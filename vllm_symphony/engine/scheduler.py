@@ -32,6 +32,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
+from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, StepRan
@@ -66,6 +67,7 @@ class SymphonyMixin(_Base):
         self.say_goodbye = False  # the next step may be one in which workers only forget requests
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
+        self._claim = math.inf  # birth of the oldest file whose job waits for pages that move
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
         self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
         self._step_s = 0.0
@@ -80,7 +82,7 @@ class SymphonyMixin(_Base):
     def attach(self, device: FileDevice, wait_for_mail: Callable[[float], bool] | None) -> None:
         """Begin to serve files. From now on the device's mail is taken in `has_requests`, on the engine thread."""
         self.device = device
-        self.room = Room(device.table, device.clock, device.retire_all)
+        self.room = Room(device.table, device.tiers, device.clock, device.retire_all)
         # asynchronous scheduling feeds sampled tokens to the next step on the device, where ours cannot replace them
         self.requests_may_rest = self.files_keep_pages and not self.scheduler_config.async_scheduling
         self.wait_for_mail = wait_for_mail
@@ -237,21 +239,30 @@ class SymphonyMixin(_Base):
     def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
         slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
         admitted = 0
-        barrier = math.inf  # files born later than this take no pages: an older job has waited long enough for them
+        # files born later than this take no pages: an older job waits for what is on its way, or has waited long enough
+        barrier, self._claim = self._claim, math.inf
+        claimed = barrier
         for r in sorted(held, key=self._order):
             if admitted >= slots:
                 break
             job = device.jobs.get(r.request_id)
+            is_below = False
             if job is None:
                 need = device.table.pages(r.num_tokens) - self._num_blocks(r)
             else:
                 try:
                     if not device.grammars.ready(job):
                         continue
+                    is_below = not job.lent and device.tiers.is_below(job.file, job.lowest)
+                    if is_below and job.file.move is not None:
+                        device.tiers.load(job.file)
+                        continue
                 except SymphonyError as error:
                     device.fail(job, error)
                     continue
                 need = device.lending.pages_needed(job)
+            if need and self._age(r) > barrier:
+                continue
             if need > free:
                 free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
                 if job is not None:  # also where nothing became free: a page that nobody shares any more needs no copy
@@ -259,10 +270,15 @@ class SymphonyMixin(_Base):
                 if need > free:  # those behind it may pass, for a while
                     if time.time() - r.arrival_time > STALE_S:
                         barrier = min(barrier, self._age(r))
+                    if device.tiers.busy or self._age(r) == claimed:
+                        self._claim = min(self._claim, self._age(r))
                     continue
-            if need and self._age(r) > barrier:
+            if job is not None and is_below:
+                free -= device.tiers.load(job.file)
                 continue
             gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
+            if job is not None:
+                device.tiers.disturb(job.file)
             if job is not None and device.lending.start(job) and gate is self.waiting:
                 gate.take(r)
                 gate = self.kv_holding_waiting
@@ -286,6 +302,8 @@ class SymphonyMixin(_Base):
 
     def _force_room(self, device: FileDevice) -> bool:
         """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
+        if device.tiers.busy:
+            return False  # what moves makes room, or is waited for
         waiting = [*self.parked, *self.kv_holding_waiting.held, *self.waiting.held]
         ready = [r for r in waiting if r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR]
         if not ready:
@@ -310,12 +328,12 @@ class SymphonyMixin(_Base):
         device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
         return True
 
-    def make_room(self, num_pages: int, born: float) -> None:
+    def make_room(self, num_pages: int, born: float, keep: PagedFile | None = None) -> None:
         """Free that many pages as for a job of a file born then, if it can be done."""
         device = self.device
         assert device is not None
         held = [*self.kv_holding_waiting.held, *self.waiting.held]
-        self.room.reclaim(num_pages, born, [device.jobs[r.request_id] for r in held if r.request_id in device.jobs], None)
+        self.room.reclaim(num_pages, born, [device.jobs[r.request_id] for r in held if r.request_id in device.jobs], keep)
 
     # ---- arithmetic
 

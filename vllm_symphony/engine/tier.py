@@ -16,7 +16,7 @@ Used by the engine and the simulator; only `Mover` differs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from vllm_symphony.engine.page_copy import Copies, PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.victim import LeastRecentlyUsed, Victims
 from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, SymphonyError
-from vllm_symphony.kernel.effect import Completion, JobFailed, LimitDomain, MoveDone, MoveJob, SaveDone, SaveJob
+from vllm_symphony.kernel.effect import Completion, CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, SaveDone, SaveJob
 from vllm_symphony.store.segment import SPILL, SUFFIX, hold, pages_per_segment, remove_leftovers
 
 DISK_REST_S = 5.0  # after the disk refused a demoted page
@@ -163,7 +163,7 @@ class Tiers:
         return 0
 
     def can_give(self, f: PagedFile) -> bool:
-        return f.move is None and self.victims.way(f, self) is not None
+        return f.move is None and (not f.edited or self.victims.way(f, self) is not None)
 
     # ---- what the scheduler asks
 
@@ -171,7 +171,7 @@ class Tiers:
     def busy(self) -> bool:
         return bool(self.moves)
 
-    def must_wait(self, f: PagedFile, lowest: int) -> bool:
+    def is_below(self, f: PagedFile, lowest: int) -> bool:
         """Whether a job that computes from `lowest` on needs pages that are below. Raises what was wrong with them."""
         if (error := self.errors.pop(f, None)) is not None:
             raise error
@@ -179,12 +179,13 @@ class Tiers:
             return True
         return f.below > f.frontier and lowest > f.frontier
 
-    def load(self, f: PagedFile) -> None:
-        """Begin to bring the pages back; the blocks are free, as the caller knows."""
+    def load(self, f: PagedFile) -> int:
+        """Begin to bring the pages back; the blocks are free, as the caller knows. Returns how many it took."""
         if f.move is None:
-            self._load(f, None)
-        elif f.move.goal != "device":
+            return len(self._load(f, None).blocks)
+        if f.move.goal != "device":
             self._stop(f.move)  # it is over soon
+        return 0
 
     def disturb(self, f: PagedFile) -> None:
         """A job begins on the file: pages that were about to leave stay."""
@@ -222,19 +223,17 @@ class Tiers:
     def limit(self, e: LimitDomain) -> None:
         self.copies.limits[e.domain] = e
 
-    def restore(self, f: PagedFile, saved: Iterable[SavedPage], edited: bool) -> None:
-        """A file of the store: its pages lie on disk."""
-        if self.limits.directory is None:
-            return
-        for page in saved:
+    def restore(self, f: PagedFile, e: CreateFile) -> None:
+        """A file as the store had it: where its positions jump, and its pages, which lie on disk."""
+        f.runs = [(index, position - index) for index, position in e.runs] or [(0, 0)]
+        for page in e.saved if self.limits.directory is not None else ():
             c = PageCopy(page.num_tokens, f.domain)
             self.copies.put_on_disk(c, SavedPage(self._hold(page.segment), page.slot, page.num_tokens))
             f.copies.append(c)
             f.below += page.num_tokens
-        f.below = min(f.below, len(f.tokens))
-        if edited:
+        if e.edited:
             f.fixed = max(0, min(f.below, len(f.tokens) - 1))
-            f.private = True
+        f.private = f.has_gaps or f.edited
 
     def _hold(self, segment: str) -> str:
         if segment not in self._held:
@@ -328,7 +327,7 @@ class Tiers:
         self._load(f, job)
         return True
 
-    def _load(self, f: PagedFile, job: MoveJob | None) -> None:
+    def _load(self, f: PagedFile, job: MoveJob | None) -> Move:
         first = f.frontier // self.table.page_size
         m = self._new(f, "device", f.below, job)
         m.first, m.copies = first, f.copies[first:]
@@ -343,6 +342,7 @@ class Tiers:
                 assert c.saved is not None
                 read.append((c.saved.segment, c.saved.slot, b.block_id))
         self._go(m, Orders(m.id, bring=tuple(bring), read=tuple(read)))
+        return m
 
     def _loaded(self, m: Move, f: PagedFile) -> None:
         self.table.put(f, m.first, list(m.blocks.values()), m.upto)

@@ -7,12 +7,15 @@ Source: vllm/v1/worker/cpu_worker.py, gpu_worker.py (0.32).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm.platforms import current_platform
 
 from vllm_symphony.engine.fingerprint import fingerprint
 from vllm_symphony.engine.layout import Layout, probe
+from vllm_symphony.engine.move import Moved, Orders
+from vllm_symphony.engine.page_io import CachePages, make_mover
 from vllm_symphony.engine.runner import SymphonyRunnerMixin
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -59,6 +62,29 @@ class SymphonyWorker(Worker):
     def symphony_fingerprint(self) -> str:
         """What the content of a page depends on, on this worker."""
         return fingerprint(self.vllm_config, self.model_runner.get_model(), self._layout().digest)
+
+    def _pages(self) -> CachePages:
+        found: CachePages | None = getattr(self, "symphony_pages", None)
+        if found is None:
+            runner = self.model_runner
+            found = self.symphony_pages = CachePages(runner.kv_caches, runner.kv_cache_config.num_blocks)
+        return found
+
+    def symphony_page_bytes(self) -> int:
+        return self._pages().page_bytes
+
+    def symphony_tiers(self, num_slots: int, directory: str | None, fingerprint: str) -> None:
+        """Begin to move pages: so many fit into host memory here; segments lie in `directory`."""
+        self.symphony_mover = make_mover(self._pages(), num_slots, directory, fingerprint)
+
+    def symphony_move(self, orders: Orders) -> None:
+        self.symphony_mover.begin(orders, self._pages().mark())
+
+    def symphony_moved(self) -> Sequence[Moved]:
+        return self.symphony_mover.ended()
+
+    def symphony_cancel_move(self, move: int) -> None:
+        self.symphony_mover.cancel(move)
 
     def symphony_copy_slots(self, src: Any, dst: Any, delta: Any) -> None:
         self._layout().copy_slots(src, dst, delta)

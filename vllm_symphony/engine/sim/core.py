@@ -9,6 +9,8 @@ Who drives decides what a second is: a thread that sleeps (device.py), or a driv
 
 from __future__ import annotations
 
+import math
+import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,32 +18,43 @@ from typing import Any, ClassVar
 
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo, pack_floats
+from vllm_symphony.engine.edit import Surgery
 from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
 from vllm_symphony.engine.room import Room
+from vllm_symphony.engine.row_quota import RowQuota
 from vllm_symphony.engine.sim import grammar as grammars
+from vllm_symphony.engine.sim.edit import SimBench
 from vllm_symphony.engine.sim.job import SimJob, Writer
 from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
+from vllm_symphony.engine.sim.mover import FINGERPRINT, SimMover, SimPages
 from vllm_symphony.engine.sim.pool import SimBlock, SimPool
 from vllm_symphony.engine.sim.sampler import sample_row
+from vllm_symphony.engine.tier import TierLimits, Tiers
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
     Capacity,
     Completion,
+    ConcatJob,
     CreateFile,
     DeviceEffect,
     DropFile,
+    ExtractJob,
     ForkFile,
     ForwardDone,
     ForwardJob,
     GenerateJob,
     JobFailed,
+    LimitDomain,
+    MoveJob,
+    PinFile,
     Residency,
     RowDone,
     RowJob,
     SampleDone,
     SampleJob,
+    SaveJob,
     StepRan,
     StepSpan,
     TextDone,
@@ -62,6 +75,7 @@ class Cost:
     token_s: float = 0.00002
     max_rows: int = 256
     max_tokens: int = 2048
+    moved_bytes_s: float = 1e6  # between device, host memory and disk: a page of a few tokens takes about what a token takes
 
     def of(self, num_rows: int, num_tokens: int) -> float:
         return self.step_s + self.row_s * num_rows + self.token_s * num_tokens
@@ -80,36 +94,50 @@ class SimCore:
         model: Model | None,
         seed: int,
         cost: Cost,
+        tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
     ) -> None:
         self.weights: Model = model or SimModel()
         self.cost = cost
         self.clock = clock
         self.pool = SimPool(num_pages)
         self.table = PageTable(self.pool, page_size, num_pages)
-        self.room = Room(self.table, clock, lambda: None)
+        pages = SimPages(self.pool, page_size)
+        self.mover = SimMover(pages, tiers.host_bytes // pages.page_bytes, tiers.directory, clock, cost.moved_bytes_s)
+        self.tiers = Tiers(
+            self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
+            boot=os.urandom(4).hex(),
+        )  # fmt: skip
+        self.room = Room(self.table, self.tiers, clock, lambda: None)
         vocab_size = self.weights.vocab_size
         self.info = ModelInfo(
             name="sim", vocab_size=vocab_size, max_positions=max_positions, page_size=page_size, num_pages=num_pages,
-            max_top_k=vocab_size, eos_tokens=(END,), dtype="float32",
-            capabilities=("forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"),
+            max_top_k=vocab_size, eos_tokens=(END,), dtype="float32", page_bytes=pages.page_bytes, fingerprint=FINGERPRINT,
+            capabilities=(
+                "forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions", "extract",
+                "compact", "rotate",
+            ),
         )  # fmt: skip
         self.mail: deque[DeviceEffect] = deque()
         self.out: list[Completion] = []
         self.jobs: dict[JobId, SimJob] = {}  # in the order of their arrival
         self.writers: dict[JobId, Writer] = {}
+        self.moving: dict[JobId, MoveJob | SaveJob] = {}
         self.asks: dict[JobId, SampleJob | RowJob] = {}  # wait for a row to be computed again
         self.batch: list[tuple[SimJob, int]] = []
         self.batch_asks: list[SampleJob | RowJob] = []
         self.step_s = 0.0
         self.step = 0
         self._began_ns = 0
+        self._claim = math.inf  # as in engine/scheduler.py
         self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
         self.dead: str | None = None
         self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
         self._rows: OrderedDict[int, Row] = OrderedDict()  # oldest first
         self._row_refs: Counter[int] = Counter()  # files that know the row
+        self._row_quota = RowQuota()
         self._serial = 0
         self._seed = seed
+        self.surgery = Surgery(SimBench(self))
 
     # ---- mail
 
@@ -147,20 +175,25 @@ class SimCore:
 
     # ---- files
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """The clock, made unique: no two files are of one age."""
         self._serial += 1
         return self.clock() + self._serial * 1e-9
 
     def _create(self, e: CreateFile) -> None:
-        self.table.create(e.ino, list(e.tokens), e.domain, self._now())
+        f = self.table.create(e.ino, list(e.tokens), e.domain, self.now())
+        self.tiers.restore(f, e)
 
     def _fork(self, e: ForkFile) -> None:
-        src = self.table.files[e.src]
+        self.fork_file(e.src, e.dst, e.length, e.domain)
+
+    def fork_file(self, ino: Ino, dst: Ino, length: int, domain: str | None = None) -> PagedFile:
+        src = self.table.files[ino]
         job = self.jobs.get(src.job) if src.job is not None else None
         lent = Lent(job.blocks, job.computed, ()) if job is not None and job.lent else None
-        f = self.table.fork(src, e.dst, e.length, self._now(), lent)
+        f = self.table.fork(src, dst, length, self.now(), lent, domain)
         self._row_refs.update(f.rows.values())
+        return f
 
     def _append(self, e: AppendTokens) -> None:
         self.table.files[e.ino].extend(e.tokens, e.start)
@@ -170,13 +203,17 @@ class SimCore:
 
     def _drop(self, e: DropFile) -> None:
         f = self.table.files[e.ino]
+        self.tiers.forget(f)
         if f.job is not None:
-            self._fail(self.jobs[f.job], Interrupted("the file was closed"))
+            self.fail(self.jobs[f.job], Interrupted("the file was closed"))
         self.table.drop(f)
 
     # ---- jobs
 
     def _forward(self, e: ForwardJob) -> None:
+        self.begin_forward(e)
+
+    def begin_forward(self, e: ForwardJob, on_done: Callable[[SimJob, SymphonyError | None], None] | None = None) -> None:
         f = self.table.files[e.ino]
         base = len(f.tokens)
         self._fits(base + len(e.tokens))
@@ -184,14 +221,14 @@ class SimCore:
             f.extend(e.tokens, e.start)
         wanted = tuple(base + o for o in e.outputs)
         keep = frozenset(base + o for o in e.keep)
-        lowest = min((f.frontier, len(f.tokens) - 1, *wanted, *keep))
-        self._enqueue(SimJob(e, f, base, lowest, wanted=wanted, keep=keep))
+        lowest = min((f.computed, len(f.tokens) - 1, *wanted, *keep))
+        self._enqueue(SimJob(e, f, base, lowest, wanted=wanted, keep=keep, on_done=on_done))
 
     def _generate(self, e: GenerateJob) -> None:
         f = self.table.files[e.ino]
         base = len(f.tokens)
         self._fits(base + 1)
-        job = SimJob(e, f, base, min(f.frontier, base - 1))
+        job = SimJob(e, f, base, min(f.computed, base - 1))
         writer = Writer(job, self.info.eos_tokens, self._fresh_seed)
         writer.begin()
         self._enqueue(job)
@@ -210,16 +247,29 @@ class SimCore:
             )
 
     def _cancel(self, e: CancelJob) -> None:
-        if e.job in self.jobs:
-            self._fail(self.jobs[e.job], Interrupted("cancelled"))
+        if e.job in self.surgery.edits:
+            self.surgery.cancel(e.job)
+        elif e.job in self.jobs:
+            self.fail(self.jobs[e.job], Interrupted("cancelled"))
+        elif e.job in self.moving:
+            self.tiers.cancel(e.job)
         elif self.asks.pop(e.job, None) is not None:
             self.out.append(JobFailed(e.job, Interrupted("cancelled")))
 
-    def _fail(self, job: SimJob, error: SymphonyError) -> None:
+    def _extract(self, e: ExtractJob) -> None:
+        self.surgery.extract(e)
+
+    def _concat(self, e: ConcatJob) -> None:
+        self.surgery.concat(e)
+
+    def fail(self, job: SimJob, error: SymphonyError) -> None:
         """A failed forward leaves the file as it was; a failed generate what was delivered."""
         self._end(job)
         self.table.truncate(job.file, job.base if isinstance(job.effect, ForwardJob) else len(job.file.tokens))
-        self.out.append(JobFailed(job.id, error, job.span))
+        if job.on_done is not None:
+            job.on_done(job, error)
+        else:
+            self.out.append(JobFailed(job.id, error, job.span))
 
     def _end(self, job: SimJob) -> None:
         """The pages come back to the file."""
@@ -230,6 +280,29 @@ class SimCore:
             self.table.take_back(f, job.blocks, job.computed, 0, [])
         f.job = None
         f.last_used = self.clock()
+
+    # ---- tiers
+
+    def _move(self, e: MoveJob | SaveJob) -> None:
+        self.moving[e.job] = e
+        self.tiers.submit(e)
+
+    def _tell(self, done: Completion) -> None:
+        self.moving.pop(done.job, None)
+        self.out.append(done)
+
+    def _pin(self, e: PinFile) -> None:
+        self.tiers.pin(self.table.files[e.ino], e.pinned)
+
+    def _limit(self, e: LimitDomain) -> None:
+        self.tiers.limit(e)
+        for row_id in self._row_quota.limit(e.domain, e.rows):
+            self._rows.pop(row_id)
+
+    def _make_room(self, num_pages: int, f: PagedFile) -> None:
+        """For a move of `f` to the device."""
+        waiting = [job for job in self.jobs.values() if not job.lent]
+        self.room.reclaim(num_pages - self.pool.get_num_free_blocks(), f.born, waiting, f)
 
     # ---- rows
 
@@ -264,8 +337,10 @@ class SimCore:
             f.rows[index] = self._serial
             self._row_refs[self._serial] = 1
             self._rows[self._serial] = row
+            for row_id in self._row_quota.add(self._serial, f.domain):
+                self._rows.pop(row_id)
         while len(self._rows) > MAX_ROWS_KEPT:
-            self._rows.popitem(last=False)
+            self._row_quota.remove((self._rows.popitem(last=False)[0],))
         rows.clear()
 
     def _sweep_rows(self) -> None:
@@ -275,6 +350,7 @@ class SimCore:
             if not self._row_refs[row_id]:
                 del self._row_refs[row_id]
                 self._rows.pop(row_id, None)
+                self._row_quota.remove((row_id,))
         self.table.dropped_rows.clear()
 
     def _fresh_seed(self) -> int:
@@ -290,14 +366,21 @@ class SimCore:
     def is_stepping(self) -> bool:
         return bool(self.batch or self.batch_asks)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `begin` may do something."""
+        return bool(self.mail or self.jobs or self.asks or self.moving or self.tiers.busy or self.tiers.wanted)
+
     def begin(self) -> float | None:
         """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
         assert not self.is_stepping
         self._take_mail()
+        self.tiers.poll()
         self.wake_at = None
         self.batch = self._schedule()
         self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
         if not self.is_stepping:
+            self.wake_at = min((t for t in (self.wake_at, self.mover.next_end) if t is not None), default=None)
             return None
         self.step += 1
         self._began_ns = self._clock_ns()
@@ -326,14 +409,14 @@ class SimCore:
             try:
                 self._compute(job, n)
             except SymphonyError as error:
-                self._fail(job, error)
+                self.fail(job, error)
         self._sweep_rows()
 
     def _compute(self, job: SimJob, n: int) -> None:
         f, size = job.file, self.table.page_size
         for index, position in zip(range(job.computed, job.computed + n), self._positions(f, job.computed), strict=False):
             block = job.blocks[index // size]
-            assert block.ref_cnt == 1, f"block {block.block_id} is shared and written"
+            assert block.ref_cnt == 1 or f.edited, f"block {block.block_id} is shared and written"
             block.slots[index % size] = (f.tokens[index], position)
             if index in job.wanted or index in job.keep:
                 job.take_row(index, self._row(job.blocks, index))
@@ -344,6 +427,9 @@ class SimCore:
         if writer is None:
             self._end(job)
             self._keep(f, job.rows)
+            if job.on_done is not None:
+                job.on_done(job, None)
+                return
             self.out.append(ForwardDone(job.id, tuple(job.distributions[i] for i in job.wanted), job.span))
             return
         progress, done = writer.take(self._row(job.blocks, job.computed - 1))
@@ -408,14 +494,28 @@ class SimCore:
 
     def _admit(self, waiting: list[SimJob], batch: list[tuple[SimJob, int]]) -> None:
         budget = self.cost.max_tokens - sum(n for _, n in batch)
+        claim, self._claim = self._claim, math.inf
         for job in sorted(waiting, key=lambda j: j.effect.order):
             if budget <= 0 or len(batch) >= self.cost.max_rows:
                 return
             f = job.file
+            if f.born > claim and self._pages_needed(job):
+                continue
+            try:
+                is_below = self.tiers.is_below(f, job.lowest)
+            except SymphonyError as error:
+                self.fail(job, error)
+                continue
             if self._pages_needed(job) > self.pool.get_num_free_blocks():
                 self._reclaim(self._pages_needed(job), job, waiting)
             if self._pages_needed(job) > self.pool.get_num_free_blocks():  # less than before, where a page is shared no more
+                if self.tiers.busy or f.born == claim:
+                    self._claim = min(self._claim, f.born)
                 continue  # those behind it may pass
+            if is_below:
+                self.tiers.load(f)
+                continue
+            self.tiers.disturb(f)
             retained: list[tuple[SimBlock, SimBlock]] = []
             job.computed = min(f.frontier, job.lowest)
             job.blocks = self.table.lend(f, job.computed, retained)
@@ -444,21 +544,23 @@ class SimCore:
         if victims:
             self._preempt(victims[-1])
             return True
+        if self.tiers.busy:
+            return False
         if (stale_in := self.room.next_stale()) is not None:
             self.wake_at = self.clock() + stale_in
             return False
         self.num_failed_room += 1
         num_tokens, total = len(oldest.file.tokens), self.table.num_pages
         need = self.table.pages(num_tokens)
-        self._fail(oldest, OutOfPages(f"{num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
+        self.fail(oldest, OutOfPages(f"{num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
         return True
 
     def _preempt(self, job: SimJob) -> None:
         """It starts over, with what it has sampled."""
         self.num_preempted += 1
-        self.pool.free_blocks(reversed(job.blocks))
-        job.blocks, job.lent, job.computed, job.lowest = [], False, 0, 0
-        job.file.frontier = 0
+        fixed = job.file.fixed
+        self.table.take_back(job.file, job.blocks, fixed, 0, [])
+        job.blocks, job.lent, job.computed, job.lowest = [], False, 0, fixed
 
     # ---- end, truth
 
@@ -466,14 +568,24 @@ class SimCore:
         """The device is gone: every job fails, every file forgets its pages."""
         self.dead = message
         error = DeviceLost(message)
-        lost = [*self.jobs, *self.asks, *(e.job for e in self.mail if hasattr(e, "job") and not isinstance(e, CancelJob))]
+        lost = [
+            *(job for job in self.jobs if job > 0),
+            *self.surgery.edits,
+            *self.asks,
+            *self.moving,
+            *(e.job for e in self.mail if hasattr(e, "job") and not isinstance(e, CancelJob)),
+        ]
         self.out += [JobFailed(job, error) for job in lost]
-        for held in (self.jobs, self.writers, self.asks, self.mail, self.batch, self.batch_asks, self._rows):
+        self.tiers.lose()
+        for held in (self.jobs, self.surgery.edits, self.writers, self.asks, self.moving):
             held.clear()
+        for left in (self.mail, self.batch, self.batch_asks, self._rows):
+            left.clear()
 
     def check(self) -> None:
         """Every page is accounted for, and holds what its file says."""
-        self.table.check([job.blocks for job in self.jobs.values() if job.lent])
+        self.table.check([*(job.blocks for job in self.jobs.values() if job.lent), *self.tiers.lent_blocks()])
+        self.tiers.check()
         for f in self.table.files.values():
             assert f.job is None or f.job in self.jobs, (f.ino, f.job)
             job = self.jobs[f.job] if f.job is not None else None
@@ -487,6 +599,8 @@ class SimCore:
         which the interpreter lock keeps whole; the one list that is walked is never changed, only replaced."""
         if job in self.asks:
             return "batch", "its row is computed again"
+        if job in self.moving:
+            return "queue", "its pages are moved"
         work = self.jobs.get(job)
         if work is None:
             return "queue", "it comes into the next step" if self.mail else ""
@@ -506,25 +620,32 @@ class SimCore:
             return Residency()
         job = self.jobs.get(f.job) if f.job is not None else None
         if job is not None and job.lent:
-            return Residency(min(job.computed, len(f.tokens)), len(job.blocks))
-        return Residency(f.frontier, len(f.blocks))
+            return Residency(min(job.computed, len(f.tokens)), len(job.blocks), *self.tiers.places(f))
+        return Residency(f.computed, len(f.blocks), *self.tiers.places(f))
 
     def capacity(self) -> Capacity:
         """As `Device.capacity`."""
-        return Capacity(self.table.num_pages, self.pool.get_num_free_blocks())
+        return Capacity(
+            self.table.num_pages,
+            self.pool.get_num_free_blocks(),
+            **self.tiers.room(),
+            rows=tuple(self._row_quota.counts.copy().items()),
+        )
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()
         return {
             "steps": self.step, "engine_steps": self.step, "rows": self.num_rows, "files": len(self.table.files),
-            "jobs": len(self.jobs) + len(self.asks), "pages_total": self.table.num_pages, "pages_free": free,
-            "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows), "parked": self.num_parked,
+            "jobs": len(self.jobs) + len(self.asks) + len(self.surgery.edits), "pages_total": self.table.num_pages,
+            "pages_free": free, "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows), "parked": self.num_parked,
             "preempted": self.num_preempted, "evicted": self.room.num_evicted, "out_of_room": self.num_failed_room, "waits": 0,
+            **self.tiers.counters(),
         }  # fmt: skip
 
     _APPLY: ClassVar[dict[type, Callable[[SimCore, Any], None]]] = {
         CreateFile: _create, ForkFile: _fork, AppendTokens: _append, TruncateFile: _truncate, DropFile: _drop, ForwardJob: _forward,
-        GenerateJob: _generate, SampleJob: _ask, RowJob: _ask, CancelJob: _cancel,
+        GenerateJob: _generate, SampleJob: _ask, RowJob: _ask, CancelJob: _cancel, PinFile: _pin, LimitDomain: _limit,
+        MoveJob: _move, SaveJob: _move, ExtractJob: _extract, ConcatJob: _concat,
     }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine.sim.core import Cost, SimCore
-from vllm_symphony.engine.sim.model import Model
+from vllm_symphony.engine.sim.model import Model, decode
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
 
@@ -33,12 +34,20 @@ class SimDevice:
         max_positions: int = 4096,
         model: Model | None = None,
         cost: Cost = Cost(),  # noqa: B008  frozen
+        tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
         seed: int = 0,
         speed: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.core = SimCore(
-            num_pages=num_pages, page_size=page_size, max_positions=max_positions, clock=clock, model=model, seed=seed, cost=cost
+            num_pages=num_pages,
+            page_size=page_size,
+            max_positions=max_positions,
+            clock=clock,
+            model=model,
+            seed=seed,
+            cost=cost,
+            tiers=tiers,
         )
         self.model = self.core.info
         self.speed = speed
@@ -72,6 +81,9 @@ class SimDevice:
 
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.core.job_state(job)
+
+    def decode(self, tokens: list[int]) -> str:
+        return decode(tokens)
 
     def residency(self, ino: Ino) -> Residency:
         return self.core.residency(ino)
@@ -116,7 +128,7 @@ class SimDevice:
         core = self.core
         with self._changed:
             while not (self._stopping or self._failure):
-                seconds = core.begin() if core.mail or core.jobs or core.asks else None
+                seconds = core.begin() if core.has_work else None
                 self._flush()
                 if seconds is None:
                     self._changed.wait_for(self._is_called, None if core.wake_at is None else max(0.0, core.wake_at - core.clock()))
