@@ -1,6 +1,6 @@
 """Cases of a model in which every second layer attends to a window only: run by test_hybrid.py in a process of their own.
 
-Its weights are random and made here, for real: large enough that the window, the positions and each token can be seen in the logits.
+Its weights are random and made here: so large that the window, the positions and each token are seen in the logits.
 """
 
 from __future__ import annotations
