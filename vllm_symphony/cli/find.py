@@ -56,7 +56,7 @@ async def call(client: Client, args: argparse.Namespace) -> int:
     for i, line in enumerate(lines):
         print(line)
         if i < len(found.snippets):
-            print(f"    {plain(found.snippets[i])}")
+            print(f"    {plain(" ".join(found.snippets[i].split()))}")
     if found.total > len(lines):
         complain(f"{found.total - len(lines)} more match (--limit {args.limit})")
     return 0
