@@ -206,6 +206,18 @@ def test_pages_off_the_device_do_not_count_until_they_come_back(w: World, root: 
     w.step()
 
 
+def test_a_fork_that_the_device_has_not_heard_of_has_what_its_source_has(w: World, root: int) -> None:
+    fd = computed(w, 14)
+    there = w.kernel.residency
+    fork = w("fork", fd=fd)
+    w.kernel.residency = lambda ino: Residency() if ino == fork.ino else there(ino)
+    limit(w, root, device_pages=4)
+
+    assert used(w).used_device_pages == 4
+    with pytest.raises(errors.QuotaExceeded):
+        w("forward", fd=fd, tokens=[1])
+
+
 def test_when_another_owner_lets_go_its_part_comes_back(w: World, root: int) -> None:
     other = w.kernel.connect(OTHER, "client", 0)
     fd = computed(w, 16)

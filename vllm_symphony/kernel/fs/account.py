@@ -101,8 +101,13 @@ class Account:
         return self.shares.charge(inode, self.shares.pages_for(inode.frontier))
 
     def _on_device(self, inode: Inode) -> int:
-        """Its pages there; the engine may not have heard of the last truncation."""
-        return min(self._m.residency(inode.ino).device_pages, self.shares.pages_for(inode.frontier))
+        """Its pages there. The engine may not have heard of the last truncation, nor of a fork: that has what its source has."""
+        residency = self._m.residency
+        num_pages = residency(inode.ino).device_pages
+        relative = self.shares.relative(inode)
+        if relative is not None and num_pages < relative[1]:
+            num_pages = max(num_pages, min(residency(relative[0].ino).device_pages, relative[1]))
+        return min(num_pages, self.shares.pages_for(inode.frontier))
 
     def _held(self, principal: str, without: Inode | None = None) -> float:
         """Device pages of all its files, with what running calls may still make of them."""
@@ -207,8 +212,8 @@ class Account:
     def _too_many_pages(self, owner: str, limit: int, used: float, num_tokens: int) -> QuotaExceeded:
         need = self.shares.pages_for(num_tokens)
         return QuotaExceeded(
-            f"{owner} has {used:.1f} pages on the device with what its calls may need, its quota is {limit}, and this file would "
-            f"need {need}: unlink or demote files, or have it raised",
+            f"{owner} has {used:.1f} pages on the device, with what its calls may need, and its quota is {limit}: the {need} of "
+            f"this file do not fit; unlink or demote files, or have the quota raised",
             principal=owner,
             what="device_pages",
             limit=limit,

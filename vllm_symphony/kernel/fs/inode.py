@@ -102,11 +102,11 @@ class Inode(Node):
         """More tokens, the first at position `start`; all was checked before."""
         if not tokens:
             return
+        self._touch(now_ns)
         if start != self.next_position or not self.runs:
             self.runs.append((len(self.tokens), start))
         self.tokens.fromlist(tokens)
         self.next_position = start + len(tokens)
-        self.modified_ns = now_ns
 
     def copy_head(self, source: Inode) -> None:
         """Become an equal of `source`, which may go on growing."""
@@ -119,6 +119,7 @@ class Inode(Node):
 
     def cut(self, length: int, now_ns: int) -> None:
         """Forget tokens from `length` on."""
+        self._touch(now_ns)
         self.longest = max(self.longest, len(self.tokens))
         del self.tokens[length:]
         while self.runs and self.runs[-1][0] >= length:
@@ -132,7 +133,11 @@ class Inode(Node):
             self.fidelity, self.recipe = EXACT, None
         elif self.recipe is not None:
             self.recipe = recipe.cut(self.recipe, length)
-        self.modified_ns = now_ns
+
+    def _touch(self, now_ns: int) -> None:
+        """The tokens are about to change. The search index tells what they were from what they are by the time, so no two of them
+        (but of empty files) have the same."""
+        self.modified_ns = max(now_ns, self.modified_ns + bool(self.tokens))
 
     def positions(self, offset: int, stop: int) -> list[int]:
         """Positions of tokens [offset, stop)."""

@@ -170,6 +170,18 @@ class Shares:
             left -= part
         return cost + left
 
+    def relative(self, inode: Inode) -> tuple[Inode, int] | None:
+        """The oldest other file with its last shared pages, and how many first pages they have together."""
+        sharing = self.get(inode)
+        if sharing is None or not sharing.trunks:
+            return None
+        last = sharing.trunks[-1]
+        for other, part in last.parts.items():
+            if other is not sharing:
+                own = last.parts[sharing]
+                return other.inode, sharing.num_pages - own + min(own, part)
+        return None
+
     def has_shared_tail(self, inode: Inode) -> bool:
         """Its last page is partial and others have it too: the next token needs a new one."""
         sharing = self.get(inode)

@@ -110,13 +110,15 @@ def find(m: Machine, call: Call, a: Find) -> FindResult | None:
     else:
         target.demand_visible(top, call, a.path)
         below = iter([(a.path, top)])
+    if a.xattr:  # to read attributes is to read the file; a directory that one may only pass shows none
+        below = ((path, node) for path, node in below if node.allows(call.cred, MAY_READ))
     found = sorted(((path, node) for path, node in below if _matches(a, path, node, call.start_ns)), key=lambda pair: pair[0])
     if not a.text:
         return FindResult(tuple(target.shown(m, node, path) for path, node in found[: a.limit]), len(found))
 
     paths: dict[Ino, str] = {}
     for path, node in found:
-        if isinstance(node, Inode) and node.allows(call.cred, MAY_READ):
+        if isinstance(node, Inode) and node.length and node.allows(call.cred, MAY_READ):
             paths.setdefault(node.ino, path)
     if not paths:
         return FindResult((), 0)
