@@ -183,7 +183,7 @@ class Machine:
             "timers": len(self.timers),
             "viewers": sum(len(p.viewers) for p in processes),
             "tracers": len(self.tracers),
-            "watchers": len(self.watches.watchers),
+            "watchers": self.watches.num_watchers,
             "calls_ended": self.log.next_seq - 1,
         }
 

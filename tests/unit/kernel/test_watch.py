@@ -106,6 +106,19 @@ def test_one_file_is_watched_wherever_it_goes(w: World) -> None:
     assert watch.told() == [("modify", "/tmp/a"), ("move", "/tmp/a", "/b"), ("modify", "/b"), ("delete", "/b")]
 
 
+def test_a_file_with_several_names_is_told_of_once_by_one_that_may_be_seen(w: World, other: int) -> None:
+    w("mkdir", path="/kb/private", mode=0o700)
+    fd = make(w, "/kb/private/a", mode=0o644)
+    w("link", fd=fd, path="/kb/b")
+    w("link", fd=fd, path="/kb/c")
+    watch, all_names = Watching(w, "/kb/b", by=other), Watching(w, "/kb", by=other)
+    w("append", fd=fd, tokens=[2])
+    w("setxattr", fd=fd, name="topic", value="x")
+
+    assert watch.told() == [("modify", "/kb/b"), ("attrib", "/kb/b")]
+    assert all_names.told() == [("modify", "/kb/b"), ("attrib", "/kb/b"), ("attrib", "/kb/c")]
+
+
 def test_a_directory_that_moves_is_watched_where_it_is(w: World) -> None:
     w("mkdir", path="/kb/in", parents=True)
     watch = Watching(w, "/kb/in")
@@ -243,7 +256,7 @@ def test_a_watcher_waits_for_what_happens(w: World) -> None:
 
     (line,) = [line for line in w("why", pid=w.pid).threads if line.op == "watch"]
 
-    assert (line.cause, line.detail) == ("child", "nothing has happened below /tmp")
+    assert (line.cause, line.detail) == ("child", "nothing has happened to /tmp")
 
 
 def test_a_principals_home_that_comes_to_be_is_nobody_elses_news(w: World, other: int) -> None:

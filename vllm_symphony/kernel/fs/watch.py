@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.calls import Watch, WatchPart
-from vllm_symphony.abi.types import Credentials, FileEvent
+from vllm_symphony.abi.types import FileEvent
 from vllm_symphony.errors import WouldBlock
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Part
@@ -27,68 +27,113 @@ if TYPE_CHECKING:
 
 UNREAD_BYTES = 1 << 18  # a reader that has so much before it is sent no more
 PAUSE_NS = 50_000_000  # until it is looked at again
+Way = tuple[Directory, ...]
 
 
 class Watches:
-    """All watchers; `tell` is what the table of files calls. `seq`: the number of the last event."""
+    """All watchers, by what they watch. `seq`: the number of the last event."""
 
-    __slots__ = ("_m", "seq", "watchers")
+    __slots__ = ("_m", "num_watchers", "seq", "tops")
 
     def __init__(self, m: Machine) -> None:
         self._m = m
         self.seq = 0
-        self.watchers: list[Watcher] = []
+        self.num_watchers = 0
+        self.tops: dict[Node, dict[Watcher, None]] = {}
         m.files.on_change.append(self.tell)
 
+    def add(self, watcher: Watcher) -> None:
+        """Raises WouldBlock when too many watch."""
+        limit = self._m.limits.watchers
+        if self.num_watchers >= limit:
+            raise WouldBlock(f"{limit} calls watch files, the most at once", limit=limit)
+        self.num_watchers += 1
+        self.tops.setdefault(watcher.top, {})[watcher] = None
+
+    def remove(self, watcher: Watcher) -> None:
+        """It watches no more."""
+        self.num_watchers -= 1
+        watchers = self.tops[watcher.top]
+        del watchers[watcher]
+        if not watchers:
+            del self.tops[watcher.top]
+
     def tell(self, node: Node, kind: str, path: str, new_path: str, detail: str) -> None:
-        """Something happened to what has this path, or to all that names the node."""
-        if not self.watchers:
+        """Something happened to what has this path, or to all that names the node (`FileTable.on_change`)."""
+        if not self.tops:
             return
         files = self._m.files
+        its_own = {**self.tops.get(node, {})}
         for at in [path] if path else [files.path_in(*name) for name in node.names] or ["/"]:
             self.seq += 1
             event = FileEvent(self.seq, 0, kind, at, node.ino, new_path, detail)
-            for watcher in self.watchers:
-                watcher.hear(node, event)
+            way = self._way(at)
+            new_way = self._way(new_path) if new_path else None
+            near = {**its_own}
+            for directory in (*way, *(new_way or ())):
+                near.update(self.tops.get(directory, {}))
+            for watcher in near:
+                if watcher.hear(node, event, way, new_way):
+                    its_own.pop(watcher, None)  # of a file with several names it is told once, by one that it may see
+
+    def _way(self, path: str) -> Way:
+        """The directories from the root to the one that holds the name."""
+        at = self._m.files.root
+        way = [at] if path != "/" else []
+        for name in path.split("/")[1:-1]:
+            found = at.entries.get(name)
+            assert isinstance(found, Directory), f"{path} has changed, and nothing leads there"
+            at = found
+            way.append(at)
+        return tuple(way)
 
     def check(self) -> None:
         """Watchers are calls in flight."""
-        assert all(watcher.call is not None and watcher.call.pending is watcher for watcher in self.watchers)
+        watchers = [watcher for of_one in self.tops.values() for watcher in of_one]
+        assert len(watchers) == self.num_watchers and all(self.tops.values())
+        assert all(watcher.call is not None and watcher.call.pending is watcher for watcher in watchers)
 
 
 class Watcher(Pending):
-    """One watch of `top`. `path` is where it is, or was last. `events` are not sent yet; those without a time are new."""
+    """One watch of `top`, wherever that is moved. `events` are not sent yet; those without a time are new."""
 
-    __slots__ = ("_m", "cred", "events", "missing", "path", "recursive", "top", "unsent")
+    __slots__ = ("_m", "cred", "events", "missing", "recursive", "top", "unsent")
 
     def __init__(self, m: Machine, call: Call, a: Watch, top: Node) -> None:
         """Begin to listen. Raises WouldBlock when too many do."""
-        limit = m.limits.watchers
-        if len(m.watches.watchers) >= limit:
-            raise WouldBlock(f"{limit} calls watch files, the most at once", limit=limit)
         super().__init__(call)
         self._m = m
         self.cred = call.cred
         self.top = top
-        self.path = a.path
         self.recursive = a.recursive
         self.events: deque[FileEvent] = deque()
         self.unsent: set[int] = set()  # inos that were modified, as the reader will be told
         self.missing = 0
-        m.watches.watchers.append(self)
+        m.watches.add(self)
 
     def drop(self, m: Machine) -> None:
         super().drop(m)
-        m.watches.watchers.remove(self)
+        m.watches.remove(self)
 
-    def hear(self, node: Node, event: FileEvent) -> None:
-        """Take it, if it is of what is watched and may be seen."""
-        told = self._seen(node, event)
-        if told is None or (told.kind == "modify" and told.ino in self.unsent):
-            return
-        if told.kind == "modify":
-            self.unsent.add(told.ino)
-        self.events.append(told)
+    def hear(self, node: Node, event: FileEvent, way: Way, new_way: Way | None) -> bool:
+        """Take it, if it is of what is watched and may be seen. `way`: the directories that lead to its path."""
+        if not node.visible_to(self.cred):
+            return False
+        was, comes = self._sees(node, way), new_way is not None and self._sees(node, new_way)
+        if not was and not comes:
+            return False
+        if event.kind == "modify":
+            if event.ino in self.unsent:
+                return True
+            self.unsent.add(event.ino)
+        if new_way is not None and not (was and comes):
+            end = event.path if was else event.new_path
+            event = replace(event, kind="delete" if was else "create", path=end, new_path="", detail="moved")
+        self._take(event)
+        return True
+
+    def _take(self, event: FileEvent) -> None:
+        self.events.append(event)
         if len(self.events) > self._m.limits.watch_events:
             lost = self.events.popleft()
             self.missing += 1
@@ -96,30 +141,14 @@ class Watcher(Pending):
                 self.unsent.discard(lost.ino)
         self._m.mark(self)
 
-    def _seen(self, node: Node, event: FileEvent) -> FileEvent | None:
-        """The event as this watcher may see it; None: not at all."""
-        old, new = self.path, self._m.files.path_of(self.top) or self.path
-        if node is self.top and event.kind != "move":
-            return replace(event, path=new) if self._may_see(node, event.path) else None
-        was = self._covers(old, event.path) and self._may_see(node, event.path)
-        self.path = new
-        if event.kind != "move":
-            return event if was else None
-        comes = (node is self.top or self._covers(new, event.new_path)) and self._may_see(node, event.new_path)
-        if was and comes:
-            return event
-        if was:
-            return replace(event, kind="delete", new_path="", detail="moved")
-        return replace(event, kind="create", path=event.new_path, new_path="", detail="moved") if comes else None
-
-    def _covers(self, top: str, path: str) -> bool:
-        """Whether the path is the one that is watched, or below it as far as is watched."""
-        inside = top.rstrip("/") + "/"
-        return path == top or (path.startswith(inside) and (self.recursive or "/" not in path[len(inside) :]))
-
-    def _may_see(self, node: Node, path: str) -> bool:
-        """Whether lists would show it to the caller there, by the rights as they are now."""
-        return node is self._m.files.root or (node.visible_to(self.cred) and shows(self._m, self.cred, node, path))
+    def _sees(self, node: Node, way: Way) -> bool:
+        """Whether it is of what is watched, and lists would show it to the caller there, by the rights as they are now."""
+        if node is not self.top and not (self.top in way if self.recursive else self.top is way[-1]):
+            return False
+        cred = self.cred
+        return all(directory.allows(cred, MAY_PASS) for directory in way) and (
+            not way or way[-1].allows(cred, MAY_READ) or node.owned_by(cred)
+        )
 
     def flush(self, m: Machine, now_ns: int) -> None:
         call = self.call
@@ -134,15 +163,3 @@ class Watcher(Pending):
             m.emit(Part(call.door.pid, call.id, WatchPart(events, self.missing)))
             self.missing = 0
         self.unsent.clear()
-
-
-def shows(m: Machine, cred: Credentials, node: Node, path: str) -> bool:
-    """Whether the caller can get to the directory of the path, and may look into it or owns what is there."""
-    at: Node | None = m.files.root
-    for name in path.split("/")[1:-1]:
-        if not isinstance(at, Directory) or not at.allows(cred, MAY_PASS):
-            return False
-        at = at.entries.get(name)
-    if not isinstance(at, Directory) or not at.allows(cred, MAY_PASS):
-        return False
-    return at.allows(cred, MAY_READ) or node.owned_by(cred)

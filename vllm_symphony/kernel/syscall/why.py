@@ -89,7 +89,7 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
         case FindWork():
             return "disk", f"the search index, of {len(pending.paths)} files"
         case Watcher():
-            return "child", f"nothing has happened below {pending.path}"
+            return "child", f"nothing has happened to {m.files.path_of(pending.top) or 'what was removed'}"
         case Tracer():
             return "child", "no call has ended since"
         case _ if pending.timer is not None:
