@@ -1,4 +1,4 @@
-"""What is said in the transcripts (tests/abi/record.py): `plain` by any client, `session` by one of 1.1."""
+"""What is said in the transcripts (tests/abi/record.py): `plain` by all, `session` by one of 1.1, `keeping` by one of 1.2."""
 
 from __future__ import annotations
 
@@ -7,48 +7,76 @@ from typing import TYPE_CHECKING, Any
 
 from tests.abi.transcript import SECRET
 from vllm_symphony.abi.calls import (
+    Advise,
     Append,
     Attach,
     Cancel,
+    Chattr,
+    Chmod,
+    Chown,
+    Concat,
     Detokenize,
     Emit,
     Exit,
+    Export,
+    Extract,
     FdArgs,
+    FileArgs,
+    Find,
+    Flock,
     Forward,
     ForwardMany,
+    Fsck,
+    Gc,
     Generate,
+    Getquota,
     Hello,
+    Import,
     Kill,
     Link,
     List,
+    Listdir,
     Logits,
+    Mkdir,
     NoArgs,
     Open,
     ParseTools,
     PathArgs,
     PidArgs,
+    Pin,
     Ps,
     Random,
     Read,
     Rename,
     RenderChat,
     Sample,
+    Setquota,
+    Setxattr,
     Sleep,
     Spawn,
     Stat,
     Strace,
+    Sync,
     ThreadEnd,
     ThreadStart,
     Tokenize,
     Truncate,
+    Umask,
     Wait,
+    Watch,
+    Xattr,
 )  # fmt: skip
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Grammar, Predicate, Sampler, pack_tokens
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Grammar, Predicate, Sampler, Span, pack_tokens
 
 if TYPE_CHECKING:
     from tests.abi.record import Recorder
 
 FOREVER = 3600.0
+USED = (
+    "device_pages_free", "host_bytes_used", "disk_bytes_used", "disk_bytes_free", "files", "used_device_pages", "used_host_bytes",
+    "used_disk_bytes", "used_files", "used_rows", "used_pinned_pages",
+)  # fmt: skip
+RESIDENCY = ("device_pages", "host_pages", "disk_pages", "charge", "frontier", "num_pages")  # what is where when somebody looks
 PROGRAM = """
 from vllm_symphony import lip
 
@@ -92,6 +120,7 @@ def plain(r: Recorder) -> None:
 
 def _files(r: Recorder) -> None:
     r.note("files")
+    r.call("mkdir", Mkdir("/golden"))
     fd = r.call("open", Open(tokens=text("Once upon a time")))["fd"]
     named = r.call("open", Open(path="/golden/a", tokens=text("named"), flags=3, mode=0o640))["fd"]
     r.call("append", Append(fd, text(", "), at=16))
@@ -203,6 +232,139 @@ def _errors(r: Recorder) -> None:
     r.raw("close", {})
     r.raw("close", {"fd": "three"})
     r.raw("generate", {"fd": 3, "until": {"op": "and", "parts": [{"op": "top1", "when": 1}]}})
+
+
+def keeping(r: Recorder) -> None:
+    """The file system of 1.2, on a connection of its own."""
+    r.hello(Hello(ABI_MAJOR, ABI_MINOR, "client"), on=20)
+    _directories(r, 20)
+    _rights(r, 20)
+    _editing(r, 20)
+    _locks(r, 20)
+    _tiers(r, 20)
+    _looking(r, 20)
+    _packs(r, 20)
+    r.cut(20)
+
+
+def _directories(r: Recorder, on: int) -> None:
+    r.note("directories")
+    r.call("umask", Umask(0o027), on)
+    r.call("umask", Umask(), on)
+    r.call("mkdir", Mkdir("/kb/drafts", mode=0o2775, parents=True), on)
+    fd = r.call("open", Open(path="/kb/a", tokens=text("a fog horn"), flags=3, mode=0o666), on)["fd"]
+    r.call("link", Link(fd, "/kb/drafts/b"), on)
+    other = r.call("open", Open(tokens=text("other")), on)["fd"]
+    r.call("link", Link(other, "/kb/drafts/b"), on)
+    r.call("link", Link(other, "/kb/drafts/b", replace=True), on)
+    r.call("listdir", Listdir("/kb", recursive=True), on, varying=RESIDENCY)
+    r.call("rename", Rename("/kb/drafts", "/kb/old"), on)
+    r.call("stat", Stat(path="/kb/old"), on, varying=RESIDENCY)
+    r.call("rmdir", PathArgs("/kb/old"), on)
+    r.call("unlink", PathArgs("/kb/old"), on)
+    r.call("mkdir", Mkdir("/kb/a/b"), on)
+    r.call("mkdir", Mkdir("/kb"), on)
+    r.call("mkdir", Mkdir("/none/b"), on)
+    r.call("mkdir", Mkdir("/proc/b"), on)
+    r.call("open", Open(path="/kb"), on)
+    r.call("read", Read(path="/proc/self/status"), on, varying=("text",))
+    r.call("unlink", PathArgs("/kb/old/b"), on)
+    r.call("rmdir", PathArgs("/kb/old"), on)
+
+
+def _rights(r: Recorder, on: int) -> None:
+    r.note("rights, attributes, how it is kept")
+    r.call("chmod", Chmod(0o600, path="/kb/a"), on)
+    r.call("chmod", Chmod(0o10000, path="/kb/a"), on)
+    r.call("chown", Chown(path="/kb/a", group="ann"), on)
+    r.call("chown", Chown(path="/kb/a", owner="bob"), on)
+    r.call("setxattr", Setxattr("topic", "fog", path="/kb/a", create=True), on)
+    r.call("setxattr", Setxattr("topic", "horn", path="/kb/a", create=True), on)
+    r.call("setxattr", Setxattr("none", "x", path="/kb/a", replace=True), on)
+    r.call("getxattr", Xattr("topic", path="/kb/a"), on)
+    r.call("listxattr", FileArgs(path="/kb/a"), on)
+    r.call("removexattr", Xattr("topic", path="/kb/a"), on)
+    r.call("getxattr", Xattr("topic", path="/kb/a"), on)
+    r.call("chattr", Chattr(path="/kb", durable="pages", ttl_s=3600.0), on)
+    r.call("chattr", Chattr(path="/kb/a", expires_s=3600.0), on)
+    r.call("stat", Stat(path="/kb/a"), on, varying=RESIDENCY)
+
+
+def _editing(r: Recorder, on: int) -> None:
+    r.note("editing, and what lineage an open needs")
+    fd = r.call("open", Open(tokens=text("the lighthouse keeper lights the lamp")), on)["fd"]
+    r.call("forward", Forward(fd, text(" at dusk"), top_k=1), on)
+    part = r.call("extract", Extract(fd, (Span(0, 4), Span(14, 21))), on)["fd"]
+    r.call("read", Read(part), on)
+    compact = r.call("extract", Extract(fd, (Span(4, 14),), positions="compact"), on)["fd"]
+    r.call("read", Read(compact), on)
+    r.call("stat", Stat(compact), on, varying=RESIDENCY)
+    r.call("extract", Extract(fd, (Span(4, 2),)), on)
+    r.call("concat", Concat((fd, compact)), on)
+    both = r.call("concat", Concat((fd, compact), mode="rotate"), on)["fd"]
+    r.call("forward", Forward(both, text("!"), top_k=1), on)
+    r.call("link", Link(both, "/kb/both"), on)
+    r.call("open", Open(path="/kb/both", require="exact"), on)
+
+
+def _locks(r: Recorder, on: int) -> None:
+    r.note("locks")
+    mine = r.call("open", Open(path="/kb/a", flags=1), on)["fd"]
+    other = r.call("open", Open(path="/kb/a", flags=1), on)["fd"]
+    r.call("flock", Flock(mine, lease_s=600.0), on)
+    r.call("flock", Flock(other, "shared", wait=False), on)
+    r.call("flock", Flock(other, "shared", timeout_s=0.01), on)
+    r.call("append", Append(other, text("x")), on, varying=("retry_after_s", "message"))
+    waiting = r.start("flock", Flock(other, "shared"), on)
+    r.call("flock", Flock(mine, "unlock"), on)
+    r.take(waiting, on)
+    r.call("flock", Flock(other, "unlock"), on)
+    r.call("flock", Flock(mine, lease_s=0.01), on)
+    r.call("sleep", Sleep(0.05), on)
+    r.call("append", Append(mine, text("y")), on)
+    r.call("append", Append(mine, text("z")), on)
+    for fd in (mine, other):
+        r.call("close", FdArgs(fd), on)
+
+
+def _tiers(r: Recorder, on: int) -> None:
+    r.note("where pages are, and what that costs")
+    r.call("advise", Advise(path="/kb/both", advice="dontneed", wait=True, timeout_s=60.0), on)
+    r.call("advise", Advise(path="/kb/both", wait=True), on)
+    r.call("pin", Pin(path="/kb/both"), on)
+    r.call("pin", Pin(path="/kb/both", pinned=False), on)
+    r.call("sync", Sync(path="/kb/both", timeout_s=60.0), on, varying=("num_bytes",))
+    r.call("sync", Sync(), on, varying=("num_files", "num_bytes"))
+    r.call("statfs", NoArgs(), on, varying=USED)
+    r.call("du", FileArgs(path="/kb"), on, varying=(*RESIDENCY, "num_pages"))
+    r.call("setquota", Setquota("bob", files=7, device_pages=100), on)
+    r.call("getquota", Getquota("bob"), on)
+    r.call("getquota", Getquota(), on, varying=USED)
+
+
+def _looking(r: Recorder, on: int) -> None:
+    r.note("finding, and being told")
+    r.call("find", Find("/kb", name="*"), on, varying=RESIDENCY)
+    r.call("find", Find("/kb", text="fog"), on, varying=RESIDENCY)
+    r.call("find", Find("/kb", min_length=1, max_length=9, kind="file", fidelity="exact", xattr={"none": "*"}), on)
+    r.call("find", Find(limit=0), on)
+    watching = r.start("watch", Watch("/kb"), on)
+    r.call("mkdir", Mkdir("/kb/new"), on)
+    r.call("rename", Rename("/kb/new", "/kb/newer"), on)
+    r.call("rmdir", PathArgs("/kb/newer"), on)
+    r.call("cancel", Cancel(watching), on)
+    r.call("watch", Watch("/none"), on)
+
+
+def _packs(r: Recorder, on: int) -> None:
+    r.note("gc, fsck, packs")
+    r.call("gc", Gc(dry_run=True), on, varying=("removed", "num_bytes"))
+    r.call("fsck", Fsck("/kb"), on, varying=("num_pages",))
+    r.call("export", Export("/kb/both"), on, varying=("spool", "num_bytes"))
+    r.call("import", Import("/kb/again", "none"), on)
+    for path in ("/kb/both", "/kb/a"):
+        r.call("unlink", PathArgs(path), on)
+    r.call("rmdir", PathArgs("/kb"), on)
 
 
 def session(r: Recorder) -> None:

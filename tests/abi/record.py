@@ -1,7 +1,7 @@
-"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.1.jsonl`, with the codec and the server of this checkout.
+"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.2.jsonl`, with the codec and the server of this checkout.
 
 A version's transcript is recorded once, at the commit that made the version, and never again: what it says is what was promised to
-its clients. 1.0 was recorded at 29837a1, with `plain` alone.
+its clients. 1.0 was recorded at 29837a1, with `plain` alone; 1.1 has no `keeping`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from tests.abi.transcript import SECRET, Line, Wire, chunked, decoded, is_end, t
 from vllm_symphony.abi.codec import call_frame
 from vllm_symphony.engine.reactor import Reactor
 from vllm_symphony.engine.sim import SimDevice
+from vllm_symphony.engine.storage import Storage, StorageCore
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.kernel import Kernel
+from vllm_symphony.store.state import StateDirectory
 
 SEED = 7
 
 
 @contextmanager
 def server(path: str) -> Iterator[Reactor]:
-    """The real kernel and reactor at `path`, over a simulated device; all of it from one seed."""
-    device = SimDevice(seed=SEED)
-    kernel = Kernel(device.model, seed=SEED, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
-    reactor = Reactor(kernel, device, socket_path=path, principal="ann")
+    """The real kernel, store and reactor at `path`, over a simulated device; all of it from one seed."""
+    state = StateDirectory(Path(path).with_name("state"))
+    device = SimDevice(seed=SEED, tiers=TierLimits(host_bytes=1 << 20, disk_bytes=1 << 20, directory=state.pages))
+    model = device.model
+    store = Storage(StorageCore(state, fingerprint=model.fingerprint, page_bytes=model.page_bytes, decode=device.decode))
+    kernel = Kernel(model, seed=SEED, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
+    reactor = Reactor(kernel, device, store=store, socket_path=path, principal="ann")
+    kernel.restore(store.load(), time.monotonic_ns())
     reactor.start()
     try:
         yield reactor
@@ -117,7 +124,7 @@ class Recorder:
 def main(target: str, *parts: str) -> None:
     with tempfile.TemporaryDirectory() as scratch, server(f"{scratch}/s"):
         recorder = Recorder(f"{scratch}/s")
-        for part in parts or ("plain", "session"):
+        for part in parts or ("plain", "keeping", "session"):
             getattr(conversation, part)(recorder)
     Path(target).write_text("".join(json.dumps(line) + "\n" for line in recorder.lines))
 
