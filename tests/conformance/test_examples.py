@@ -11,7 +11,7 @@ from vllm_symphony.abi.calls import Kill, Ps
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-NEEDED = {"best_of_n": {"question": "Where is the boat?"}}
+NEEDED = {"best_of_n": {"question": "Where is the boat?"}, "agent_memory": {"forget": True}}
 
 GREEDY = """
 from vllm_symphony import lip
@@ -59,6 +59,14 @@ def test_a_seeded_sampler_loop_repeats(host):
     once, again = (play(host, "sampler_loop", max_tokens=24, seed=5) for _ in range(2))
 
     assert once == again
+
+
+def test_an_attention_sink_goes_far_past_the_models_positions(host):
+    result = play(host, "attention_sink", sink=4, window=64, laps=4.0)
+
+    assert result["seen"] >= 4 * result["positions"]
+    assert result["kept"] < result["positions"]
+    assert result["lineage"] == "approximate"
 
 
 SHARING = """

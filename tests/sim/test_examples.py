@@ -6,10 +6,11 @@ import pytest
 
 from vllm_symphony.engine.sim.model import END
 from vllm_symphony.lip.program import parse
-from vllm_symphony.testing import SimModel
+from vllm_symphony.testing import Machine, SimModel
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(p.stem for p in EXAMPLES.glob("*.py"))
+NEEDED = {"best_of_n": {"question": "Who?"}, "agent_memory": {"forget": True}}
 
 
 def play(machine, name, **args):
@@ -20,9 +21,7 @@ def play(machine, name, **args):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_example_runs_with_its_defaults_and_leaves_no_file(machine, name):
-    needed = {"question": "Who?"} if name == "best_of_n" else {}
-
-    run = play(machine, name, **needed)
+    run = play(machine, name, **NEEDED.get(name, {}))
 
     assert run.value
     assert run.left_open == machine.files() == []
@@ -91,3 +90,36 @@ def test_shared_prefix_readers_open_what_one_process_computed(machine):
 
     assert run.value == {"a?": "one", "b?": "two"}
     assert len(machine.calls(run, "spawn")) == 2
+
+
+def test_a_prompt_library_is_its_authors_to_change_and_everybodys_to_read(machine):
+    run = play(machine, "prompt_library")
+
+    assert list(run.value["answers"]) == ["brief", "polite"]
+    assert run.value["new"] == [True]
+    assert [line.split()[:2] for line in run.value["shelf"]] == [["644", "ann"]] * 2
+    readers = [pid for pid in machine.runs if pid != run.pid]
+    assert all("forward" not in [call.op for call in machine.calls(pid)] for pid in readers)
+
+
+def test_an_attention_sink_goes_on_far_past_the_models_positions(machine):
+    run = play(machine, "attention_sink", laps=5.0)
+
+    assert run.value["seen"] >= 5 * run.value["positions"]
+    assert run.value["kept"] <= run.value["positions"] // 2 + 128
+    assert run.value["lineage"] == "approximate"
+    assert len(machine.calls(run, "extract")) >= 5
+
+
+def test_an_agents_memory_outlives_the_machine(tmp_path):
+    def tell(say):
+        with Machine(seed=1, state_dir=tmp_path / "state") as machine:
+            run = play(machine, "agent_memory", say=say)
+            machine.settle()
+            return run.value
+
+    first, second = tell("The boat comes on Monday."), tell("When does it come?")
+
+    assert (first["turns"], first["known"], first["kept"]) == (1, 0, True)
+    assert second["turns"] == 2
+    assert second["known"] > len("Visitor: The boat comes on Monday.")
