@@ -134,6 +134,18 @@ def test_tokens_that_nobody_computed_cost_nothing_until_somebody_does(w: World, 
     w.step()
 
 
+@pytest.mark.parametrize("num_forks", range(1, 24))
+def test_parts_of_a_page_add_up_to_whole_pages(w: World, root: int, num_forks: int) -> None:
+    fd = computed(w, PAGE)
+    for _ in range(num_forks):
+        w("fork", fd=fd)
+    limit(w, root, device_pages=2)
+
+    w.start("generate", fd=fd, max_tokens=1)
+
+    assert used(w).used_device_pages == 2
+
+
 def test_what_running_calls_may_need_counts(w: World, root: int) -> None:
     first, second = w.file([1]), w.file([1])
     limit(w, root, device_pages=3)

@@ -30,6 +30,8 @@ from vllm_symphony.kernel.fs.share import Shares
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
 
+DIGITS = 6  # of a page: thirds add up to whole pages again
+
 
 class Account:
     """Who owns what, and the limits. `on_change` hears of each limit that was set."""
@@ -116,7 +118,7 @@ class Account:
         for node in self._owned.get(principal, {}).values():
             if isinstance(node, Inode) and node is not without:
                 total += self._need(node, planned.get(node.ino, 0))
-        return total
+        return round(total, DIGITS)
 
     def _need(self, inode: Inode, num_tokens: int) -> float:
         """What its pages on the device cost, and with `num_tokens` will cost when it has so many."""
@@ -161,10 +163,10 @@ class Account:
         """All limits that are set."""
         return tuple(self.quotas.values())
 
-    def demand_file(self, owner: str) -> None:
-        """Raises QuotaExceeded when the owner may not have one more file or directory."""
+    def demand_file(self, owner: str, num_files: int = 1) -> None:
+        """Raises QuotaExceeded when the owner may not have so many more files and directories."""
         quota = self.quotas.get(owner)
-        if quota is not None and quota.files is not None and (used := len(self._owned.get(owner, {}))) >= quota.files:
+        if quota is not None and quota.files is not None and (used := len(self._owned.get(owner, {}))) + num_files > quota.files:
             raise QuotaExceeded(
                 f"{owner} has {used} files and directories, its quota is {quota.files}: unlink some, or have it raised",
                 principal=owner,
@@ -190,7 +192,7 @@ class Account:
         bound = self._bounds.get(owner)
         if bound is None or bound + growth > limit:
             others = self._held(owner, inode)
-            room = limit - others - self._need(inode, length + least)
+            room = round(limit - others - self._need(inode, length + least), DIGITS)
             if room < 0:
                 raise self._too_many_pages(owner, limit, others + self._need(inode, 0), length + least)
             num_pages = self.shares.pages_for(length + least) + int(room)
@@ -245,7 +247,7 @@ class Account:
         else:
             limit, used, whose = self._m.model.num_pages // 2, self._pinned(None, inode), "all principals together"
         need = self.shares.charge(inode, num_pages, num_tokens)
-        if used + need > limit:
+        if round(used + need, DIGITS) > limit:
             raise QuotaExceeded(
                 f"{used:.1f} pages are pinned by {whose}, the limit is {limit}, and ino {inode.ino} needs {need:.1f}: unpin files, "
                 f"or have the quota of {owner} raised",
@@ -257,11 +259,12 @@ class Account:
 
     def _pinned(self, principal: str | None, without: Inode | None = None) -> float:
         """Pages that pinned files have or will have when they are computed; principal None: of all."""
-        return sum(
+        total = sum(
             self.shares.charge(inode, self.shares.pages_for(inode.length))
             for inode in self.pinned.values()
             if inode is not without and principal in (None, inode.owner)
         )
+        return round(total, DIGITS)
 
     def check(self, nodes: dict[Ino, Node]) -> None:
         """The invariants above."""
