@@ -126,11 +126,16 @@ class StorageCore:
 
     def close(self) -> None:
         """Write what waits, synced, and close all. Idempotent."""
+        if self._pending:
+            self._commit([], sync=True)
+        if self._pending:
+            log.error("%d records could not be written: %s", len(self._pending.nodes), self.failure)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close all, and leave what waits unwritten. Idempotent."""
+        self._pending.clear()
         if self._database is not None:
-            if self._pending:
-                self._commit([], sync=True)
-            if self._pending:
-                log.error("%d records could not be written: %s", len(self._pending.nodes), self.failure)
             self._database.close()
             self._database = None
         self._index.close()

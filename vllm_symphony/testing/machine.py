@@ -21,6 +21,7 @@ from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, Signal
 from vllm_symphony.engine.sim import Cost, Model, SimDevice
 from vllm_symphony.engine.sim.model import decode
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.fs.node import SYSTEM
 from vllm_symphony.kernel.limits import DEFAULT, Limits
@@ -28,6 +29,7 @@ from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip.program import bind_arguments
 from vllm_symphony.lip.text import to_json
+from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import CallFault, Fault, SlowSteps
 from vllm_symphony.testing.run import Run
 from vllm_symphony.testing.script import Script, Wants
@@ -47,12 +49,18 @@ class Machine(World):
         limits: Limits = DEFAULT,
         principal: str = "ann",
         step_s: float | None = None,
+        state_dir: Path | None = None,
         **sim: Any,
     ) -> None:
-        """`step_s`: what each step of the device takes; `sim`: of `SimDevice` (num_pages, page_size, model, cost, ...)."""
+        """`step_s`: what each step of the device takes; `state_dir`: files outlive the machine there, for the next one; `sim`: of
+        `SimDevice` (num_pages, page_size, model, cost, ...)."""
         if step_s is not None:
             sim["cost"] = Cost(step_s=step_s, row_s=0.0, token_s=0.0)
-        super().__init__(device or SimDevice(seed=seed, clock=lambda: self.now_s, **sim), seed, limits, principal)
+        directory = StateDirectory(state_dir) if state_dir is not None else None
+        if directory is not None:
+            sim.setdefault("tiers", TierLimits(directory=directory.pages))
+        device = device or SimDevice(seed=seed, clock=lambda: self.now_s, **sim)
+        super().__init__(device, seed, limits, principal, directory)
 
     # ---- programs
 
@@ -209,8 +217,22 @@ class Machine(World):
             self.kernel.disconnected(self.root, self.now_ns)
             self._carry_out()
             self.drive(self.all_ended())
+            if self.kernel.save(self.now_ns):
+                self._carry_out()
             self.settle()
+            self.kernel.keep.close()
+            self._carry_out()
+            self.storage.close()
             self.loop.close()
+
+    def crash(self) -> None:
+        """The machine is off, at once: what its state directory has is all that is left of it."""
+        self.is_closing = True
+        self.storage.abandon()
+        for run in self.runs.values():
+            if run.task is not None:
+                run.task.cancel()
+        self.loop.close()
 
     def __enter__(self) -> Machine:
         return self

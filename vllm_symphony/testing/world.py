@@ -48,6 +48,7 @@ from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.program import bind_arguments
 from vllm_symphony.runtime import child, loader
+from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import Faults
 from vllm_symphony.testing.leap import LeapLoop
 from vllm_symphony.testing.run import KILLED, Run, apart, enter
@@ -74,8 +75,8 @@ class Stop:
 class World:
     """All that happens on a machine. `Machine` says when."""
 
-    def __init__(self, device: SimDevice, seed: int, limits: Limits, principal: str, storage: StorageCore | None = None) -> None:
-        """`storage`: of a machine that is switched on again; the default one is in memory, and keeps nothing."""
+    def __init__(self, device: SimDevice, seed: int, limits: Limits, principal: str, directory: StateDirectory | None) -> None:
+        """`directory`: where files outlive the machine; it is ours from here on. None: nowhere."""
         self.now_ns = 0
         self.device = device
         self.core = device.core
@@ -83,7 +84,10 @@ class World:
         self.kernel = Kernel(device.model, limits=limits, seed=seed, epoch_ns=EPOCH_NS)
         self.kernel.job_state = self.core.job_state
         self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
-        self.storage = storage or StorageCore(None, decode=decode)
+        model = device.model
+        self.storage = StorageCore(directory, fingerprint=model.fingerprint, page_bytes=model.page_bytes, decode=decode)
+        if directory is not None:
+            self.kernel.restore(self.storage.load(), 0)
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
         self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
@@ -131,12 +135,12 @@ class World:
 
     def settle(self) -> None:
         """Let the device end what nobody waits for, and take its mail."""
-        while self.kernel.jobs or self.core.mail:
-            if self.step_ends_ns is None and self.core.begin() is not None:
-                self.core.finish()
-            elif self.step_ends_ns is not None:
+        while self.kernel.jobs or self.kernel.works or self.core.mail:
+            if self.step_ends_ns is not None or self.core.begin() is not None:
                 self.step_ends_ns = None
                 self.core.finish()
+            elif self.core.wake_at is not None:  # pages are on their way
+                self.now_ns = max(self.now_ns, int(self.core.wake_at * 1e9) + 1)
             self._complete()
 
     def enter(self, pid: Pid, call_id: int, tid: int, op: str, args: Any) -> None:
@@ -211,7 +215,7 @@ class World:
 
     def _begin_step(self) -> None:
         core = self.core
-        if self.step_ends_ns is None and (core.mail or core.jobs or core.asks) and core.begin() is not None:
+        if self.step_ends_ns is None and core.has_work and core.begin() is not None:
             core.step_s *= self.faults.factor()
             self.step_ends_ns = self.now_ns + max(1, int(core.step_s * 1e9))
 
