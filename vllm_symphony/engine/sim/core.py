@@ -26,7 +26,7 @@ from vllm_symphony.engine.sim import grammar as grammars
 from vllm_symphony.engine.sim.edit import SimBench
 from vllm_symphony.engine.sim.job import SimJob, Writer
 from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
-from vllm_symphony.engine.sim.mover import FINGERPRINT, SimMover, SimPages
+from vllm_symphony.engine.sim.mover import SimMover, SimPages
 from vllm_symphony.engine.sim.pool import SimBlock, SimPool
 from vllm_symphony.engine.sim.sampler import sample_row
 from vllm_symphony.engine.tier import TierLimits, Tiers
@@ -102,7 +102,8 @@ class SimCore:
         self.pool = SimPool(num_pages)
         self.table = PageTable(self.pool, page_size, num_pages)
         pages = SimPages(self.pool, page_size)
-        self.mover = SimMover(pages, tiers.host_bytes // pages.page_bytes, tiers.directory, clock, cost.moved_bytes_s)
+        fingerprint = f"sim-{type(self.weights).__name__}-{getattr(self.weights, 'seed', 0)}-{page_size}"
+        self.mover = SimMover(pages, tiers.host_bytes // pages.page_bytes, tiers.directory, fingerprint, clock, cost.moved_bytes_s)
         self.tiers = Tiers(
             self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
             boot=os.urandom(4).hex(),
@@ -111,7 +112,7 @@ class SimCore:
         vocab_size = self.weights.vocab_size
         self.info = ModelInfo(
             name="sim", vocab_size=vocab_size, max_positions=max_positions, page_size=page_size, num_pages=num_pages,
-            max_top_k=vocab_size, eos_tokens=(END,), dtype="float32", page_bytes=pages.page_bytes, fingerprint=FINGERPRINT,
+            max_top_k=vocab_size, eos_tokens=(END,), dtype="float32", page_bytes=pages.page_bytes, fingerprint=fingerprint,
             capabilities=(
                 "forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions", "extract",
                 "compact", "rotate",

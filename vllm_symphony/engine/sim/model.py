@@ -53,6 +53,7 @@ class SimModel:
     context: int | None = CONTEXT
 
     def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
         rng = np.random.default_rng(seed)
         size = (VOCAB_SIZE, VOCAB_SIZE)
         self._last = rng.normal(0, 1.6, size).astype(np.float32) * rng.uniform(0.4, 1.8, (VOCAB_SIZE, 1)).astype(np.float32)

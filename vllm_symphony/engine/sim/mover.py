@@ -16,8 +16,6 @@ from vllm_symphony.engine.move import Moved, Orders
 from vllm_symphony.engine.mover import PageMover
 from vllm_symphony.engine.sim.pool import SimPool
 
-FINGERPRINT = "sim"
-
 
 class SimPages:
     """A `PageIo` (engine/mover.py)."""
@@ -42,10 +40,16 @@ class SimMover:
     """A `Mover`: each move takes its bytes' time and happens when that is over."""
 
     def __init__(
-        self, pages: SimPages, num_slots: int, directory: Path | None, clock: Callable[[], float], bytes_per_s: float
+        self,
+        pages: SimPages,
+        num_slots: int,
+        directory: Path | None,
+        fingerprint: str,
+        clock: Callable[[], float],
+        bytes_per_s: float,
     ) -> None:
         self.page_bytes = pages.page_bytes
-        self.mover = PageMover(pages, num_slots, directory, FINGERPRINT, lambda n, size: np.zeros((n, size), np.uint8))
+        self.mover = PageMover(pages, num_slots, directory, fingerprint, lambda n, size: np.zeros((n, size), np.uint8))
         self._clock = clock
         self._bytes_per_s = bytes_per_s
         self._orders: deque[tuple[float, Orders]] = deque()
