@@ -276,6 +276,23 @@ def test_directories_count_as_files_do() -> None:
     w.check()
 
 
+@pytest.mark.parametrize("minor", [1, 2])
+def test_parents_are_all_made_or_none(minor: int) -> None:
+    w = World(files=4)
+    by = w.kernel.connect(ME, "client", 0, minor=minor)
+    calls = [("mkdir", {"path": "/a/b/c/d/e", "parents": True})]
+    if minor == 1:
+        calls += [("open", {"path": "/a/b/c/d/e", "flags": CREAT})]
+
+    for op, args in calls:
+        with pytest.raises(errors.QuotaExceeded):
+            w(op, by=by, **args)
+        assert names(w, recursive=True) == []
+
+    w("mkdir", by=by, path="/a/b/c/d", parents=True)
+    w.check()
+
+
 @pytest.mark.parametrize("kind", ["client", "session", "edge"])
 def test_what_was_written_for_abi_1_1_gets_its_directories_made(w: World, kind: str) -> None:
     old = w.kernel.connect(ME, "edge" if kind == "edge" else "client", 0, lease_s=9.0 if kind == "session" else 0.0, minor=1)

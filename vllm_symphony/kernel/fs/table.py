@@ -251,11 +251,14 @@ class FileTable:
 
     def _next_ino(self, owner: str) -> Ino:
         """Raises QuotaExceeded when there are too many files and directories, or the owner has too many."""
-        limit = self._limits.files
-        if len(self) >= limit:
-            raise QuotaExceeded(f"there are {limit} files and directories, the most the server holds", limit=limit)
-        self.account.demand_file(owner)
+        self._demand_room(owner, 1)
         return self._take_ino()
+
+    def _demand_room(self, owner: str, num_files: int) -> None:
+        limit = self._limits.files
+        if len(self) + num_files > limit:
+            raise QuotaExceeded(f"there are {len(self)} files and directories, the server holds {limit} at most", limit=limit)
+        self.account.demand_file(owner, num_files)
 
     def _take_ino(self) -> Ino:
         self.next_ino += 1
@@ -272,18 +275,26 @@ class FileTable:
         self._bind(parent, name, directory, now_ns)
         return directory
 
-    def make_parents(self, path: str, cred: Credentials, mode: int, now_ns: int) -> None:
-        """Make the directories of the path that are missing. Raises what `lookup` and `mkdir` raise."""
+    def make_parents(self, path: str, cred: Credentials, mode: int, now_ns: int, num_more: int = 1) -> None:
+        """Make the directories of the path that are missing: all of them, if there is room for them and `num_more`, or none. Raises
+        what `lookup` and `mkdir` raise."""
         parts = self.parts(path)[:-1]
         if parts[:1] == [PROC]:
             return
         node: Node = self.root
-        for name in parts:
+        for depth, name in enumerate(parts):
             try:
                 node = self._step(node, name, cred, path)
             except NoSuchFile:
                 assert isinstance(node, Directory)
-                node = self.mkdir(node, name, cred, mode, now_ns)
+                missing = parts[depth:]
+                break
+        else:
+            return
+        self.demand_free(node, missing[0], cred)
+        self._demand_room(cred.principal, len(missing) + num_more)
+        for name in missing:
+            node = self.mkdir(node, name, cred, mode, now_ns)
 
     def link(self, directory: Directory, name: str, inode: Inode, cred: Credentials, now_ns: int, *, replace: bool = False) -> None:
         """Give the file a (further) name; with `replace` another file may lose it. Two names of one file stay, as in POSIX.

@@ -132,10 +132,11 @@ def _fd(call: Call, inode: Inode, writable: bool) -> FdResult:
     return FdResult(fd, inode.ino, inode.length)
 
 
-def place(m: Machine, call: Call, path: str) -> tuple[Directory, str]:
-    """Where a new name goes. What was written for ABI 1.1 knows no directories: they are made for it, as open as the root is."""
+def place(m: Machine, call: Call, path: str, num_new: int = 1) -> tuple[Directory, str]:
+    """Where a name goes, and with it `num_new` files. What was written for ABI 1.1 knows no directories: they are made for it, as
+    open as the root is."""
     if call.process.minor < DIRECTORIES:
-        m.files.make_parents(path, call.cred, STICKY | 0o777, call.start_ns)
+        m.files.make_parents(path, call.cred, STICKY | 0o777, call.start_ns, num_new)
     return m.files.place(path, call.cred)
 
 
@@ -212,7 +213,9 @@ def read(m: Machine, call: Call, a: Read) -> ReadResult:
 def link(m: Machine, call: Call, a: Link) -> Done:
     """Name the open file."""
     inode = call.process.fds.get(a.fd, call.cred).inode
-    directory, name = place(m, call, a.path)
+    if call.process.minor < DIRECTORIES:
+        inode.demand_owner(call.cred, a.path)  # before directories are made for it
+    directory, name = place(m, call, a.path, num_new=0)
     inode.demand_owner(call.cred, a.path)
     m.files.link(directory, name, inode, call.cred, call.start_ns, replace=a.replace)
     return Done()
@@ -230,8 +233,10 @@ def unlink(m: Machine, call: Call, a: PathArgs) -> Done:
 def rename(m: Machine, call: Call, a: Rename) -> Done:
     """Move a name, replacing what `new` stood for."""
     old = m.files.place(a.old, call.cred)
-    m.files.entry(*old)
-    m.files.move(old, place(m, call, a.new), call.cred, call.start_ns)
+    found = m.files.entry(*old)
+    if call.process.minor < DIRECTORIES:
+        old[0].demand_removal(found, call.cred, a.old)  # before directories are made for it
+    m.files.move(old, place(m, call, a.new, num_new=0), call.cred, call.start_ns)
     return Done()
 
 
