@@ -56,7 +56,8 @@ async def call(client: Client, args: argparse.Namespace) -> int:
     for i, line in enumerate(lines):
         print(line)
         if i < len(found.snippets):
-            print(f"    {plain(" ".join(found.snippets[i].split()))}")
+            snippet = " ".join(found.snippets[i].split())
+            print(f"    {plain(snippet)}")
     if found.total > len(lines):
         complain(f"{found.total - len(lines)} more match (--limit {args.limit})")
     return 0
