@@ -1,4 +1,4 @@
-"""Every program of the author guide runs, and leaves no file."""
+"""Every program of the author guide, and of that of the file system, runs and leaves no file."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 
 from vllm_symphony.lip.program import parse
 
-GUIDE = Path(__file__).parents[2] / "docs" / "programs.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+GUIDES = [Path(__file__).parents[2] / "docs" / name for name in ("programs.md", "files.md")]
+BLOCKS = [block for guide in GUIDES for block in re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)]
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
@@ -23,5 +23,5 @@ def test_a_block_of_the_guide_is_a_program_that_runs(machine, block):
     assert run.left_open == machine.files() == []
 
 
-def test_the_guide_has_its_blocks():
-    assert len(BLOCKS) == 5
+def test_the_guides_have_their_blocks():
+    assert len(BLOCKS) == 6
