@@ -79,10 +79,10 @@ MAX_RESTING = 256
 MAX_STEPS_UNTOLD = 32
 
 
-def surgery_refusals(pages: str, rpc: Callable[..., list[Any]]) -> tuple[str, str]:
-    """Why no slots can be copied, and why no keys can be turned: by the scheduler's word, or by any worker's; "" where they can."""
-    if pages:
-        return pages, pages
+def surgery_refusals(caches: str, rpc: Callable[..., list[Any]]) -> tuple[str, str]:
+    """Why no slots can be copied, and why no keys can be turned: by the kind of the caches, or by any worker; "" where they can."""
+    if caches:
+        return caches, caches
     copies, turns = zip(*rpc("symphony_layout"), strict=True)
     return next(filter(None, copies), ""), next(filter(None, turns), "")
 
@@ -120,7 +120,7 @@ class FileDevice:
         )  # fmt: skip
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
-        self.surgery = Surgery(EngineBench(self), *surgery_refusals(scheduler.pages_refusal, rpc))
+        self.surgery = Surgery(EngineBench(self), *surgery_refusals(scheduler.surgery_refusal, rpc))
         self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
         self.mail: deque[DeviceEffect] = deque()
         self.rung = False  # the host has been told of mail that is not taken yet
@@ -263,6 +263,7 @@ class FileDevice:
         give_tokens(old.request, e.tokens, self.table.page_size)
         wanted = tuple(base + o for o in e.outputs)
         job = FileJob(e, f, base, base, old.request, wanted, frozenset(base + o for o in e.keep), lent=True, given=tuple(e.tokens))
+        job.began_at = base
         f.resting = None
         f.job = e.job
         rid = old.request.request_id

@@ -30,7 +30,8 @@ def fingerprint(config: Any, model: Any, layout: str) -> str:
         for name, parameter in sorted(model.named_parameters()):
             digest.update(repr((name, tuple(parameter.shape), str(parameter.dtype))).encode())
             flat = parameter.detach().reshape(-1)
-            index = torch.linspace(0, max(0, flat.numel() - 1), min(SAMPLES, flat.numel()), device=flat.device).long()
+            count = min(SAMPLES, flat.numel())
+            index = torch.arange(count, device=flat.device) * (flat.numel() - 1) // max(1, count - 1)  # in integers: no rounding up
             digest.update(flat[index].contiguous().view(torch.uint8).cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -102,6 +102,17 @@ class SymphonyMixin(_Base):
             return f"some layers do not attend to all tokens ({', '.join(others)})"
         return "" if len(specs) == 1 else f"the KV cache has {len(specs)} groups"
 
+    @property
+    def surgery_refusal(self) -> str:
+        """Which group keeps tokens from being moved in files, though these may have pages; "" if none does."""
+        if self.pages_refusal:
+            return self.pages_refusal
+        (group,) = self.kv_cache_config.kv_cache_groups
+        spec = group.kv_cache_spec  # vLLM keeps all of a window's tokens where it was told not to have several groups
+        if spec.sliding_window is not None or spec.attention_chunk_size is not None:
+            return f"some layers do not attend to all tokens (window {spec.sliding_window or spec.attention_chunk_size})"
+        return ""
+
     # ---- what "work" means
 
     def _arrived(self, request: Request) -> None:
