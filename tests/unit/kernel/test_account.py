@@ -218,6 +218,17 @@ def test_pages_off_the_device_do_not_count_until_they_come_back(w: World, root: 
     w.step()
 
 
+def test_pages_are_brought_back_only_within_the_quota(w: World, root: int) -> None:
+    fd = computed(w, 12)
+    limit(w, root, device_pages=2)
+    w.kernel.residency = lambda _: Residency(12, host_pages=3)
+
+    with pytest.raises(errors.QuotaExceeded):
+        w("advise", fd=fd, advice="willneed")
+    limit(w, root, device_pages=3)
+    w("advise", fd=fd, advice="willneed")
+
+
 def test_a_fork_that_the_device_has_not_heard_of_has_what_its_source_has(w: World, root: int) -> None:
     fd = computed(w, 14)
     there = w.kernel.residency

@@ -84,6 +84,8 @@ def advise(m: Machine, call: Call, a: Advise) -> Done | None:
         raise FileBusy(f"ino {inode.ino} is pinned to the device: unpin it first", ino=inode.ino)
     if a.advice == "dontneed" and inode.writer is not None:
         raise FileBusy(f"a call writes ino {inode.ino}: its pages cannot be moved away", ino=inode.ino)
+    if a.advice == "willneed":
+        m.account.demand_pages(inode, 0)
     m.num_jobs += 1
     job = JobId(m.num_jobs)
     tier = "device" if a.advice == "willneed" else a.tier
