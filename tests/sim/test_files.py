@@ -1,11 +1,13 @@
 """Files on a whole simulated machine against a dict model: what is read, computed and drawn follows from (token, position) lists.
 
-The cache is so small that files are evicted, jobs wait and are preempted; several calls are in flight at once. The model knows
-nothing of pages: each distribution is computed anew from its list, so a page that was shared, copied or freed wrongly is seen.
-Edited files cannot be given up: with them there may be no room, and then the files are as before.
+The cache is so small that files are evicted or demoted, jobs wait and are preempted; several calls are in flight at once. The
+model knows nothing of pages: each distribution is computed anew from its list, so a page that was shared, copied, moved or freed
+wrongly is seen. Edited and pinned files cannot be given up: with them there may be no room, and then the files are as before.
 """
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,8 @@ from tests.counts import count
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import Span, pack_tokens, unpack_floats, unpack_tokens
 from vllm_symphony.engine.sim import Cost, SimModel
-from vllm_symphony.errors import Interrupted, OutOfPages
+from vllm_symphony.engine.tier import TierLimits
+from vllm_symphony.errors import FileBusy, Interrupted, NotSupported, OutOfPages, QuotaExceeded
 from vllm_symphony.testing import Machine
 
 PAGE = 4
@@ -47,15 +50,22 @@ class Files(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.num_pages = 0
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
         self.files: dict[int, Entries] = {}
         self.works: dict[int, Work] = {}
+        self.edited = False  # or pinned: some pages may be taken from nobody
         self.edits: list[tuple[Any, Entries]] = []  # in flight, and what they will make
 
-    @initialize(num_pages=st.sampled_from([6, 9, 14]))
-    def begin(self, num_pages: int) -> None:
+    @initialize(num_pages=st.sampled_from([6, 9, 14]), host_pages=st.sampled_from([0, 3, 40]), has_disk=st.booleans())
+    def begin(self, num_pages: int, host_pages: int, has_disk: bool) -> None:
         self.num_pages = num_pages
         self.edited = False
-        self.m = Machine(seed=3, num_pages=num_pages, page_size=PAGE, max_positions=60, cost=Cost(max_tokens=7, max_rows=4))
+        if has_disk:
+            self.folder = tempfile.TemporaryDirectory()
+        directory = Path(self.folder.name) if self.folder is not None else None
+        tiers = TierLimits(host_pages * 8 * PAGE, 1 << 20, directory)
+        cost = Cost(max_tokens=7, max_rows=4, moved_bytes_s=3e4)
+        self.m = Machine(seed=3, num_pages=num_pages, page_size=PAGE, max_positions=60, cost=cost, tiers=tiers)
 
     def now(self, op: str, args: object) -> Any:
         """A control call: its answer is there at once."""
@@ -91,6 +101,25 @@ class Files(RuleBasedStateMachine):
         start = following(self.files[fd]) + gap
         self.now("append", calls.Append(fd, pack_tokens(new), start))
         self.files[fd] += [(t, start + i) for i, t in enumerate(new)]
+
+    @rule(n=pick, advice=st.sampled_from(["willneed", "dontneed"]), tier=st.sampled_from(["host", "disk"]), wait=st.booleans())
+    def advise(self, n: int, advice: str, tier: str, wait: bool) -> None:
+        if (fd := self.choose(n)) is None:
+            return
+        future = self.m.client.call("advise", calls.Advise(fd, None, advice, tier, wait))
+        self.m.call("sleep", calls.Sleep(0.001))
+        if not future.done():
+            future.cancel()
+        elif (error := future.exception()) is not None:
+            assert isinstance(error, OutOfPages | FileBusy | NotSupported | Interrupted), error
+
+    @rule(n=pick, pinned=st.booleans())
+    def pin(self, n: int, pinned: bool) -> None:
+        if (fd := self.choose(n)) is None:
+            return
+        future = self.m.client.call("pin", calls.Pin(fd, None, pinned))
+        assert isinstance(future.exception(), QuotaExceeded | None)
+        self.edited = True
 
     @precondition(lambda self: len(self.files) + len(self.edits) < 8)
     @rule(n=pick, ends=st.lists(pick, min_size=2, max_size=6), compact=st.booleans())
@@ -216,7 +245,7 @@ class Files(RuleBasedStateMachine):
         entries = self.files[work.fd]
         error = Interrupted("cancelled") if work.future.cancelled() else work.future.exception()
         if error is not None:
-            assert isinstance(error, Interrupted | OutOfPages), error
+            assert isinstance(error, Interrupted | OutOfPages | QuotaExceeded), error  # a pinned file may not grow without end
             if isinstance(error, OutOfPages) and not self.edited:
                 assert len(entries) + len(work.new) + work.num_tokens > self.num_pages * PAGE, error
             if work.num_tokens or isinstance(error, Interrupted):
@@ -267,6 +296,8 @@ class Files(RuleBasedStateMachine):
         self.m.close()
         assert self.m.kernel.idle()
         assert not self.m.core.table.files and self.m.core.counters()["pages_held"] == 0
+        if self.folder is not None:
+            self.folder.cleanup()
 
 
 TestFiles = Files.TestCase

@@ -42,8 +42,9 @@ class EngineBench:
         if job is not None:
             self.device.fail(job, Interrupted("the edit has ended"))
 
-    def make_room(self, num_pages: int, born: float) -> None:
+    def make_room(self, num_pages: int, born: float) -> bool:
         self.device.scheduler.make_room(num_pages, born)
+        return self.device.tiers.busy
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         self.device.rpc("symphony_copy_slots", args=(src, dst, delta))

@@ -147,6 +147,7 @@ class FileDevice:
             self.scheduler.room_was_made()
         if self.tiers.poll():
             self.released()
+            self.surgery.try_again()
             self.flush()
         if not self.mail:
             return False

@@ -41,8 +41,8 @@ class Bench(Protocol):
     def stop_computing(self, f: PagedFile) -> None:
         """Fail that computation with Interrupted, if it runs."""
 
-    def make_room(self, num_pages: int, born: float) -> None:
-        """Free that many pages, as for a job of a file born then, if it can be done."""
+    def make_room(self, num_pages: int, born: float) -> bool:
+        """Free that many pages, as for a job of a file born then, if it can be done. True: more become free soon (`try_again`)."""
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         """Copy KV from slots (page x page size + place) to slots, keys moved by `delta` positions."""
@@ -89,6 +89,7 @@ class Surgery:
         self.refusal = refusal
         self.no_rotation = refusal or no_rotation
         self.edits: dict[JobId, Edit] = {}
+        self._short: dict[JobId, Edit] = {}  # computed, and wait for pages that are on their way below
 
     def extract(self, e: ExtractJob) -> None:
         """Begin. Raises NotSupported, OutOfPages."""
@@ -159,7 +160,14 @@ class Surgery:
             try:
                 self._finish(edit)
             except OutOfPages as error:
-                self._fail(edit, error)
+                if edit.job not in self._short:
+                    self._fail(edit, error)
+
+    def try_again(self) -> None:
+        """Pages became free, or will not."""
+        short, self._short = self._short, {}
+        for edit in short.values():
+            self._go_on(edit)
 
     def _finish(self, edit: Edit) -> None:
         """All is computed: make the file."""
@@ -186,7 +194,9 @@ class Surgery:
     def _new_pages(self, edit: Edit, need: int) -> list[Any]:
         pool = self.bench.table.pool
         if need > pool.get_num_free_blocks():
-            self.bench.make_room(need - pool.get_num_free_blocks(), min(part.fork.born for part in edit.parts))
+            born = min(part.fork.born for part in edit.parts)
+            if self.bench.make_room(need - pool.get_num_free_blocks(), born):
+                self._short[edit.job] = edit
         if (free := pool.get_num_free_blocks()) < need:
             raise OutOfPages(f"the new file needs {need} pages, {free} are free", retry_after_s=RETRY_S, num_pages_needed=need)
         return pool.get_new_blocks(need) if need else []
@@ -212,6 +222,7 @@ class Surgery:
 
     def _end(self, edit: Edit, completion: EditDone | SymphonyError) -> None:
         del self.edits[edit.job]
+        self._short.pop(edit.job, None)
         for part in edit.parts:
             self.bench.drop_fork(part.fork)
         self.bench.edit_ended(edit.job, completion, edit.span)

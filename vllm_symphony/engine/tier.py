@@ -493,15 +493,19 @@ class Tiers:
         self.copies.release(f.copies[: len(new)])
         f.copies[: len(new)] = new
         f.below = upto
-        for g in self.table.files.values():
-            if g is f or not g.blocks or (not g.copies and m.blocks.get(0) is not g.blocks[0]):
-                continue
-            for i in range(len(g.copies), min(len(g.blocks), upto // size)):
-                if m.blocks.get(i) is not g.blocks[i] or g.below != i * size or g.frontier < (i + 1) * size:
-                    break
-                self.copies.share((new[i],))
-                g.copies.append(new[i])
-                g.below += size
+        for g in [g for g in self.table.files.values() if g is not f and m.blocks and g.tokens[:size] == f.tokens[:size]]:
+            self._retire(g)
+            self._install_shared(m, g)
+
+    def _install_shared(self, m: Move, g: PagedFile) -> None:
+        """As far as its full pages are those that were copied, and it has copies of all before."""
+        size = self.table.page_size
+        for i in range(len(g.copies), min(len(g.blocks), m.upto // size)):
+            if m.blocks.get(i) is not g.blocks[i] or g.below != i * size or g.frontier < (i + 1) * size:
+                break
+            self.copies.share((m.copies[i],))
+            g.copies.append(m.copies[i])
+            g.below += size
 
     def _failed(self, m: Move, f: PagedFile, error: SymphonyError) -> None:
         if isinstance(error, Interrupted):

@@ -376,7 +376,8 @@ class SimCore:
         """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
         assert not self.is_stepping
         self._take_mail()
-        self.tiers.poll()
+        if self.tiers.poll():
+            self.surgery.try_again()
         self.wake_at = None
         self.batch = self._schedule()
         self.batch_asks = list(self.asks.values())[: self.cost.max_rows]

@@ -42,8 +42,9 @@ class SimBench:
         if f.job is not None:
             self.core.fail(self.core.jobs[f.job], Interrupted("the edit has ended"))
 
-    def make_room(self, num_pages: int, born: float) -> None:
+    def make_room(self, num_pages: int, born: float) -> bool:
         self.core.room.reclaim(num_pages, born, [job for job in self.core.jobs.values() if not job.lent], None)
+        return self.core.tiers.busy
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         blocks, size = self.core.pool.blocks, self.table.page_size
