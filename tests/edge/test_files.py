@@ -22,7 +22,7 @@ HASTY = Retry(tries=100, first_s=0.001, most_s=0.02)
 
 @pytest.fixture(scope="module")
 def sim(fresh_server):
-    server = fresh_server("--device", "sim")
+    server = fresh_server("--device", "sim", "--host-cache", "16MiB", "--disk-cache", "16MiB")
     yield server
     server.stop()
 
@@ -244,10 +244,11 @@ def test_the_file_system_its_quotas_and_what_files_cost(sim, folder):
     assert (quota.principal, quota.files, quota.used_files) == ("newcomer", 7, 0)
 
 
-def test_pages_are_moved_pinned_and_written(sim, folder):
+def test_pages_are_moved_pinned_and_written(sim):
     async def work(client):
-        path = f"{folder}/a"
-        await client.chattr(folder, durable="pages")
+        path = "/kept/a"
+        await client.mkdir("/kept")
+        await client.chattr("/kept", durable="pages")
         await made(client, path, TEXT * 4)
         await client.advise(path, "dontneed", wait=True)
         away = await client.stat(path)
