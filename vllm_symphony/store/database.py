@@ -184,7 +184,8 @@ class Database:
             if ino in nodes and ino not in ordered:
                 ordered[ino] = None
                 waiting.extend(inside.get(ino, ()))
-        return Restored(tuple(nodes[ino] for ino in ordered), quotas, counters)
+        parents_first = sorted((nodes[ino] for ino in ordered), key=lambda node: node.kind != "dir")  # a file may have several
+        return Restored(tuple(parents_first), quotas, counters)
 
     def _nodes(self) -> Iterator[NodeRecord]:
         db = self._db

@@ -121,6 +121,13 @@ def test_names_keep_the_order_of_linking(db: Database):
     assert nodes(db)[5].names == ((1, "z"), (1, "a"))
 
 
+def test_a_file_is_read_after_all_the_directories_that_it_is_in(db: Database):
+    book = file(5, "", [1], names=((Ino(1), "book"), (Ino(7), "book")))
+    write(db, directory(6, "kb"), directory(7, "deep", parent=6), book)
+
+    assert [node.ino for node in db.load().nodes] == [1, 6, 7, 5]
+
+
 def test_a_file_that_is_removed_leaves_nothing_and_frees_its_segments(db: Database):
     write(db, file(5, "a", [1], xattrs={"user.k": "v"}, pages=(page("one.seg"), page("both.seg")), fingerprint="f"))
     write(db, file(6, "b", [2], pages=(page("both.seg", 1),), fingerprint="f"))
