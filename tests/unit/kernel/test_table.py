@@ -6,8 +6,8 @@ from vllm_symphony.abi.table import CALLS
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 
 PURE = {
-    "__future__", "array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "fnmatch", "hashlib", "heapq", "itertools", "json",
-    "math", "typing",
+    "__future__", "array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "fnmatch", "functools", "hashlib",
+    "heapq", "itertools", "json", "math", "typing",
 }  # fmt: skip
 
 
