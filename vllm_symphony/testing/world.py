@@ -99,6 +99,7 @@ class World:
         self._transports: dict[Pid, MemoryTransport] = {self.root: MemoryTransport(self, self.root)}
         self._namespaces: dict[str, dict[str, Any]] = {}
         self._carrying = False
+        self._carry_out()  # what was restored
 
     # ---- driving
 
