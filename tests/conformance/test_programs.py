@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
-HELPERS = {"fails", "unchanged", "use_fd", "chat", "one", "double", "stumble", "stumble_soon", "rest", "tidy", "one_look"}
+HELPERS = {
+    "take",
+    "length_of",
+    "fails",
+    "unchanged",
+    "use_fd",
+    "chat",
+    "one",
+    "double",
+    "stumble",
+    "stumble_soon",
+    "rest",
+    "tidy",
+    "one_look",
+}
 
 
 def cases():
