@@ -1,11 +1,9 @@
-"""The tree of names and all files (kernel/fs/table.py), and the effects that keep the device in step.
+"""All files, and what happens to them (kernel/fs/table.py): they are made, changed, named, moved, dropped.
 
     / --kb--> Directory 9 --doc1--> Inode 7 <-- fd 3 of pid 12       each change of a file's identity is one effect to the device,
                                     Inode 8 <-- a job that runs      in order; of directories and names the device knows nothing
 
-Rights are checked where a path is followed (`lookup`, `place`) and a directory changed (`link`, `remove`, `move`), so that no call
-can forget them; who may touch what a name stands for is the calls' business. `changed` is the one way by which watchers and the
-store hear of a change.
+Rights on directories are checked where they are changed (`link`, `remove`, `move`, `mkdir`); on the way there by the tree.
 
 Invariants (`check`): names and nodes agree; a directory is below the root by exactly one name; a file exists exactly as long as a
 name, an fd or a job holds it.
@@ -14,9 +12,8 @@ name, an fd or a job holds it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from vllm_symphony.abi.record import ROOT_INO
 from vllm_symphony.abi.types import Credentials, Ino
 from vllm_symphony.errors import (
     FileExists,
@@ -26,174 +23,33 @@ from vllm_symphony.errors import (
     NotDirectory,
     NotEmpty,
     QuotaExceeded,
-    ReadOnly,
 )  # fmt: skip
 from vllm_symphony.kernel.effect import AppendTokens, CreateFile, DropFile, Effect, ForkFile, StoreWrite, TruncateFile
 from vllm_symphony.kernel.fs.account import Account
-from vllm_symphony.kernel.fs.directory import DURABLE, FIXED, HOME_INO, TMP_INO, Directory
+from vllm_symphony.kernel.fs.directory import FIXED, Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import Inode
-from vllm_symphony.kernel.fs.node import MAY_PASS, MAY_READ, MAY_WRITE, SETGID, STICKY, SYSTEM, Node
-from vllm_symphony.kernel.fs.path import PROC, parts_of
+from vllm_symphony.kernel.fs.node import MAY_WRITE, SETGID, Node
+from vllm_symphony.kernel.fs.path import PROC
+from vllm_symphony.kernel.fs.tree import Tree
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.timer import Timers, after
 
-Change = Callable[[Node, str, str, str, str], None]  # node, kind as in FileEvent, path, new_path, detail
 
-
-class FileTable:
+class FileTable(Tree):
     """The tree, its files and directories. `emit` takes the device effects; `expiries` are alarms that keep nothing busy."""
 
-    __slots__ = ("_emit", "_limits", "account", "directories", "expiries", "home", "inodes", "next_ino", "on_change", "root")
+    __slots__ = ("_emit", "expiries", "inodes")
 
     def __init__(self, limits: Limits, emit: Callable[[Effect], None], now_ns: int, account: Account) -> None:
-        self._limits = limits
+        super().__init__(limits, account, now_ns)
         self._emit = emit
         self.inodes: dict[Ino, Inode] = {}
-        self.directories: dict[Ino, Directory] = {}
         self.expiries = Timers()
-        self.on_change: list[Change] = []
-        self.account = account
-        owner = SYSTEM.principal
-        self.root = self._directory(ROOT_INO, owner, owner, STICKY | 0o777, now_ns)
-        self.root.durable = "tokens"
-        self.home = self._directory(HOME_INO, owner, owner, 0o755, now_ns)
-        tmp = self._directory(TMP_INO, owner, owner, STICKY | 0o777, now_ns)
-        tmp.durable = "none"
-        for name, directory in (("home", self.home), ("tmp", tmp)):
-            self._attach(self.root, name, directory)
-        self.next_ino = max(FIXED) + 1
-
-    def _directory(self, ino: Ino, owner: str, group: str, mode: int, now_ns: int) -> Directory:
-        directory = self.directories[ino] = Directory(ino, owner, group, mode, now_ns)
-        self.account.enter(directory)
-        return directory
 
     def __len__(self) -> int:
         """Files and directories, beside those that are always there."""
         return len(self.inodes) + len(self.directories) - len(FIXED)
-
-    # ---- paths
-
-    def lookup(self, path: str, cred: Credentials) -> Node:
-        """What is at the path.
-
-        Raises:
-            NoSuchFile, NotDirectory: there is no such thing.
-            AccessDenied: the caller may not pass a directory of the path.
-        """
-        node: Node = self.root
-        for name in self.parts(path):
-            node = self._step(node, name, cred, path)
-        return node
-
-    def lookup_file(self, path: str, cred: Credentials) -> Inode:
-        """The file at the path. Raises IsDirectory, and what `lookup` raises."""
-        node = self.lookup(path, cred)
-        if not isinstance(node, Inode):
-            raise IsDirectory(f"{path} is a directory", path=path)
-        return node
-
-    def lookup_directory(self, path: str, cred: Credentials) -> Directory:
-        """The directory at the path. Raises NotDirectory, and what `lookup` raises."""
-        node = self.lookup(path, cred)
-        if not isinstance(node, Directory):
-            raise NotDirectory(f"{path} is a file", path=path)
-        return node
-
-    def place(self, path: str, cred: Credentials) -> tuple[Directory, str]:
-        """The directory and the name in it that a path speaks of; the name may be free.
-
-        Raises:
-            IsDirectory: it is the root.
-            ReadOnly: it is /proc, or below.
-            And what `lookup` raises, of the directory.
-        """
-        parts = self.parts(path)
-        if not parts:
-            raise IsDirectory("/ is the root directory", path=path)
-        if parts[0] == PROC:
-            raise ReadOnly(f"/{PROC} is a view of the kernel, nothing can be changed there: {path}", path=path)
-        node: Node = self.root
-        for name in parts[:-1]:
-            node = self._step(node, name, cred, path)
-        if not isinstance(node, Directory):
-            raise NotDirectory(f"no directory holds {path}: a file is in the way", path=path)
-        node.demand(cred, MAY_PASS, f"the directory of {path}")
-        self._make_home(node, parts[-1], cred)
-        return node, parts[-1]
-
-    def entry(self, directory: Directory, name: str) -> Node:
-        """What the name stands for. Raises NoSuchFile."""
-        node = directory.entries.get(name)
-        if node is None:
-            path = self.path_in(directory, name)
-            raise NoSuchFile(f"no such file: {path} ({len(directory.entries)} names there)", path=path)
-        return node
-
-    def parts(self, path: str) -> list[str]:
-        """The names that the path is made of. Raises NameTooLong, InvalidArgument."""
-        return parts_of(path, self._limits.name_bytes, self._limits.path_bytes)
-
-    def _step(self, node: Node, name: str, cred: Credentials, path: str) -> Node:
-        if not isinstance(node, Directory):
-            raise NotDirectory(f"no directory holds {name!r} of {path}: a file is in the way", path=path)
-        node.demand(cred, MAY_PASS, f"a directory of {path}")
-        self._make_home(node, name, cred)
-        found = node.entries.get(name)
-        if found is None:
-            raise NoSuchFile(f"no such file: {path} (no {name!r} among {len(node.entries)} names)", path=path)
-        return found
-
-    def _make_home(self, directory: Directory, name: str, cred: Credentials) -> None:
-        """/home/<principal> is there when its principal asks for it, and as old as /home: nobody saw that it was not."""
-        if directory is self.home and name == cred.principal and name not in directory.entries:
-            ino, now_ns = self._take_ino(), directory.created_ns
-            self._bind(directory, name, self._directory(ino, name, name, 0o700, now_ns), directory.modified_ns)
-
-    def path_of(self, node: Node) -> str | None:
-        """Its first path; None: it has no name."""
-        for directory, name in node.names:
-            return self.path_in(directory, name)
-        return "/" if node is self.root else None
-
-    def path_in(self, directory: Directory, name: str) -> str:
-        """The path of a name in a directory."""
-        parts = [name]
-        while directory is not self.root:
-            (parent, name), *_ = directory.names
-            parts.append(name)
-            directory = parent
-        return "/" + "/".join(reversed(parts))
-
-    def below(
-        self, directory: Directory, path: str = "", cred: Credentials = SYSTEM, *, deep: bool = True
-    ) -> Iterator[tuple[str, Node]]:
-        """What is in the directory at `path` (`deep`: and below it), with its path: in order of name, a directory before what is in
-        it. Of what the caller may see only."""
-        stack: list[tuple[str, Node]] = [(path.rstrip("/"), directory)]
-        while stack:
-            at, node = stack.pop()
-            if node is not directory:
-                yield at, node
-                if not deep:
-                    continue
-            if isinstance(node, Directory) and node.allows(cred, MAY_READ) and node.allows(cred, MAY_PASS):
-                entries = node.entries
-                inside = ((f"{at}/{name}", entries[name]) for name in sorted(entries, reverse=True))
-                stack += [pair for pair in inside if pair[1].visible_to(cred)]
-
-    def visible(self, cred: Credentials, prefix: str) -> Iterator[tuple[str, Node]]:
-        """What the caller may see and whose path begins with `prefix`, which need not end with a name."""
-        directory, path = self.root, ""
-        for name in prefix.split("/")[1:-1]:
-            deeper = directory.entries.get(name)
-            if not isinstance(deeper, Directory) or not directory.allows(cred, MAY_PASS):
-                return
-            directory, path = deeper, f"{path}/{name}"
-        for found, node in self.below(directory, path, cred):
-            if found.startswith(prefix):
-                yield found, node
 
     # ---- files
 
@@ -259,10 +115,6 @@ class FileTable:
         if len(self) + num_files > limit:
             raise QuotaExceeded(f"there are {len(self)} files and directories, the server holds {limit} at most", limit=limit)
         self.account.demand_file(owner, num_files)
-
-    def _take_ino(self) -> Ino:
-        self.next_ino += 1
-        return Ino(self.next_ino - 1)
 
     # ---- names
 
@@ -400,15 +252,6 @@ class FileTable:
         for directory, name in names:
             self._attach(directory, name, node)
 
-    def _attach(self, directory: Directory, name: str, node: Node) -> None:
-        directory.entries[name] = node
-        node.names[directory, name] = None
-
-    def _detach(self, directory: Directory, name: str) -> Node:
-        node = directory.entries.pop(name)
-        del node.names[directory, name]
-        return node
-
     @staticmethod
     def _demand_replaceable(node: Node, victim: Node, path: str) -> None:
         if isinstance(victim, Directory):
@@ -419,7 +262,7 @@ class FileTable:
         elif isinstance(node, Directory):
             raise NotDirectory(f"{path} is a file", path=path)
 
-    # ---- how long, and where it is kept
+    # ---- how long it lives
 
     def expire(self, inode: Inode, when_ns: int | None) -> None:
         """From now on its names go at that time; None: never."""
@@ -436,29 +279,6 @@ class FileTable:
         inode.expires_ns = inode.expiry = None
         for directory, name in list(inode.names):
             self.unbind(directory, name, now_ns, "expired")
-
-    def durable(self, node: Node) -> str:
-        """How it is kept: by the word of its directory, of several names the strongest."""
-        return max((self.durable_in(directory) for directory, _ in node.names), key=DURABLE.index, default="none")
-
-    def durable_in(self, directory: Directory) -> str:
-        """How files in the directory are kept: by its own word, or the next above. Below one that keeps none nothing is kept."""
-        word = ""
-        at: Directory | None = directory
-        while at is not None:
-            if at.durable == "none":
-                return "none"
-            word = word or at.durable
-            at = at.parent
-        return word or "none"
-
-    # ---- telling
-
-    def changed(self, node: Node, kind: str, path: str = "", new_path: str = "", detail: str = "") -> None:
-        """Something with a name has changed: tell watchers and the store. Without `path`: under all its names."""
-        if node.names or path or node is self.root:
-            for tell in self.on_change:
-                tell(node, kind, path, new_path, detail)
 
     def check(self, max_positions: int) -> None:
         """The invariants above, and each inode's own."""
