@@ -18,6 +18,7 @@ NAMES = ("a", "b", "c", "x.kv")
 BAD_PATHS = ("", "a", "/a/", "//a", "/a/../b", "/.", "/a\0", "/" + "n" * 256, "/n" * 2050)
 FILE_MODES = (0o600, 0o600, 0o640, 0o660, 0o644, 0o666, 0o200, 0o000)
 FOLDER_MODES = (0o700, 0o755, 0o770, 0o775, 0o777, 0o1777, 0o2775, 0o3777, 0o711, 0o733, 0o444)
+PLENTY = 400  # pages: nothing is ever evicted
 Args = dict[str, Any]
 
 
@@ -57,6 +58,13 @@ class Chance:
             (8, "generate", self.generate),
             (3, "sample", self.sample),
             (9, "flock", self.flock),
+            (6, "extract", self.extract),
+            (4, "concat", self.concat),
+            (3, "pin", self.pin),
+            (6, "advise", self.advise),
+            (4, "sync", self.sync),
+            (1, "fsck", self.fsck),
+            (1, "restart", self.restart),
             (2, "setquota", self.setquota),
             (1, "getquota", self.getquota),
             (1, "statfs", dict),
@@ -146,8 +154,13 @@ class Chance:
         )
 
     def tokens(self, most: int = 9) -> list[int]:
+        if self.rarely(0.15):
+            return self.words()
         count = self.rng.choice((0, 1, 2, 3, 5, most)) if not self.rarely(0.02) else 41
         return [self.rng.choice((101, 116, 97, 111, 105, 500 if self.rarely(0.01) else 110)) for _ in range(count)]
+
+    def words(self) -> list[int]:
+        return [ord(letter) for letter in self.rng.choice((" red ", " blue", " red blue ", " Red. "))]
 
     def fd(self) -> Args:
         self.chosen = self.label()
@@ -247,6 +260,26 @@ class Chance:
     def generate(self) -> Args:
         return {**self.fd(), "max_tokens": self.rng.choice((1, 1, 1, 2, 6, 0)), "at": self.at(), "ignore_eos": True}
 
+    def extract(self) -> Args:
+        args = self.fd()
+        cuts = sorted(self.length() for _ in range(self.rng.choice((2, 2, 4, 4, 6))))
+        if self.rarely(0.4):
+            cuts[0] = 0
+        spans = tuple((a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if a < b or self.rarely())
+        return {**args, "spans": spans, "positions": self.rng.choice(("keep", "compact"))}
+
+    def concat(self) -> Args:
+        first = self.label()
+        fds = [first]
+        actor = ACTORS[self.who]
+        process = self.run.processes[actor.session or actor.process]
+        mine = [
+            n for fd, n in self.run.labels_of(process).items() if fd in process.fds and process.fds[fd].principal == actor.principal
+        ]
+        while mine and self.rarely(0.7) and len(fds) < 4:
+            fds.append(self.rng.choice(mine))
+        return {"fds": tuple(fds), "mode": self.rng.choice(("recompute", "rotate"))}
+
     def sample(self) -> Args:
         return {**self.fd(), "position": self.rng.choice((None, self.length(), self.length() - 1, 9))}
 
@@ -263,9 +296,29 @@ class Chance:
 
     def setquota(self) -> Args:
         self.who = self.who if self.rarely() else self.rng.choice(("root", "edge-root"))
-        what = self.rng.choice(("device_pages", "files", "device_pages", "rows"))
-        limit = {"device_pages": self.rng.randint(3, 20), "files": self.rng.randint(3, 20), "rows": 4}[what]
+        what = self.rng.choice(("device_pages", "files", "device_pages", "rows", "pinned_pages"))
+        if what == "device_pages" and self.run.model.num_pages < PLENTY:  # what is held depends on what was evicted
+            what = "files"
+        limit = {"device_pages": self.rng.randint(3, 20), "files": self.rng.randint(3, 20), "rows": 4, "pinned_pages": 7}[what]
         return {"principal": self.rng.choice(("ann", "bob", "eve", "root")), what: -1 if self.rarely(0.6) else limit}
+
+    def pin(self) -> Args:
+        return {**self.target(), "pinned": self.rarely(0.5)}
+
+    def advise(self) -> Args:
+        rng = self.rng
+        many = self.run.model.num_pages >= PLENTY  # here quotas of device pages are tried, and nothing is moved
+        args = {**self.target(), "advice": "willneed" if many or self.rarely(0.3) else "dontneed", "wait": self.rarely(0.5)}
+        return {**args, "tier": rng.choice(("host", "host", "disk", "tape" if self.rarely() else "disk"))}
+
+    def sync(self) -> Args:
+        return self.target() if self.rarely(0.8) else {}
+
+    def fsck(self) -> Args:
+        return {"path": self.path() if self.rarely(0.4) else "/", "rebuild": self.rarely(0.6)}
+
+    def restart(self) -> Args:
+        return {"crash": self.rarely(0.5)}
 
     def getquota(self) -> Args:
         return {"principal": self.rng.choice(("", "", "ann", "bob"))}
@@ -280,12 +333,15 @@ class Chance:
         ):  # fmt: skip
             if self.rarely(0.15):
                 args[key] = rng.choice(values)  # type: ignore[arg-type]
+        if self.rarely(0.3):
+            args |= {"text": rng.choice(("red", "blue", "red blue", "green")), "limit": 1000}
         return args
 
     def watch(self) -> Args:
         if ACTORS[self.who].session:
             self.who = "ann"
-        return {"path": self.path(Folder, 1.0) if self.rarely(0.5) else "/", "recursive": self.rarely(0.7)}
+        folders = [path for path, node in below(self.run.model.root, "") if isinstance(node, Folder)]
+        return {"path": self.rng.choice(folders) if self.rarely(0.5) else "/", "recursive": self.rarely(0.7)}
 
     def cancel(self) -> Args:
         running = [call.op.number for call in self.run.calls.values()]

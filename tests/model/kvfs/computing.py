@@ -48,15 +48,16 @@ class Work:
 
     @property
     def writes(self) -> bool:
-        return self.op in ("forward", "generate")
+        return self.op in ("forward", "generate", "edit")
 
 
 class Computing(Proc):
-    def __init__(self, max_files: int, max_fds: int, page_size: int, max_positions: int) -> None:
+    def __init__(self, max_files: int, max_fds: int, page_size: int, max_positions: int, num_pages: int) -> None:
         super().__init__(max_files)
         self.max_fds = max_fds
         self.page_size = page_size
         self.max_positions = max_positions
+        self.num_pages = num_pages
         self.processes: list[Process] = []
         self.zombies: list[Process] = []
         self.works: dict[int, Work] = {}  # by job
@@ -190,6 +191,7 @@ class Computing(Proc):
     def fork(self, process: Process, cred: Credentials, fd: int) -> dict[str, Any]:
         opened = process.get(fd, cred)
         demand(len(process.fds) < self.max_fds, "EMFILE")
+        self.demand_fresh(opened.file)
         return self._fd(process, cred, self.clone(opened.file, cred), True)
 
     def link(self, process: Process, cred: Credentials, fd: int, path: str, replace: bool = False) -> None:
@@ -219,6 +221,12 @@ class Computing(Proc):
         demand(start + num_tokens <= self.max_positions, "EFBIG")
         return start
 
+    def demand_fresh(self, file: File) -> None:
+        """It was edited, and its pages are gone."""
+
+    def demand_growth(self, file: File, num_tokens: int) -> None:
+        """It is pinned, and there is no room for more pages of it."""
+
     def demand_write(self, file: File, opened: OpenFile | None) -> None:
         """No lock of another open file is in the way."""
 
@@ -245,6 +253,7 @@ class Computing(Proc):
         start = self.demand_start(file, start, len(tokens))
         demand(not file.is_busy, "EBUSY")
         self.demand_write(file, opened)
+        self.demand_growth(file, file.length + len(tokens))
         self.extend(file, tokens, start)
         return {"length": file.length}
 
@@ -275,6 +284,7 @@ class Computing(Proc):
         demand(at in (None, file.length), "ESTALE")
         demand(tokens or file.entries, "EINVAL")
         start = self.demand_start(file, start, len(tokens))
+        self.demand_fresh(file)
         if file.writer is not None:
             demand(not tokens and file.writer.op == "forward" and not file.writer.tokens, "EBUSY")
             file = self.clone(file, cred)
@@ -291,6 +301,7 @@ class Computing(Proc):
         demand(at in (None, file.length), "ESTALE")
         demand(max_tokens >= 1 and file.entries, "EINVAL")
         demand(file.following < self.max_positions, "EFBIG")
+        self.demand_fresh(file)
         demand(file.writer is None, "EBUSY")
         self.demand_write(file, opened)
         wanted = min(max_tokens, self.max_positions - file.following)
@@ -304,6 +315,7 @@ class Computing(Proc):
         position = file.length - 1 if position is None else position
         demand(not file.length <= position < file.longest, "ESTALE")
         demand(0 <= position < file.length, "EINVAL")
+        self.demand_fresh(file)
         file.readers += 1
         return Work("sample", process, fd, file, position=position)
 
@@ -315,11 +327,13 @@ class Computing(Proc):
         self.compute(work.file, work.file.length - 1)
         work.drawn += tokens
 
-    def done(self, job: int, results: Any) -> dict[str, Any]:
+    def done(self, job: int) -> dict[str, Any]:
         """The device is done with it; what the caller gets."""
         work = self.works.pop(job)
         file = work.file
         self.release(work)
+        if work.op == "edit":
+            return self.edited(work)
         if work.op == "forward":
             self.extend(file, work.tokens, work.start)
             self.compute(file, file.length)
@@ -328,12 +342,24 @@ class Computing(Proc):
             return {"length": file.length, "tokens": work.drawn, "reason": "quota" if work.is_cut else "length"}
         return {"tokens": [greedy(file.entries[: work.position + 1])]}
 
+    def edited(self, work: Work) -> dict[str, Any]:
+        raise NotImplementedError
+
     def failed(self, job: int, reason: str) -> str:
         """The device gave it up; the reason that the caller gets. The file is as before, but for what was generated."""
         work = self.works.pop(job)
         self.release(work)
-        assert work.cancelled, f"{work.op} failed with {reason}, and nobody had cancelled it"
-        return work.cancelled
+        assert work.cancelled or self.is_too_much(work, reason), f"{work.op} failed with {reason}, and nobody had cancelled it"
+        return work.cancelled or reason
+
+    def is_too_much(self, work: Work, reason: str) -> bool:
+        """Whether what cannot be given up, with what runs, takes more than all pages."""
+        held = [file for file in self.files() if file.fidelity != "exact" or file.pinned]
+        needed = {file: len(file.pages) for file in held} | {
+            other.file: -(-other.planned // self.page_size) for other in self.works.values()
+        }
+        needed[work.file] = -(-work.planned // self.page_size)
+        return reason == "ENOSPC" and sum(needed.values()) > self.num_pages
 
     def release(self, work: Work) -> None:
         if work.writes:

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.model.kvfs.computing import Work
+from tests.model.kvfs.keeping import Later
 from tests.model.kvfs.locking import Wait
 from tests.model.kvfs.model import ADMIN, LIMITS, MAX_POSITIONS, PAGE_SIZE, PRINCIPALS, Model
 from tests.model.kvfs.rig import NO_REPLY, Rig
-from tests.model.kvfs.tree import Process, Refused
+from tests.model.kvfs.tree import File, Folder, Process, Refused, below
 from tests.model.kvfs.watching import Watcher
 from vllm_symphony.abi.types import Credentials, unpack_tokens
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel import effect as e
 
 NO_FD = 9999
+PATIENCE = 3000  # steps
 LEASE_S = 20.0
 
 
@@ -68,7 +70,8 @@ class Call:
 class Run:
     def __init__(self, num_pages: int) -> None:
         self.rig = Rig(LIMITS, num_pages, PAGE_SIZE, MAX_POSITIONS)
-        self.model = Model()
+        self.model = Model(num_pages)
+        self.model.learn_pages = self._learn_pages  # type: ignore[method-assign]
         self.model.on_device = lambda file: self.rig.core.residency(file.ino).device_pages
         self.processes: dict[str, Process] = {}
         self.labels: dict[int, tuple[Process, int]] = {}  # number of the operation -> whose fd
@@ -99,33 +102,57 @@ class Run:
         rig = self.rig
         call = rig.call(door.pid, op.name, args, cred if door.kind == "edge" else None, process.pid if actor.session else 0)
         expected = self._ask_model(op, process, cred, args)
-        if isinstance(expected, Work | Wait | Watcher):
+        if isinstance(expected, Later):
+            self._compare_later(op, process, expected, door.pid, call)
+        elif isinstance(expected, Work | Wait | Watcher):
             self.calls[call] = Call(door.pid, call, op, process, expected)
             if isinstance(expected, Work):
                 self._began(expected)
-                while op.wait and call in self.calls:
+                for _ in range(PATIENCE if op.wait else 0):
+                    if call not in self.calls:
+                        break
                     self._step()
+                assert not op.wait or call not in self.calls, f"{op} never ends"
         else:
-            assert rig.started == [], rig.started
+            assert rig.started == [], f"wanted {expected}, got {rig.started}"
             self._compare(op, process, expected, rig.reply(door.pid, call))
         if actor.session:
             self.model.touched(process)
 
     def _began(self, work: Work) -> None:
         """The kernel must have sent the job by now."""
-        assert len(self.rig.started) == 1, self.rig.started
+        assert len(self.rig.started) == 1, f"{len(self.rig.started)} jobs began instead of {work.op}: {self.rig.replies}"
         job = self.rig.started[0]
         self.model.works[job.job] = work
-        work.file.ino = job.ino
+        work.file.ino = job.dst if work.op == "edit" else job.ino
 
     def _with_fds(self, args: dict[str, Any]) -> dict[str, Any]:
         """Numbers of operations become fds."""
-        fd = args.get("fd")
-        return args if fd is None else {**args, "fd": self.labels[fd][1] if fd in self.labels else NO_FD}
+        given = dict(args)
+        if args.get("fd") is not None:
+            given["fd"] = self._fd(args["fd"])
+        if "fds" in args:
+            given["fds"] = tuple(self._fd(label) for label in args["fds"])
+        return given
+
+    def _fd(self, label: int) -> int:
+        return self.labels[label][1] if label in self.labels else NO_FD
 
     def labels_of(self, process: Process) -> dict[int, int]:
         """fd of the process -> number of the operation that opened it."""
         return {fd: number for number, (other, fd) in self.labels.items() if other is process}
+
+    def _compare_later(self, op: Op, process: Process, later: Later, pid: int, call: int) -> None:
+        """Let the device work until the answer is there."""
+        for _ in range(PATIENCE):
+            actual = self.rig.reply(pid, call)
+            if actual is not NO_REPLY:
+                break
+            self._step()
+        if isinstance(actual, SymphonyError) and actual.reason in later.may_fail:
+            return
+        assert actual is not NO_REPLY and not isinstance(actual, SymphonyError), f"wanted ok, got {actual}"
+        self._compare(op, process, later.result(actual), actual)
 
     def _ask_model(self, op: Op, process: Process, cred: Credentials, args: dict[str, Any]) -> Any:
         try:
@@ -183,6 +210,55 @@ class Run:
             self.rig.kernel.resume(process.pid, process.cred)
             self.model.resume(process)
 
+    def _op_restart(self, op: Op) -> None:
+        """When nothing is in flight, as after a crash or a clean stop; everybody connects again."""
+        for call in self.calls.values():
+            if isinstance(call.what, Work):
+                self.model.cancel(call.what)
+                self.rig.call(call.pid, "cancel", {"target": call.call}, PRINCIPALS[ACTORS[call.op.who].principal])
+        for _ in range(PATIENCE):
+            if not self.model.works:
+                break
+            self._step()
+        assert not self.model.works
+        self.rig.switch_off(op.args["crash"])
+        self._catch_up()
+        self.rig.switch_on()
+        self.rig.replies.clear()
+        self.model.restart(op.args["crash"])
+        self.calls.clear()
+        self.labels.clear()
+        for name in self.processes:
+            self._connect(name)
+        self._compare_trees()
+
+    def _learn_pages(self, file: File) -> None:
+        """After a restart or a rebuild: what is computed is the kernel's word, within what can be."""
+        inode = self.rig.kernel.files.inodes[file.ino]
+        if not file.saved and file.frontier:
+            assert inode.frontier in (0, file.length - 1, file.length), (inode.frontier, file)
+        assert inode.frontier <= file.length
+        self.model.have_pages(file, inode.frontier)
+
+    def _compare_trees(self) -> None:
+        """All that there is, in both."""
+        root = PRINCIPALS["root"]
+        process = self.processes["root"]
+        call = self.rig.call(process.pid, "listdir", {"recursive": True}, None)
+        listed = self.rig.reply(process.pid, call)
+        then = {stat.path: stat.modified_ns for stat in listed.files}
+        for path, node in below(self.model.root, ""):
+            if isinstance(node, Folder):  # when a name came or went is not recorded of the directory itself
+                assert node.created <= then.get(path, node.modified) <= node.modified
+                node.modified = then.get(path, node.modified)
+        agree(self.model.listdir(process, root, recursive=True), listed)
+        for path, node in below(self.model.root, ""):
+            call = self.rig.call(process.pid, "listxattr", {"path": path}, None)
+            assert self.rig.reply(process.pid, call).attributes == node.xattrs
+            if isinstance(node, File):
+                call = self.rig.call(process.pid, "read", {"path": path}, None)
+                agree(self.model.read(process, root, path=path), self.rig.reply(process.pid, call))
+
     def _connect(self, name: str) -> None:
         kind = "edge" if name == "edge" else "session" if "-" in name else "client"
         cred = ADMIN if kind == "edge" else PRINCIPALS[name.partition("-")[0]]
@@ -213,7 +289,10 @@ class Run:
         if isinstance(completion, e.JobFailed):
             expected: Any = Refused(model.failed(job, completion.error.reason))
         else:
-            expected = model.done(job, completion)
+            try:
+                expected = model.done(job)
+            except Refused as refused:
+                expected = refused
         call = next(call for call in self.calls.values() if call.what is work)
         if work.process.ended:
             del self.calls[call.call]
@@ -247,6 +326,7 @@ class Run:
         """Everything ends; what stays is what has a name."""
         for name in self.processes:
             self._op_disconnect(Op(0, name, "disconnect", {}))
+            self._catch_up()
         self.rig.pass_time(self.rig.now + int(2 * LEASE_S * 1e9), self._catch_up)
         while self.model.works:
             self._step()
@@ -255,6 +335,7 @@ class Run:
         assert self.rig.kernel.idle(), self.rig.kernel.counters()
         assert len(self.rig.kernel.files.inodes) == len(self.model.files())
         assert not self.rig.replies, self.rig.replies
+        self.rig.switch_off(crash=False)
 
 
 def agree(expected: dict[str, Any], actual: Any) -> None:
@@ -274,6 +355,12 @@ def agree(expected: dict[str, Any], actual: Any) -> None:
             assert len(wanted) == len(got), f"{key}: wanted {[one['path'] for one in wanted]}, got {[one.path for one in got]}"
             for one, other in zip(wanted, got, strict=True):
                 agree(one, other)
+        elif key == "modified_ns":
+            assert wanted <= got <= wanted + 100, (
+                f"{key}: wanted {wanted}, got {got} ({actual})"
+            )  # no two states of a file have one
+        elif isinstance(wanted, tuple):
+            assert wanted[0] - 1e-6 <= got <= wanted[1] + 1e-6, f"{key}: wanted {wanted[0]} to {wanted[1]}, got {got} ({actual})"
         elif isinstance(wanted, set):
             assert got in wanted, f"{key}: wanted one of {wanted}, got {got}"
         elif isinstance(wanted, float):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.model.kvfs.quota import Counting
+from tests.model.kvfs.editing import Editing
+from tests.model.kvfs.keeping import Later
 from tests.model.kvfs.tree import PASS, READ, File, Folder, Node, Process, View, demand
 from vllm_symphony.abi.types import Credentials
 
 
-class Looking(Counting):
+def words_of(file: File) -> set[str]:
+    return set(re.findall(r"[a-z]+", "".join(chr(token) if token < 128 else " " for token, _ in file.entries).lower()))
+
+
+class Looking(Editing):
     def shown(self, node: Node, path: str | None = None) -> dict[str, Any]:
         """As FileStat. Without a path: a set of those that it may be shown under."""
         if isinstance(node, View):
@@ -28,7 +34,7 @@ class Looking(Counting):
             **stat, "kind": "file", "nlink": len(paths), "length": node.length, "fidelity": node.fidelity,
             "num_open": sum(file is node for file in self.opened()), "busy": node.writer is not None,
             "frontier": node.frontier, "num_pages": len(node.pages), "durable": self.durable(node), "expires_ns": node.expires,
-            "pinned": node.pinned, "charge": self.cost(node, len(node.pages)), "locked": self.locked(node),
+            "pinned": node.pinned, "stale": node.stale, "charge": self.cost(node, len(node.pages)), "locked": self.locked(node),
         }  # fmt: skip
 
     def stat(self, process: Process, cred: Credentials, fd: int | None = None, path: str | None = None) -> dict[str, Any]:
@@ -106,8 +112,8 @@ class Looking(Counting):
     def find(
         self, process: Process, cred: Credentials, path: str = "/", name: str = "", owner: str = "", kind: str = "",
         fidelity: str = "", xattr: dict[str, str] | None = None, min_length: int | None = None, max_length: int | None = None,
-        min_age_s: float | None = None, max_age_s: float | None = None, limit: int = 1000,
-    ) -> dict[str, Any]:  # fmt: skip
+        min_age_s: float | None = None, max_age_s: float | None = None, limit: int = 1000, text: str = "",
+    ) -> dict[str, Any] | Later:  # fmt: skip
         demand(limit >= 1 and kind in ("", "file", "dir"), "EINVAL")
         demand(path != "/proc" and not path.startswith("/proc/"), "ENOENT")
         top = self.lookup(process, cred, path)
@@ -126,6 +132,7 @@ class Looking(Counting):
                 and owner in ("", node.owner)
                 and kind in ("", "file" if isinstance(node, File) else "dir")
                 and fidelity in ("", node.fidelity if isinstance(node, File) else None)
+                and (not xattr or node.allows(cred, READ))
                 and all(key in node.xattrs and fnmatchcase(node.xattrs[key], glob) for key, glob in (xattr or {}).items())
                 and (min_length is None or (length is not None and length >= min_length))
                 and (max_length is None or (length is not None and length <= max_length))
@@ -134,4 +141,13 @@ class Looking(Counting):
             )
 
         found = sorted(((at, node) for at, node in inside if matches(at, node)), key=lambda pair: pair[0])
-        return {"files": [self.shown(node, at) for at, node in found[:limit]], "total": len(found)}
+        if not text:
+            return {"files": [self.shown(node, at) for at, node in found[:limit]], "total": len(found)}
+        readable = {node: at for at, node in reversed(found) if isinstance(node, File) and node.allows(cred, READ)}
+        hits = sorted(at for node, at in readable.items() if set(text.split()) <= words_of(node))
+
+        def ranked(result: Any) -> dict[str, Any]:
+            assert sorted(file.path for file in result.files) == hits[:limit] or len(hits) > limit, (result, hits)
+            return {"total": len(hits)}
+
+        return Later(ranked)

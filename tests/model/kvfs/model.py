@@ -22,8 +22,8 @@ PRINCIPALS = {
 
 
 class Model(Watching):
-    def __init__(self) -> None:
-        super().__init__(LIMITS.files, LIMITS.fds, PAGE_SIZE, MAX_POSITIONS)
+    def __init__(self, num_pages: int) -> None:
+        super().__init__(LIMITS.files, LIMITS.fds, PAGE_SIZE, MAX_POSITIONS, num_pages)
 
     # ---- processes
 

@@ -57,13 +57,13 @@ class Naming:
     def paths(self, node: Node) -> list[str]:
         return ["/"] if node is self.root else [path for path, other in below(self.root, "") if other is node]
 
-    def demand_room(self, owner: str) -> None:
-        """For one more file or directory."""
+    def demand_room(self, owner: str, num_more: int = 1) -> None:
+        """For more files or directories."""
         folders = sum(isinstance(node, Folder) for _, node in below(self.root, "")) - 2
-        demand(len(self.files()) + folders < self.max_files, "EDQUOT")
+        demand(len(self.files()) + folders + num_more <= self.max_files, "EDQUOT")
 
-    def demand_owned(self, owner: str) -> None:
-        """Raises Refused when the owner may not have one more."""
+    def demand_owned(self, owner: str, num_more: int = 1) -> None:
+        """Raises Refused when the owner may not have so many more."""
 
     def durable(self, node: Node) -> str:
         """Of a file: the strongest word of the directories that it is in. Below one that keeps none nothing is kept."""
@@ -191,18 +191,26 @@ class Naming:
             demand(parents, "EEXIST")
             return
         if parents and parts[0] != "proc":
-            node: Node = self.root
-            for name in parts[:-1]:
-                try:
-                    node = self.step(node, name, cred)
-                except Refused as refused:
-                    if refused.reason != "ENOENT":
-                        raise
-                    assert isinstance(node, Folder)
-                    node = self._mkdir((node, name), cred, 0o777 & ~process.umask | 0o300)
+            self._make_parents(parts[:-1], cred, 0o777 & ~process.umask | 0o300)
         place = self.place(cred, path)
         if not (parents and isinstance(place[0].entries.get(place[1]), Folder)):
             self._mkdir(place, cred, mode & ~process.umask)
+
+    def _make_parents(self, parts: list[str], cred: Credentials, mode: int) -> None:
+        """All that are missing, or none if there is no room for them and one more."""
+        node: Node = self.root
+        for depth, name in enumerate(parts):
+            try:
+                node = self.step(node, name, cred)
+            except Refused as refused:
+                if refused.reason != "ENOENT":
+                    raise
+                assert isinstance(node, Folder)
+                self.demand_free((node, name), cred)
+                self.demand_room(cred.principal, len(parts) - depth + 1)
+                for missing in parts[depth:]:
+                    node = self._mkdir((node, missing), cred, mode)  # type: ignore[arg-type]
+                return
 
     def _mkdir(self, place: Place, cred: Credentials, mode: int) -> Folder:
         self.demand_free(place, cred)

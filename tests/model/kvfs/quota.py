@@ -31,13 +31,13 @@ class Counting(Locking):
         folders = [self.root, *(node for _, node in below(self.root, "") if isinstance(node, Folder))]
         return sum(node.owner == principal for node in (*folders, *self.files()))
 
-    def demand_room(self, owner: str) -> None:
-        super().demand_room(owner)
-        self.demand_owned(owner)
+    def demand_room(self, owner: str, num_more: int = 1) -> None:
+        super().demand_room(owner, num_more)
+        self.demand_owned(owner, num_more)
 
-    def demand_owned(self, owner: str) -> None:
+    def demand_owned(self, owner: str, num_more: int = 1) -> None:
         limit = self.limit(owner, "files")
-        demand(limit is None or self.num_owned(owner) < limit, "EDQUOT")
+        demand(limit is None or self.num_owned(owner) + num_more <= limit, "EDQUOT")
 
     # ---- pages
 
@@ -53,25 +53,31 @@ class Counting(Locking):
             split = split[: file.frontier // self.page_size]
         return sum(1 / sharers[page] for page in split) + num_pages - len(split)
 
-    def need(self, file: File, num_tokens: int) -> float:
-        """What it costs on the device, and when it has so many tokens."""
-        there = min(self.on_device(file), len(file.pages))
+    def need(self, file: File, num_tokens: int, at_most: bool = False) -> float:
+        """What it costs on the device, and when it has so many tokens; `at_most`: wherever its pages are."""
+        there = len(file.pages) if at_most else min(self.on_device(file), len(file.pages))
         return self.cost(file, max(there, self.pages(num_tokens)), num_tokens)
 
-    def held(self, owner: str, without: File | None = None) -> float:
+    def held(self, owner: str, without: File | None = None, at_most: bool = False) -> float:
         """With what running calls may still make."""
-        planned = {work.file: work.planned for work in self.works.values()}
-        return sum(self.need(file, planned.get(file, 0)) for file in self.files() if file.owner == owner and file is not without)
+        planned = {work.file: work.planned for work in self.works.values() if work.planned}
+        mine = [file for file in self.files() if file.owner == owner and file is not without]
+        return round(sum(self.need(file, planned.get(file, 0), at_most) for file in mine), 6)
 
     def demand_pages(self, file: File, num_tokens: int, least: int | None = None) -> int:
         """How many more tokens it may have."""
+        self.demand_growth(file, file.length + num_tokens)
         limit = self.limit(file.owner, "device_pages")
         if limit is None:
             return num_tokens
         least = num_tokens if least is None else least
-        room = limit - self.held(file.owner, file) - self.need(file, file.length + least)
-        demand(room >= 0, "EDQUOT")
-        return min(num_tokens, (self.pages(file.length + least) + int(room)) * self.page_size - file.length)
+        held, need = self.need(file, 0), self.need(file, file.length + least)
+        room = round(limit - self.held(file.owner, file) - need, 6)
+        demand(room >= 0 or round(need - held, 6) <= 0, "EDQUOT")
+        return min(num_tokens, (self.pages(file.length + least) + max(0, int(room))) * self.page_size - file.length)
+
+    def demand_growth(self, file: File, num_tokens: int) -> None:
+        """Raises Refused when a pinned file may not have so many."""
 
     # ---- calls
 
@@ -90,7 +96,8 @@ class Counting(Locking):
 
     def quota(self, principal: str) -> dict[str, Any]:
         limits = {what: self.limit(principal, what) for what in LIMITS_OF}
-        return {**limits, "used_files": self.num_owned(principal), "used_device_pages": float(self.held(principal))}
+        held = (self.held(principal), self.held(principal, at_most=True))  # a page that a fork has lost may be there for another
+        return {**limits, "used_files": self.num_owned(principal), "used_device_pages": held}
 
     def statfs(self, process: Process, cred: Credentials) -> dict[str, Any]:
         folders = sum(isinstance(node, Folder) and not node.is_fixed for _, node in below(self.root, ""))

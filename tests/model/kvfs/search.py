@@ -16,7 +16,7 @@ SHRINK_S = 60.0
 def run_random(seed: int, num_ops: int) -> None:
     """Raises AssertionError with the operations of a short run that fails."""
     rng = Random(seed)
-    num_pages = rng.choice((24, 40, 100))
+    num_pages = rng.choice((50, 100, 400))
     run = Run(num_pages)
     chance = Chance(rng, run)
     done: list[Op] = []
@@ -28,12 +28,18 @@ def run_random(seed: int, num_ops: int) -> None:
                 run.rig.check()
         run.close()
     except AssertionError as error:
-        short = shrink(done, num_pages)
+        short = shrink(done, num_pages, kind_of(error))
+        run.rig.close()
         lines = "\n".join(f"    {op}," for op in short)
         raise AssertionError(f"seed {seed}, {num_pages} pages, after {len(done)} operations: {error}\n{lines}") from error
 
 
-def fails(ops: Sequence[Op], num_pages: int) -> bool:
+def kind_of(error: AssertionError) -> str:
+    """What a shorter run must fail with too."""
+    return str(error)[:24]
+
+
+def fails(ops: Sequence[Op], num_pages: int, kind: str) -> bool:
     run = Run(num_pages)
     try:
         for number, op in enumerate(ops):
@@ -41,12 +47,14 @@ def fails(ops: Sequence[Op], num_pages: int) -> bool:
             if number % CHECK_EVERY == 0:
                 run.rig.check()
         run.close()
-    except AssertionError:
-        return True
+    except AssertionError as error:
+        return kind_of(error) == kind
+    finally:
+        run.rig.close()
     return False
 
 
-def shrink(ops: Sequence[Op], num_pages: int) -> list[Op]:
+def shrink(ops: Sequence[Op], num_pages: int, kind: str) -> list[Op]:
     """Leave out what is not needed: halves, quarters, ... single operations, as long as there is time."""
     short = list(ops)
     end = time.monotonic() + SHRINK_S
@@ -55,7 +63,7 @@ def shrink(ops: Sequence[Op], num_pages: int) -> list[Op]:
         at = 0
         while at < len(short) and time.monotonic() < end:
             fewer = short[:at] + short[at + size :]
-            if fails(fewer, num_pages):
+            if fails(fewer, num_pages, kind):
                 short = fewer
             else:
                 at += size

@@ -16,6 +16,7 @@ from vllm_symphony.abi.types import Credentials
 
 READ, WRITE, PASS = 4, 2, 1
 STRENGTH = ("none", "tokens", "pages")
+LINEAGE = ("exact", "pruned", "approximate")
 
 
 class Refused(Exception):
@@ -82,7 +83,8 @@ class File(Node):
     writer: Any = None  # a Work in flight
     readers: int = 0
     pinned: bool = False
-    lock: Any = None
+    saved: bool = False  # its first computed pages are on disk
+    stale: bool = False  # it was edited, and its pages are gone
 
     def visible_to(self, cred: Credentials) -> bool:
         return self.is_of(cred) or self.allows(cred, READ)
@@ -115,6 +117,8 @@ class File(Node):
         del self.entries[length:]
         self.frontier = min(self.frontier, length)
         del self.pages[-(-self.frontier // page_size) :]
+        if not length:
+            self.fidelity, self.stale, self.saved = "exact", False, False  # nothing is left of what was edited
 
 
 @dataclass(eq=False)
