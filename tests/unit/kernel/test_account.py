@@ -146,6 +146,24 @@ def test_parts_of_a_page_add_up_to_whole_pages(w: World, root: int, num_forks: i
     assert used(w).used_device_pages == 2
 
 
+def test_a_limit_below_what_is_held_refuses_only_what_needs_more(w: World, root: int) -> None:
+    fd = computed(w, 10)
+    limit(w, root, device_pages=1)
+
+    with pytest.raises(errors.QuotaExceeded):
+        w("forward", fd=fd, tokens=[1] * 3)
+    w.start("forward", fd=fd)
+    w.step()
+    call = w.start("generate", fd=fd, max_tokens=50)
+    assert w.job().max_tokens == 2
+    w.deliver([7, 7])
+    w.step()
+
+    assert w.result(call).reason == "quota"
+    with pytest.raises(errors.QuotaExceeded):
+        w("generate", fd=fd)
+
+
 def test_what_running_calls_may_need_counts(w: World, root: int) -> None:
     first, second = w.file([1]), w.file([1])
     limit(w, root, device_pages=3)

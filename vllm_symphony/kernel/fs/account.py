@@ -176,7 +176,8 @@ class Account:
             )
 
     def demand_pages(self, inode: Inode, num_tokens: int, least: int | None = None) -> int:
-        """How many of `num_tokens` more tokens the file may get, at least `least` (None: all of them).
+        """How many of `num_tokens` more tokens the file may get, at least `least` (None: all of them). What needs no more pages
+        than the file has may always be done.
 
         Raises:
             QuotaExceeded: not so many.
@@ -191,11 +192,11 @@ class Account:
         growth = self.shares.pages_for(length + num_tokens) - self._on_device(inode) + self.shares.has_shared_tail(inode)
         bound = self._bounds.get(owner)
         if bound is None or bound + growth > limit:
-            others = self._held(owner, inode)
-            room = round(limit - others - self._need(inode, length + least), DIGITS)
-            if room < 0:
-                raise self._too_many_pages(owner, limit, others + self._need(inode, 0), length + least)
-            num_pages = self.shares.pages_for(length + least) + int(room)
+            others, held, need = self._held(owner, inode), self._need(inode, 0), self._need(inode, length + least)
+            room = round(limit - others - need, DIGITS)
+            if room < 0 and round(need - held, DIGITS) > 0:
+                raise self._too_many_pages(owner, limit, others + held, length + least)
+            num_pages = self.shares.pages_for(length + least) + max(0, int(room))
             num_tokens = min(num_tokens, num_pages * self._m.model.page_size - length)
             self._bounds[owner] = others + self._need(inode, length + num_tokens)
         else:
