@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.report import Report
 from benchmarks.rig import ROOT, Rig, say
-from benchmarks.stats import median
+from benchmarks.stats import median, spread
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import OpenFlags, Span, pack_tokens, unpack_floats, unpack_tokens
 
@@ -70,8 +70,8 @@ def _measure(
     key = name.replace(" ", "_")
     report.samples[f"{key}_ms"], report.baseline_samples[f"{key}_ms"] = edited_ms, prefill_ms
     report.figures |= {f"{key}_speedup": speedup, f"{key}_top1_agreement": agreement, f"{key}_kl_nats": divergence}
-    report.rows.append({"what": name, "tokens": len(tokens), "ms": median(edited_ms), "prefill ms": median(prefill_ms),
-                        "speedup": speedup, "top-1 agreement": agreement, "KL nats": divergence})  # fmt: skip
+    ms, plain_ms = median(edited_ms), median(prefill_ms)
+    report.compare(f"{name}, {len(tokens):,} tokens", "ms", ms, plain_ms, ms / plain_ms, spread(edited_ms))
 
 
 def _compare(edited: list[Any], fresh: list[Any]) -> tuple[float, float]:

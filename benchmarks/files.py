@@ -15,12 +15,12 @@ from benchmarks.registry import Options
 from benchmarks.report import Report
 from benchmarks.rig import Rig, say
 from benchmarks.stats import median, paired, spread
-from benchmarks.tiers import measure_tiers
+from benchmarks.tiers import KeptFile, measure_tiers
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import OpenFlags, pack_tokens
+from vllm_symphony.abi.types import pack_tokens
 
-FORK_LENGTHS = (128, 1024, 4096, 8000)
 LONG = 4096
+LENGTHS = (8000, LONG, 1024, 128)  # of the file that shrinks
 NUM_FORKS, OWN_TOKENS = 100, 64
 HOST_BYTES = 1 << 30
 
@@ -30,57 +30,52 @@ def run(options: Options) -> Report:
 
 
 def measure(model: str, is_quick: bool) -> Report:
-    longest = 1500 if model == "tiny" else max(FORK_LENGTHS)  # its position limit
+    lengths = (1500, 1024, 128) if model == "tiny" else LENGTHS[is_quick:]  # tiny: its position limit
+    middle = min(LONG, lengths[0])
     report = Report("files")
-    with Rig(model, host_bytes=HOST_BYTES, disk_bytes=HOST_BYTES, max_model_len=2048 if model == "tiny" else longest + 192) as rig:
-        _forks(rig, report, tuple(n for n in FORK_LENGTHS if n <= longest), 20 if is_quick else 200)
-        _warm_opens(rig, report, min(LONG, longest), 3 if is_quick else 11)
-        _pages_of_forks(rig, report, min(LONG, longest), 10 if is_quick else NUM_FORKS)
-        measure_tiers(rig, report, min(LONG, longest), is_quick)
-        measure_edits(rig, report, min(1024, longest // 2), is_quick)
+    with Rig(model, host_bytes=HOST_BYTES, disk_bytes=HOST_BYTES, max_model_len=lengths[0] + 192) as rig:
+        say(f"computing a file of {lengths[0]} tokens")
+        file = KeptFile(rig, rig.prompt(lengths[0]))
+        fork_ms = {}
+        for length in lengths:  # computed once: a shorter file is the longer one, cut
+            rig.session.call("truncate", calls.Truncate(file.fd, length))
+            fork_ms[length] = _forks(rig, report, file, length, 20 if is_quick else 200)
+            if length == middle:
+                prefill_s = _warm_opens(rig, report, file, length, 3 if is_quick else 11)
+                _pages_of_forks(rig, report, file, length, 10 if is_quick else NUM_FORKS)
+                measure_tiers(rig, report, file, prefill_s, is_quick)
+        report.figures["fork_ms"] = fork_ms[lengths[0]]
+        report.figures["fork_long_over_short"] = fork_ms[lengths[0]] / fork_ms[lengths[-1]]
+        file.remove()
+        measure_edits(rig, report, min(1024, lengths[0] // 2), is_quick)
         report.settings = rig.settings() | {"page_bytes": rig.host.model.page_bytes, "host_bytes": HOST_BYTES}
     return report
 
 
-def computed_file(rig: Rig, path: str, tokens: list[int]) -> int:
-    """A named file with all its keys and values; gives its fd."""
+def _forks(rig: Rig, report: Report, file: KeptFile, length: int, repeats: int) -> float:
     session = rig.session
-    fd: int = session.call("open", calls.Open(path, pack_tokens(tokens), int(OpenFlags.RDWR | OpenFlags.CREAT))).fd
-    session.call("forward", calls.Forward(fd, top_k=1, keep="none"))
-    return fd
+    samples = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        fork = session.call("fork", calls.FdArgs(file.fd)).fd
+        samples.append((time.perf_counter() - began) * 1e3)
+        session.call("close", calls.FdArgs(fork))
+    report.samples[f"fork_ms_{length}"] = samples
+    report.compare(f"fork of {length:,} tokens", "ms", median(samples), spread=spread(samples))
+    return median(samples)
 
 
-def _forks(rig: Rig, report: Report, lengths: tuple[int, ...], repeats: int) -> None:
-    session = rig.session
-    rows = {}
-    for length in lengths:
-        say(f"fork of {length} tokens")
-        fd = computed_file(rig, f"/fork-{length}", rig.prompt(length))
-        samples = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            fork = session.call("fork", calls.FdArgs(fd)).fd
-            samples.append((time.perf_counter() - began) * 1e3)
-            session.call("close", calls.FdArgs(fork))
-        rows[length] = median(samples)
-        report.samples[f"fork_ms_{length}"] = samples
-        report.rows.append({"what": "fork", "tokens": length, "ms": rows[length], "spread": spread(samples)})
-        session.remove(f"/fork-{length}", fd)
-    report.figures["fork_ms"] = rows[lengths[-1]]
-    report.figures["fork_long_over_short"] = rows[lengths[-1]] / rows[lengths[0]]
-
-
-def _warm_opens(rig: Rig, report: Report, length: int, repeats: int) -> None:
-    """Open a warm file and have its first token, against a plain request that finds the same tokens in the prefix cache."""
+def _warm_opens(rig: Rig, report: Report, file: KeptFile, length: int, repeats: int) -> float:
+    """Open a warm file and have its first token, against a plain request that finds the same tokens in the prefix cache. Returns
+    how long plain vLLM took for them the first time."""
     say(f"open and first token of a warm file of {length} tokens")
     session, plain = rig.session, PlainSide(rig)
-    tokens = rig.prompt(length)
-    fd = computed_file(rig, "/warm", tokens)
-    plain.decode([tokens], 1)
+    tokens = file.tokens[:length]
+    prefill_s = plain.decode([tokens], 1).seconds
 
     def by_file() -> float:
         began = time.monotonic()
-        opened = session.call("open", calls.Open("/warm")).fd
+        opened = session.call("open", calls.Open(file.path)).fd
         session.call("forward", calls.Forward(opened, top_k=1, keep="none"))
         took = time.monotonic() - began
         session.call("close", calls.FdArgs(opened))
@@ -92,24 +87,22 @@ def _warm_opens(rig: Rig, report: Report, length: int, repeats: int) -> None:
     pairs = paired(by_file, by_prefix, repeats, warm_up=2)
     report.figures["warm_open_over_prefix_hit"] = pairs.ratio
     report.samples["warm_open_ms"], report.baseline_samples["warm_open_ms"] = pairs.a, pairs.b
-    report.rows.append({"what": "open + first token", "tokens": length, "ms": median(pairs.a), "plain ms": median(pairs.b),
-                        "ratio": pairs.ratio, "spread": spread(pairs.a)})  # fmt: skip
-    session.remove("/warm", fd)
+    what = f"open and first token, {length:,} tokens"
+    report.compare(what, "ms", median(pairs.a), median(pairs.b), pairs.ratio, spread(pairs.a))
+    return prefill_s
 
 
-def _pages_of_forks(rig: Rig, report: Report, length: int, num_forks: int) -> None:
+def _pages_of_forks(rig: Rig, report: Report, file: KeptFile, length: int, num_forks: int) -> None:
     say(f"{num_forks} forks with {OWN_TOKENS} own tokens each")
     session = rig.session
-    fd = computed_file(rig, "/shared", rig.prompt(length))
-    before = rig.counters()["pages_held"] - rig.host.residency(session.call("stat", calls.Stat(fd)).file.ino).device_pages
-    forks = [session.call("fork", calls.FdArgs(fd)).fd for _ in range(num_forks)]
+    others = rig.counters()["pages_held"] - rig.host.residency(file.ino).device_pages
+    forks = [session.call("fork", calls.FdArgs(file.fd)).fd for _ in range(num_forks)]
     for fork in forks:
         session.call("forward", calls.Forward(fork, pack_tokens(rig.prompt(OWN_TOKENS)), top_k=1, keep="none"))
-    used = rig.counters()["pages_held"] - before
-    page = rig.host.model.page_size
+    used = rig.counters()["pages_held"] - others
     report.figures["pages_100_forks"] = used
-    report.figures["pages_100_forks_over_bound"] = used / (-(-length // page) + num_forks * 3)
-    report.rows.append({"what": f"{num_forks} forks", "tokens": length, "pages": used})
+    bound = -(-length // rig.host.model.page_size) + num_forks * 3
+    report.figures["pages_100_forks_over_bound"] = used / bound
+    report.compare(f"{num_forks} forks, {OWN_TOKENS} own tokens each", "pages", used, bound, used / bound)
     for fork in forks:
         session.call("close", calls.FdArgs(fork))
-    session.remove("/shared", fd)

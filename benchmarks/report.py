@@ -34,6 +34,12 @@ class Report:
     notes: list[str] = field(default_factory=list)
     tables: dict[str, Sequence[Mapping[str, Cell]]] = field(default_factory=dict)  # more of them, by their titles
 
+    def compare(
+        self, what: str, unit: str, ours: float, other: float | None = None, ratio: float | None = None, spread: float | None = None
+    ) -> None:
+        """A row of a table whose lines have units of their own."""
+        self.rows.append({"what": what, "unit": unit, "ours": ours, "other side": other, "ratio": ratio, "spread": spread})
+
     def as_json(self) -> str:
         """One line."""
         content = {

@@ -28,23 +28,32 @@ NEIGHBOURS = 8
 MOVED_BYTES = 1 << 30
 
 
-def measure_tiers(rig: Rig, report: Report, length: int, is_quick: bool) -> None:
-    """Adds rows and figures, on a file of `length` tokens."""
-    session = rig.session
-    session.call("mkdir", calls.Mkdir("/kept"))
-    session.call("chattr", calls.Chattr(path="/kept", durable="pages"))
-    fd = session.call("open", calls.Open("/kept/long", pack_tokens(rig.prompt(length)), int(OpenFlags.RDWR | OpenFlags.CREAT))).fd
-    began = time.perf_counter()
-    session.call("forward", calls.Forward(fd, top_k=1, keep="none"))
-    prefill_s = time.perf_counter() - began
-    num_bytes = session.call("stat", calls.Stat(fd)).file.device_pages * rig.host.model.page_bytes
+class KeptFile:
+    """A computed file in a directory that keeps pages."""
+
+    def __init__(self, rig: Rig, tokens: list[int]) -> None:
+        self.path = "/kept/long"
+        self.tokens = tokens
+        self._session = session = rig.session
+        session.call("mkdir", calls.Mkdir("/kept"))
+        session.call("chattr", calls.Chattr(path="/kept", durable="pages"))
+        opened = session.call("open", calls.Open(self.path, pack_tokens(tokens), int(OpenFlags.RDWR | OpenFlags.CREAT)))
+        self.fd, self.ino = int(opened.fd), opened.ino
+        session.call("forward", calls.Forward(self.fd, top_k=1, keep="none"))
+
+    def remove(self) -> None:
+        self._session.remove(self.path, self.fd)
+        self._session.call("rmdir", calls.PathArgs("/kept"))
+
+
+def measure_tiers(rig: Rig, report: Report, file: KeptFile, prefill_s: float, is_quick: bool) -> None:
+    """Adds rows and figures. `prefill_s`: what plain vLLM takes to compute the file."""
+    num_bytes = rig.host.residency(file.ino).device_pages * rig.host.model.page_bytes
     repeats = 3 if is_quick else 9
-    _swap(rig, report, fd, "host", num_bytes, repeats)
-    _swap(rig, report, fd, "disk", num_bytes, repeats)
-    _cold(rig, report, fd, num_bytes, prefill_s, repeats)
-    _neighbours(rig, report, fd, num_bytes, is_quick)
-    session.remove("/kept/long", fd)
-    session.call("rmdir", calls.PathArgs("/kept"))
+    _swap(rig, report, file.fd, "host", num_bytes, repeats)
+    _swap(rig, report, file.fd, "disk", num_bytes, repeats)
+    _cold(rig, report, file.fd, num_bytes, prefill_s, repeats)
+    _neighbours(rig, report, file.fd, num_bytes, is_quick)
 
 
 def _swap(rig: Rig, report: Report, fd: int, tier: str, num_bytes: int, repeats: int) -> None:
@@ -87,8 +96,8 @@ def _swap(rig: Rig, report: Report, fd: int, tier: str, num_bytes: int, repeats:
     pairs = paired(ours, plain_copy if tier == "host" else plain_file, repeats)
     report.figures[f"swap_{tier}_share"] = pairs.ratio
     report.samples[f"swap_{tier}_bytes_s"], report.baseline_samples[f"swap_{tier}_bytes_s"] = pairs.a, pairs.b
-    report.rows.append({"what": f"to {tier} and back", "MB": num_bytes / 1e6, "GB/s": median(pairs.a) / 1e9,
-                        "plain GB/s": median(pairs.b) / 1e9, "ratio": pairs.ratio, "spread": spread(pairs.a)})  # fmt: skip
+    rate, plain = median(pairs.a) / 1e9, median(pairs.b) / 1e9
+    report.compare(f"{num_bytes / 1e6:.0f} MB to {tier} and back", "GB/s", rate, plain, pairs.ratio, spread(pairs.a))
 
 
 def _cold(rig: Rig, report: Report, fd: int, num_bytes: int, prefill_s: float, repeats: int) -> None:
@@ -126,9 +135,9 @@ def _cold(rig: Rig, report: Report, fd: int, num_bytes: int, prefill_s: float, r
     report.figures["restore_over_raw_read"] = pairs.ratio
     report.figures["restore_speedup"] = prefill_s / median(pairs.a)
     report.samples["restore_s"], report.baseline_samples["restore_s"] = pairs.a, pairs.b
-    report.rows.append({"what": "cold restore", "MB": num_bytes / 1e6, "ms": median(pairs.a) * 1e3,
-                        "plain ms": median(pairs.b) * 1e3, "ratio": pairs.ratio, "prefill ms": prefill_s * 1e3,
-                        "spread": spread(pairs.a)})  # fmt: skip
+    ms, raw_ms = median(pairs.a) * 1e3, median(pairs.b) * 1e3
+    report.compare("cold restore, against a raw read", "ms", ms, raw_ms, pairs.ratio, spread(pairs.a))
+    report.compare("cold restore, against a prefill", "ms", ms, prefill_s * 1e3, ms / prefill_s / 1e3)
 
 
 def _neighbours(rig: Rig, report: Report, fd: int, num_bytes: int, is_quick: bool) -> None:
@@ -158,8 +167,8 @@ def _neighbours(rig: Rig, report: Report, fd: int, num_bytes: int, is_quick: boo
     session.kill(*children)
     report.figures["swap_neighbour_ratio"] = pairs.ratio
     report.samples["neighbour_rows_s"], report.baseline_samples["neighbour_rows_s"] = pairs.a, pairs.b
-    report.rows.append({"what": f"{NEIGHBOURS} neighbours", "MB": MOVED_BYTES / 1e6, "tokens/s": median(pairs.a),
-                        "quiet tokens/s": median(pairs.b), "ratio": pairs.ratio, "spread": spread(pairs.b)})  # fmt: skip
+    what = f"{NEIGHBOURS} neighbours while {MOVED_BYTES / 1e9:.1f} GB move"
+    report.compare(what, "tokens/s", median(pairs.a), median(pairs.b), pairs.ratio, spread(pairs.b))
 
 
 def demote(session: Session, fd: int, tier: str) -> None:
