@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import signal
 import sys
@@ -76,18 +75,15 @@ async def _hold(lock: Lock, args: argparse.Namespace) -> int:
     if process is None and sys.stderr.isatty():
         complain(f"{args.path} is locked until Ctrl-C", 0)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the terminal has told the command too
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)  # the terminal has told the command too
+    loop.add_signal_handler(signal.SIGTERM, _end, process, stop)
     ending = asyncio.create_task(process.wait() if process else stop.wait())
     await asyncio.wait([renewing, ending], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
-        lost = renewing.exception()
-        complain(f"the lock of {args.path} was lost: {lost}" + (f"; ending {args.command[0]}" if process else ""))
-        if process is not None:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-            await ending
-        ending.cancel()
+        complain(f"the lock of {args.path} was lost: {renewing.exception()}")
+        _end(process, stop)
+        await ending
         return EXIT_LOST
     renewing.cancel()
     await asyncio.wait([renewing])
@@ -95,6 +91,14 @@ async def _hold(lock: Lock, args: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     code = process.returncode or 0
     return 128 - code if code < 0 else code
+
+
+def _end(process: asyncio.subprocess.Process | None, stop: asyncio.Event) -> None:
+    """What SIGTERM does: pass it on."""
+    stop.set()
+    if process is not None:
+        with suppress(ProcessLookupError):
+            process.terminate()
 
 
 async def _renew(lock: Lock, lease_s: float) -> None:
