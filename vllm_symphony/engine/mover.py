@@ -129,25 +129,21 @@ class PageMover:
         return self._staging
 
     def _read(self, orders: Orders) -> None:
-        reader: SegmentReader | None = None
-        try:
-            for segment, slot, block in orders.read:
-                self._demand(orders)
-                if reader is None or reader.path.name != segment:
-                    if reader is not None:
-                        reader.close()
-                    reader = SegmentReader(self._folder() / segment)
-                    self._demand_ours(reader)
-                reader.read(slot, self._staging.data)
-                self._io.bring(self._staging, block)
-        finally:
-            if reader is not None:
-                reader.close()
+        pages: dict[str, list[tuple[int, int]]] = {}
+        for segment, slot, block in orders.read:
+            pages.setdefault(segment, []).append((slot, block))
+        for segment, wanted in pages.items():
+            with SegmentReader(self._folder() / segment) as reader:
+                self._demand_ours(reader)
+                reader.expect([slot for slot, _ in wanted])
+                for slot, block in wanted:
+                    self._demand(orders)
+                    reader.read(slot, self._staging.data)
+                    self._io.bring(self._staging, block)
 
     def _demand_ours(self, reader: SegmentReader) -> None:
         fingerprint, name = reader.header.fingerprint, reader.path.name
         if fingerprint != self._fingerprint:
-            reader.close()
             raise DataCorrupt(f"segment {name} is of {fingerprint!r}, this engine is {self._fingerprint!r}", segment=name)
 
 
