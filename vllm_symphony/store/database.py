@@ -248,7 +248,7 @@ def _make_private(path: Path) -> None:
 def typed(error: sqlite3.Error, path: Path | None) -> SymphonyError:
     """What a failure of SQLite means to who waits for the write."""
     name = getattr(error, "sqlite_errorname", "")
-    text = f"{path}: {error}"
+    text = f"cannot use {path}: {error}"
     if name.startswith("SQLITE_FULL"):
         return OutOfPages(f"the disk is full: {text}")
     if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_CANTOPEN")):
