@@ -126,6 +126,7 @@ class Computing(Proc):
         if flags & CREAT:
             folder, name = self.place(cred, path)
             node = folder.entries.get(name)
+            demand(node is None or not flags & EXCL, "EEXIST")
             demand(node is None or isinstance(node, File), "EISDIR")
             return node  # type: ignore[return-value]
         try:

@@ -242,8 +242,8 @@ class Naming:
 
     def rename(self, process: Process, cred: Credentials, old: str, new: str) -> None:
         source = self.place(cred, old)
-        demand(source[1] in source[0].entries, "ENOENT")
         target = self.place(cred, new)
+        demand(source[1] in source[0].entries, "ENOENT")
         node, victim = source[0].entries[source[1]], target[0].entries.get(target[1])
         self.demand_removal(source, cred)
         if victim is node:

@@ -75,6 +75,7 @@ def test_a_directory_holds_files_and_directories(w: World) -> None:
         ("open", {"path": "/d", "flags": CREAT}, errors.IsDirectory),
         ("open", {"path": "/"}, errors.IsDirectory),
         ("open", {"path": "/", "flags": CREAT}, errors.IsDirectory),
+        ("open", {"path": "/d", "flags": CREAT | EXCL}, errors.FileExists),
         ("open", {"path": "/proc", "flags": CREAT}, errors.ReadOnly),
         ("read", {"path": "/d"}, errors.IsDirectory),
         ("mkdir", {"path": "/d"}, errors.FileExists),

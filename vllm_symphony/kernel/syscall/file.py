@@ -70,6 +70,8 @@ def open_(m: Machine, call: Call, a: Open) -> FdResult:
     directory, name = place(m, call, a.path)
     found = directory.entries.get(name)
     if found is not None:
+        if flags & EXCL:
+            raise FileExists(f"the name is taken: {a.path}", path=a.path)
         if not isinstance(found, Inode):
             raise IsDirectory(f"{a.path} is a directory", path=a.path)
         return _open_existing(m, call, a, found)
@@ -110,7 +112,7 @@ def _open_anonymous(m: Machine, call: Call, a: Open, tokens: list[int]) -> FdRes
 
 def _open_existing(m: Machine, call: Call, a: Open, inode: Inode) -> FdResult:
     path = a.path or ""
-    if a.flags & CREAT and (a.flags & EXCL or a.tokens is not None):
+    if a.flags & CREAT and a.tokens is not None:
         raise FileExists(f"the name is taken: {path}", path=path)
     if a.tokens is not None:
         raise InvalidArgument("tokens are for a new file, and this one exists", path=path)
@@ -233,10 +235,11 @@ def unlink(m: Machine, call: Call, a: PathArgs) -> Done:
 def rename(m: Machine, call: Call, a: Rename) -> Done:
     """Move a name, replacing what `new` stood for."""
     old = m.files.place(a.old, call.cred)
-    found = m.files.entry(*old)
     if call.process.minor < DIRECTORIES:
-        old[0].demand_removal(found, call.cred, a.old)  # before directories are made for it
-    m.files.move(old, place(m, call, a.new, num_new=0), call.cred, call.start_ns)
+        old[0].demand_removal(m.files.entry(*old), call.cred, a.old)  # before directories are made for it
+    new = place(m, call, a.new, num_new=0)
+    m.files.entry(*old)
+    m.files.move(old, new, call.cred, call.start_ns)
     return Done()
 
 
