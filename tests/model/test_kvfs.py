@@ -3,11 +3,27 @@
 import pytest
 
 from tests.counts import count, seed_for
-from tests.model.kvfs.search import run_random
+from tests.model.kvfs.driver import Op
+from tests.model.kvfs.search import run_all, run_random
 
 NUM_RUNS = 20
 
 
 @pytest.mark.parametrize("number", range(NUM_RUNS))
 def test_any_sequence_of_operations_is_as_the_model_says(number: int) -> None:
-    run_random(seed_for(f"kvfs {number}"), num_ops=count(300, 6000))
+    run_random(seed_for(f"kvfs {number}"), num_ops=count(200, 6000))
+
+
+def test_an_edit_that_is_cancelled_while_its_pages_come_back_leaves_nothing() -> None:
+    run_all(
+        [
+            Op(1, "eve", "open", {"path": "/c", "flags": 3, "tokens": [116, 105]}),
+            Op(2, "eve", "forward", {"fd": 1, "tokens": [], "top_k": 1}),
+            Op(3, "eve", "advise", {"fd": 1, "advice": "dontneed", "wait": True}),
+            Op(4, "eve", "extract", {"fd": 1, "spans": ((1, 2),), "positions": "compact"}, wait=False),
+            Op(5, "eve", "step", {}),
+            Op(6, "eve", "cancel", {"target": 4}),
+            Op(7, "eve", "step", {}),
+        ],
+        num_pages=100,
+    )

@@ -50,6 +50,7 @@ class EngineBench:
         self.device.rpc("symphony_copy_slots", args=(src, dst, delta))
 
     def drop_fork(self, f: PagedFile) -> None:
+        self.device.tiers.forget(f)
         self.table.drop(f)
         self.device.released()
 

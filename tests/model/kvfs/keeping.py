@@ -17,7 +17,7 @@ from vllm_symphony.abi.types import Credentials
 
 @dataclass(eq=False)
 class Later:
-    """A call that the device or the store answers; `result` says what, when it does. `may_fail`: reasons that are not ours to know."""
+    """A call that the device or the store answers; `result` says what. `may_fail`: reasons that are not ours to know."""
 
     result: Callable[[Any], dict[str, Any] | None]
     may_fail: tuple[str, ...] = ()

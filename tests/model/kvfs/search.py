@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from random import Random
@@ -29,28 +30,34 @@ def run_random(seed: int, num_ops: int) -> None:
         run.close()
     except AssertionError as error:
         short = shrink(done, num_pages, kind_of(error))
-        run.rig.close()
         lines = "\n".join(f"    {op}," for op in short)
         raise AssertionError(f"seed {seed}, {num_pages} pages, after {len(done)} operations: {error}\n{lines}") from error
+    finally:
+        run.rig.close()
 
 
 def kind_of(error: AssertionError) -> str:
     """What a shorter run must fail with too."""
-    return str(error)[:24]
+    return re.sub(r"\d+", "#", str(error))[:40]
+
+
+def run_all(ops: Sequence[Op], num_pages: int) -> None:
+    """All of them, on a machine of their own, looked at after each."""
+    run = Run(num_pages)
+    try:
+        for op in ops:
+            run.do(op)
+            run.rig.check()
+        run.close()
+    finally:
+        run.rig.close()
 
 
 def fails(ops: Sequence[Op], num_pages: int, kind: str) -> bool:
-    run = Run(num_pages)
     try:
-        for number, op in enumerate(ops):
-            run.do(op)
-            if number % CHECK_EVERY == 0:
-                run.rig.check()
-        run.close()
+        run_all(ops, num_pages)
     except AssertionError as error:
         return kind_of(error) == kind
-    finally:
-        run.rig.close()
     return False
 
 

@@ -54,6 +54,7 @@ class SimBench:
             blocks[d // size].slots[d % size] = (token, position + move)
 
     def drop_fork(self, f: PagedFile) -> None:
+        self.core.tiers.forget(f)
         self.table.drop(f)
 
     def now(self) -> float:
