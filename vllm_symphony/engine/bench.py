@@ -28,7 +28,10 @@ class EngineBench:
         self.table = device.table
 
     def fork_for_edit(self, src: Ino, length: int) -> PagedFile:
-        return self.device.temp_fork(self.table.files[src], length)
+        source = self.table.files[src]
+        fork = self.device.temp_fork(source, length)
+        fork.born = source.born
+        return fork
 
     def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         def done(job: FileJob) -> None:
@@ -44,7 +47,7 @@ class EngineBench:
 
     def make_room(self, num_pages: int, born: float) -> bool:
         self.device.scheduler.make_room(num_pages, born)
-        return self.device.tiers.busy
+        return self.device.tiers.busy or any(job.lent for job in self.device.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         self.device.rpc("symphony_copy_slots", args=(src, dst, delta))

@@ -147,6 +147,8 @@ class FileDevice:
             self.scheduler.room_was_made()
         if self.tiers.poll():
             self.released()
+            self.flush()
+        if self.surgery.is_waiting:
             self.surgery.try_again()
             self.flush()
         if not self.mail:
@@ -645,6 +647,8 @@ class FileDevice:
         if work is None:
             return "queue", "it comes into the next step" if self.mail else ""
         if isinstance(work, ExtractJob | ConcatJob):
+            if self.surgery.is_short(job):
+                return "pages", f"its copy needs room, {self.table.pool.get_num_free_blocks()} are free"
             return "batch", "what it copies is computed first"
         if isinstance(work, MoveJob | SaveJob):
             return "queue", "its pages are moved"

@@ -4,6 +4,8 @@
                 |       \\
     dst      [p0][ copied slots ]    leading full pages whose tokens stay where they are are shared; the rest is copied, keys turned
 
+Who finds no room waits as long as something runs that will let go of pages, and holds none meanwhile; then it is ENOSPC.
+
 The last token's KV is not copied: who asks what follows it runs it over what is there (page_table.py, `fixed`). Until all forks are
 computed an edit holds them, so that none is given up while another is computed. An edit that ends early, however it does, leaves
 nothing: no file, no page.
@@ -24,7 +26,7 @@ from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, Symphony
 from vllm_symphony.kernel.effect import ConcatJob, EditDone, ExtractJob, OrderKey, StepSpan
 
 Indices = NDArray[np.int64]
-RETRY_S = 0.5
+RETRY_S = 1.0
 
 
 class Bench(Protocol):
@@ -33,7 +35,7 @@ class Bench(Protocol):
     table: PageTable
 
     def fork_for_edit(self, src: Ino, length: int) -> PagedFile:
-        """A fork that only this edit knows."""
+        """A fork that only this edit knows, as old as its source."""
 
     def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         """Compute what is pending of a fork. May call back before it returns."""
@@ -42,7 +44,8 @@ class Bench(Protocol):
         """Fail that computation with Interrupted, if it runs."""
 
     def make_room(self, num_pages: int, born: float) -> bool:
-        """Free that many pages, as for a job of a file born then, if it can be done. True: more become free soon (`try_again`)."""
+        """Free that many pages, as for a job of a file born then, if it can be done. True: wait, others
+        will let go of more (`try_again`)."""
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         """Copy KV from slots (page x page size + place) to slots, keys moved by `delta` positions."""
@@ -89,7 +92,7 @@ class Surgery:
         self.refusal = refusal
         self.no_rotation = refusal or no_rotation
         self.edits: dict[JobId, Edit] = {}
-        self._short: dict[JobId, Edit] = {}  # computed, and wait for pages that are on their way below
+        self._short: dict[JobId, Edit] = {}  # computed, and wait for pages
 
     def extract(self, e: ExtractJob) -> None:
         """Begin. Raises NotSupported, OutOfPages."""
@@ -136,8 +139,6 @@ class Surgery:
 
     def _begin(self, edit: Edit) -> None:
         self.edits[edit.job] = edit
-        for part in edit.parts:
-            part.fork.held = True
         self._go_on(edit)
 
     def _go_on(self, edit: Edit) -> None:
@@ -151,6 +152,8 @@ class Surgery:
             elif not edit.computing and edit.error is None:
                 self._go_on(edit)
 
+        for part in edit.parts:
+            part.fork.held = True
         missing = [part for part in edit.parts if part.fork.frontier < part.need]
         edit.computing = len(missing)
         for part in missing:
@@ -162,6 +165,18 @@ class Surgery:
             except OutOfPages as error:
                 if edit.job not in self._short:
                     self._fail(edit, error)
+                    return
+                for part in edit.parts:  # others may have them meanwhile
+                    part.fork.held = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Some edit waits for pages."""
+        return bool(self._short)
+
+    def is_short(self, job: JobId) -> bool:
+        """This one does. From any thread."""
+        return job in self._short
 
     def try_again(self) -> None:
         """Pages became free, or will not."""

@@ -103,7 +103,10 @@ class SimCore:
         self.table = PageTable(self.pool, page_size, num_pages)
         pages = SimPages(self.pool, page_size)
         fingerprint = f"sim-{type(self.weights).__name__}-{getattr(self.weights, 'seed', 0)}-{page_size}"
-        self.mover = SimMover(pages, tiers.host_bytes // pages.page_bytes, tiers.directory, fingerprint, clock, cost.moved_bytes_s)
+        tiers = tiers.for_cache(num_pages * pages.page_bytes)
+        self.mover = SimMover(
+            pages, (tiers.host_bytes or 0) // pages.page_bytes, tiers.directory, fingerprint, clock, cost.moved_bytes_s
+        )
         self.tiers = Tiers(
             self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
             boot=os.urandom(4).hex(),
@@ -376,10 +379,13 @@ class SimCore:
         """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
         assert not self.is_stepping
         self._take_mail()
-        if self.tiers.poll():
+        if self.tiers.poll() or self.surgery.is_waiting:
             self.surgery.try_again()
         self.wake_at = None
         self.batch = self._schedule()
+        if not self.batch and self.surgery.is_waiting:  # for calls that have just been ended for want of room
+            self.surgery.try_again()
+            self.batch = self._schedule()
         self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
         if not self.is_stepping:
             self.wake_at = min((t for t in (self.wake_at, self.mover.next_end) if t is not None), default=None)

@@ -29,7 +29,9 @@ class SimBench:
         self._last_id = 0
 
     def fork_for_edit(self, src: Ino, length: int) -> PagedFile:
-        return self.core.fork_file(src, Ino(self._next_id()), length)
+        fork = self.core.fork_file(src, Ino(self._next_id()), length)
+        fork.born = self.table.files[src].born
+        return fork
 
     def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         def done(job: SimJob, error: SymphonyError | None) -> None:
@@ -44,7 +46,7 @@ class SimBench:
 
     def make_room(self, num_pages: int, born: float) -> bool:
         self.core.room.reclaim(num_pages, born, [job for job in self.core.jobs.values() if not job.lent], None)
-        return self.core.tiers.busy
+        return self.core.tiers.busy or any(job.lent for job in self.core.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         blocks, size = self.core.pool.blocks, self.table.page_size
