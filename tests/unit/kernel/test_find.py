@@ -180,6 +180,31 @@ def test_the_index_forgets_a_file_that_is_gone(tree: World) -> None:
     assert tree.sent(e.StoreWrite)[-1].removed == (number,)
 
 
+def test_the_index_forgets_a_file_that_went_while_it_was_asked(tree: World) -> None:
+    fd = make(tree, "/tmp/gone")
+    number = ino(tree, "/tmp/gone")
+    call, job = search(tree, path="/tmp")
+    tree("cancel", target=call)
+
+    tree("unlink", path="/tmp/gone")
+    tree("close", fd=fd)
+
+    assert tree.sent(e.StoreWrite)[-1].removed == (number,)
+    tree.complete(e.FindDone(job.job, (), 0))
+
+
+def test_what_the_index_was_told_to_forget_while_it_was_asked_is_given_to_it_again(tree: World) -> None:
+    _, job = search(tree, name="a.kv")
+    (number,) = job.candidates
+    tree.kernel.files.inodes[number].indexed_ns = 0  # as when its directory is no longer kept
+    tree.complete(e.FindDone(job.job, (), 0))
+
+    _, again = search(tree, name="a.kv")
+
+    assert [i for i, _, _ in again.changed] == [number]
+    tree.complete(e.FindDone(again.job, (), 0))
+
+
 def test_without_a_candidate_nobody_is_asked(tree: World) -> None:
     assert tree("find", path="/kb", text="fog", name="none").total == 0
     assert tree.sent(e.StoreFind) == []

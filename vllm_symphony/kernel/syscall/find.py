@@ -32,6 +32,7 @@ MAX_LIMIT = 65_536
 MAX_PATTERN = 1024  # characters of a glob
 MAX_QUERY = 4096
 BATCH_TOKENS = 1 << 18  # that the index is given at once; a file with more goes alone
+ON_ITS_WAY = -1  # `indexed_ns` of what the index may know by now: it must be told when the file goes
 FIDELITIES = ("exact", "pruned", "approximate")
 
 
@@ -61,6 +62,7 @@ class FindWork(Pending):
             if inode is not None:
                 changed.append((inode.ino, _changed_ns(m, inode), inode.tokens.tolist()))
                 num_tokens += inode.length
+                inode.indexed_ns = inode.indexed_ns or ON_ITS_WAY
         self.sent = {ino: changed_ns for ino, changed_ns, _ in changed}
         candidates = () if self.new else tuple(self.paths)
         m.emit(StoreFind(self.id, self.args.text, candidates, tuple(changed), self.args.limit))
@@ -79,8 +81,9 @@ class FindWork(Pending):
             m.fail(call, getattr(completion, "error", None) or surprise(completion), now_ns)
             return
         for ino, changed_ns in self.sent.items():
-            if ino in m.files.inodes:
-                m.files.inodes[ino].indexed_ns = changed_ns
+            inode = m.files.inodes.get(ino)
+            if inode is not None and inode.indexed_ns:  # else the index was told to forget it meanwhile
+                inode.indexed_ns = changed_ns
         if self.new:
             del m.works[self.id]
             self.ask(m)
