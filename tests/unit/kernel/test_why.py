@@ -60,6 +60,14 @@ def test_the_device_says_what_a_job_waits_for(w: World, cause: str) -> None:
     assert asked == [w.job().job]
 
 
+def test_who_waits_for_pages_to_move_waits_for_the_disk(w: World) -> None:
+    pid = w.program()
+    fd = w.file([1, 2], by=pid)
+    w.start("advise", by=pid, fd=fd, advice="willneed", wait=True, timeout_s=9.0)
+
+    assert waits(w, pid) == [(0, "advise", "disk", "its pages are on their way")]
+
+
 def test_for_want_of_pages_it_names_who_has_them(w: World) -> None:
     small, large, mine = w.program(), w.program(), w.program()
     hidden = w.kernel.connect(OTHER, "client", 0)

@@ -5,6 +5,7 @@
                           a child       child
                           a stream      child: who is looked at has nothing new
                           a lock        lock
+                          pages, records, the index    disk
                           time          timer
     it is in no call      running, or reader (it does not take its answers), or client (nobody is connected)
 
@@ -26,9 +27,11 @@ from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.lifecycle import ChildWait
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.saving import Upkeep
 from vllm_symphony.kernel.syscall.find import FindWork
 from vllm_symphony.kernel.syscall.forward import Batch
 from vllm_symphony.kernel.syscall.text import TextWork
+from vllm_symphony.kernel.syscall.tier import MoveWork
 from vllm_symphony.kernel.syscall.view import Tracer, Viewer, demand_door
 from vllm_symphony.trace import summary
 
@@ -88,6 +91,10 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return "lock", _lock(m, pending, asked)
         case FindWork():
             return "disk", f"the search index, of {len(pending.paths)} files"
+        case MoveWork():
+            return "disk", "its pages are on their way"
+        case Upkeep():
+            return "disk", "what is kept is written, or looked at"
         case Watcher():
             return "child", f"nothing has happened to {m.files.path_of(pending.top) or 'what was removed'}"
         case Tracer():
