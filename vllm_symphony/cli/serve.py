@@ -39,10 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where tokens and files are kept (default: "
                         "$SYMPHONY_STATE_DIR, else $XDG_STATE_HOME/symphony, else ~/.local/state/symphony)")  # fmt: skip
     parser.add_argument("--no-state", action="store_true", help="keep no files in the state directory: none outlives the server")
-    parser.add_argument("--host-cache", metavar="SIZE", type=parsed, default=0,
-                        help="memory for pages that leave the device, as 512MiB or 2GiB (default: none)")  # fmt: skip
-    parser.add_argument("--disk-cache", metavar="SIZE", type=parsed, default=0,
-                        help="disk for pages that leave the device, in the state directory (default: none)")  # fmt: skip
+    parser.add_argument("--host-cache", metavar="SIZE", type=parsed,
+                        help="memory for pages that leave the device, as 512MiB, 2GiB or 0 (default: as much as the device's "
+                        "cache, but no more than an eighth of what is free)")  # fmt: skip
+    parser.add_argument("--disk-cache", metavar="SIZE", type=parsed,
+                        help="disk for pages that leave the device, in the state directory (default: an eighth of what is "
+                        "free)")  # fmt: skip
     parser.add_argument("--disk-high-water", metavar="PART", type=_part, default=0.9,
                         help="when more of the disk than this is used, saved pages of files that were not used for the longest "
                         "time are given up (default: 0.9)")  # fmt: skip
@@ -121,8 +123,8 @@ def _part(text: str) -> float:
 def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
     given = {
         "--log-level": level,
-        "--host-cache-bytes": str(args.host_cache),
-        "--disk-cache-bytes": str(args.disk_cache),
+        "--host-cache-bytes": None if args.host_cache is None else str(args.host_cache),
+        "--disk-cache-bytes": None if args.disk_cache is None else str(args.disk_cache),
         "--disk-high-water": str(args.disk_high_water),
         "--device": args.device,
         "--crash-at": args.crash_at,

@@ -51,7 +51,8 @@ def fit(
     end_tokens = _end_tokens_of(model_config, tokenizer)
     fingerprint = together(core.collective_rpc("symphony_fingerprint"))
     keeps_pages = core.scheduler.files_keep_pages
-    mover = EngineMover(core.collective_rpc, tiers, fingerprint, wake) if keeps_pages else NoMover()
+    num_pages = core.scheduler.kv_cache_config.num_blocks
+    mover = EngineMover(core.collective_rpc, tiers, num_pages, fingerprint, wake) if keeps_pages else NoMover()
     device = FileDevice(
         core.scheduler,
         hasher=core.request_block_hasher,

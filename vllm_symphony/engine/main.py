@@ -75,10 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--status-fd", type=int, help="where to say how far we are")
     parser.add_argument("--device", choices=("engine", "sim"), default="engine")
     parser.add_argument("--state-dir", type=Path, help="where files are kept; without it none outlives the server")
-    parser.add_argument("--host-cache-bytes", type=int, default=0, help="memory for pages that leave the device")
-    parser.add_argument(
-        "--disk-cache-bytes", type=int, default=0, help="disk for pages that leave the device, in the state directory"
-    )
+    parser.add_argument("--host-cache-bytes", type=int, help="memory for pages that leave the device (engine/tier.py)")
+    parser.add_argument("--disk-cache-bytes", type=int, help="disk for pages that leave the device, in the state directory")
     parser.add_argument("--disk-high-water", type=float, default=0.9, help="part of the disk above which gc gives up saved pages")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")

@@ -21,7 +21,7 @@ import numpy as np
 
 from vllm_symphony.engine.move import Moved, Orders, Source, Write
 from vllm_symphony.errors import DataCorrupt, Interrupted, SymphonyError
-from vllm_symphony.store.segment import SPILL, SegmentReader, SegmentWriter, hold, publish
+from vllm_symphony.store.segment import SPILL, SegmentReader, SegmentWriter, hold, locate, publish
 
 
 class PageIo(Protocol):
@@ -133,7 +133,7 @@ class PageMover:
         for segment, slot, block in orders.read:
             pages.setdefault(segment, []).append((slot, block))
         for segment, wanted in pages.items():
-            with SegmentReader(self._folder() / segment) as reader:
+            with SegmentReader(locate(self._folder(), segment)) as reader:
                 self._demand_ours(reader)
                 reader.expect([slot for slot, _ in wanted])
                 for slot, block in wanted:

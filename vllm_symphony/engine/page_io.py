@@ -123,15 +123,18 @@ def make_mover(pages: CachePages, num_slots: int, directory: str | None, fingerp
 class EngineMover:
     """A `Mover` over all workers, on the engine thread. `wake` is called from a thread of ours, while something moves."""
 
-    def __init__(self, rpc: Callable[..., list[Any]], limits: TierLimits, fingerprint: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, rpc: Callable[..., list[Any]], limits: TierLimits, num_pages: int, fingerprint: str, wake: Callable[[], None]
+    ) -> None:
         self._rpc = rpc
         self._wake = wake
         sizes: list[int] = rpc("symphony_page_bytes")
         self.page_bytes = sum(sizes)
         self._num_workers = len(sizes)
+        limits = limits.for_cache(num_pages * self.page_bytes)
         # several workers' segments would need several names; their files are not saved, and demoted to host memory only
         self.limits = limits if self._num_workers == 1 else replace(limits, directory=None)
-        num_slots = limits.host_bytes // max(1, self.page_bytes)
+        num_slots = (limits.host_bytes or 0) // max(1, self.page_bytes)
         directory = str(self.limits.directory) if self.limits.directory is not None else None
         rpc("symphony_tiers", args=(num_slots, directory, fingerprint))
         self._reports: dict[int, list[Moved]] = {}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,36 @@ from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, Symphony
 from vllm_symphony.kernel.effect import Completion, CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, SaveDone, SaveJob
 from vllm_symphony.store.segment import SPILL, SUFFIX, hold, pages_per_segment, remove_leftovers
 
+SHARE = 8  # one part in so many of what is free
 DISK_REST_S = 5.0  # after the disk refused a demoted page
 
 
 @dataclass(frozen=True, slots=True)
 class TierLimits:
     """How much may lie below the device. `directory`: where page files are; without one there is no disk tier, and nothing is
-    saved. `disk_bytes`: of pages on disk beyond which none is demoted there; what is saved has no limit here."""
+    saved. `disk_bytes`: of pages on disk beyond which none is demoted there; what is saved has no limit here. None: of memory as
+    much as the device's cache, of each no more than a share of what is free."""
 
-    host_bytes: int = 0
-    disk_bytes: int = 0
+    host_bytes: int | None = 0
+    disk_bytes: int | None = 0
     directory: Path | None = None
+
+    def for_cache(self, num_bytes: int) -> TierLimits:
+        """With sizes, for a device with a cache of so many bytes."""
+        host, disk = self.host_bytes, self.disk_bytes
+        if host is None:
+            host = min(num_bytes, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // SHARE)
+        if disk is None:
+            disk = free_bytes(self.directory) // SHARE
+        return replace(self, host_bytes=host, disk_bytes=disk)
+
+
+def free_bytes(directory: Path | None) -> int:
+    """Of the disk that it is on."""
+    if directory is None:
+        return 0
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +109,8 @@ class Tiers:
         self._make_room = make_room
         self._segment_names = (f"{boot}-{n:x}{SUFFIX}" for n in range(1 << 62))
         self._page_bytes = max(1, mover.page_bytes)
-        num_disk_pages = limits.disk_bytes // self._page_bytes if limits.directory is not None else 0
-        self.copies = table.copies = Copies(limits.host_bytes // self._page_bytes, num_disk_pages, self._remove)
+        num_disk_pages = (limits.disk_bytes or 0) // self._page_bytes if limits.directory is not None else 0
+        self.copies = table.copies = Copies((limits.host_bytes or 0) // self._page_bytes, num_disk_pages, self._remove)
         self.moves: dict[int, Move] = {}
         self.waiting: dict[JobId, MoveJob | SaveJob] = {}  # for their file to be idle, or for room
         self.wanted: dict[PagedFile, None] = {}  # pinned files that are not all here
@@ -554,17 +573,13 @@ class Tiers:
 
     def room(self) -> dict[str, int]:
         """Bytes below the device, as `Capacity` names them."""
-        free = 0
-        if self.limits.directory is not None:
-            stat = os.statvfs(self.limits.directory)
-            free = stat.f_bavail * stat.f_frsize
         used = self.copies.num_slots - self.copies.num_free_slots
         return {
             "host_bytes": self.copies.num_slots * self._page_bytes,
             "host_bytes_used": used * self._page_bytes,
             "disk_bytes": self.copies.num_disk_pages * self._page_bytes,
             "disk_bytes_used": self.copies.disk_pages.total() * self._page_bytes,
-            "disk_bytes_free": free,
+            "disk_bytes_free": free_bytes(self.limits.directory),
         }
 
     def counters(self) -> dict[str, float]:

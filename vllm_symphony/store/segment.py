@@ -277,6 +277,12 @@ def hold(directory: Path, name: str) -> str:
     return SPILL + name
 
 
+def locate(directory: Path, held: str) -> Path:
+    """Where a segment lies that `hold` gave a name."""
+    path = directory / held
+    return path if path.exists() else directory / held.removeprefix(SPILL)
+
+
 def publish(directory: Path, held: str) -> str:
     """Make a segment that is held under the engine's name last, under its own. Returns that."""
     name = held.removeprefix(SPILL)
