@@ -305,3 +305,27 @@ def test_proc_shows_processes_and_changes_nothing(machine, program):
     assert machine.bob("ls", f"/proc/{pid}").returncode == 1
     machine.ok("kill", str(pid))
     holder.communicate(timeout=20)
+
+
+def test_what_is_kept_is_there_after_a_restart_and_what_is_not_is_gone(fresh_server, tmp_path):
+    directories = ("--device", "sim", "--state-dir", str(tmp_path / "state"))
+    first = fresh_server(*directories)
+    first.run("mkdir", "--durable", "pages", "-m", "700", "/kb")
+    first.run("put", "--compute", "--mode", "640", "/kb/book.kv", "In fog the horn sounds.")
+    first.run("setfattr", "-n", "language", "-v", "en", "/kb/book.kv")
+    first.run("put", "/tmp/scratch.kv", "gone")
+    before = json.loads(first.run("stat", "/kb/book.kv", "--json").stdout)
+    assert first.stop() == 0
+
+    second = fresh_server(*directories)
+    after = json.loads(second.run("stat", "/kb/book.kv", "--json").stdout)
+
+    same = ("ino", "owner", "mode", "length", "frontier", "created_ns", "durable", "xattrs")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert (after["disk_pages"], after["stale"]) == (2, False)
+    assert second.run("cat", "/kb/book.kv").stdout == "In fog the horn sounds.\n"
+    assert second.run("ls", "/tmp").stdout == ""
+    assert "drwx------" in second.run("ls", "-ld", "/kb").stdout
+    refused = second.run("serve", *directories, "--run-dir", str(tmp_path / "other"))
+    assert refused.returncode != 0 and "EEXIST" in refused.stderr
+    assert second.stop() == 0
