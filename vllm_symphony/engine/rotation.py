@@ -3,8 +3,9 @@
     stored key = R(p) k        R(p + d) k = R(d) R(p) k        so it needs d and neither k nor p
 
 R(d) is read off the rotary module that the layer uses: its table of cosines and sines in float32, without the factor that some
-schemes multiply them by. Whether that is all there is to the scheme is tried out on the module itself at start; schemes that depend
-on the position in another way fail it, and `compact` and `rotate` are refused with the reason.
+schemes multiply them by. Whether that is all there is to it is tried out at start: on the module itself, and on the keys that
+the layer around it would store (some put a norm behind the rotation). What depends on the position in another way fails, and
+`compact` and `rotate` are refused with the reason.
 Source: Su et al., RoFormer, 2021; vllm/model_executor/layers/rotary_embedding/base.py (0.32).
 """
 
@@ -54,8 +55,47 @@ def find_rotations(config: Any, model: Any, layers: Iterable[Any]) -> dict[int, 
             raise NotImplementedError(f"{layer.layer_name} has no rotary positions")
         if id(rotary) not in made:
             made[id(rotary)] = _rotation(rotary, config.model_config.max_model_len)
+            _demand_stored_so(owners[id(layer)], layer, made[id(rotary)], config.model_config)
         found[id(layer)] = made[id(rotary)]
     return found
+
+
+class _Seen(Exception):
+    """The key that a layer was about to store."""
+
+    def __init__(self, key: torch.Tensor) -> None:
+        self.key = key
+
+
+def _demand_stored_so(owner: Any, layer: Any, rotation: Rotation, model_config: Any) -> None:
+    """Raises NotImplementedError when a key that the layer stores at a position is not one of another position, turned."""
+    weight = next(owner.parameters())
+    hidden = torch.linspace(-1, 1, model_config.get_hidden_size(), device=weight.device, dtype=model_config.dtype)[None]
+    start, stop = 3, min(40, len(rotation.table) - 1)
+    at, other = (_stored(owner, layer, hidden, position) for position in (start, stop))
+    turned = rotation.turn(at, torch.tensor([stop - start], device=at.device))
+    rounding = 16 * torch.finfo(model_config.dtype).eps
+    if float((turned - other).abs().max()) > (CLOSE + rounding) * max(1.0, float(at.abs().max())):
+        raise NotImplementedError(f"{type(owner).__name__} does more to its keys than to turn them")
+
+
+def _stored(owner: Any, layer: Any, hidden: torch.Tensor, position: int) -> torch.Tensor:
+    """The key of one token at a position.   # [1, num_heads, head_size]"""
+
+    def see(query: Any, key: torch.Tensor, *_: Any, **__: Any) -> None:
+        raise _Seen(key)
+
+    layer.forward = see
+    try:
+        with torch.inference_mode():
+            owner(torch.tensor([position], device=hidden.device), hidden)
+    except _Seen as seen:
+        return seen.key.view(1, layer.num_kv_heads, layer.head_size)
+    except Exception as error:  # the model's own code, called in a way that it may not know
+        raise NotImplementedError(f"the keys of {type(owner).__name__} cannot be looked at: {error}") from error
+    finally:
+        del layer.forward
+    raise NotImplementedError(f"{type(owner).__name__} stores no keys")
 
 
 def _rotation(rotary: Any, num_positions: int) -> Rotation:
