@@ -29,6 +29,7 @@ class Remote:
         self.received = 0
         self.answers: dict[int, Any] = {}
         self.unanswered: dict[int, tuple[str, Any]] = {}
+        self.parts: dict[int, list[Any]] = {}
         self.signals: list[str] = []
         self.num_cuts = 0
         self._last_id = 0
@@ -155,7 +156,9 @@ class Remote:
         self.received = answer.seq
         if answer.signal is not None:
             self.signals.append(answer.signal)
-        elif not answer.part:
+        elif answer.part:
+            self.parts.setdefault(answer.id, []).append(answer.part)
+        else:
             assert answer.id not in self.answers, f"call {answer.id} was answered twice"
             self.answers[answer.id] = read_outcome(answer)
             del self.unanswered[answer.id]

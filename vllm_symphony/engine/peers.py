@@ -96,7 +96,9 @@ class Peers:
                 connection.flush()
 
     def unread_bytes(self, pid: Pid) -> int:
-        """Answers that a connection has not taken. Of a session 0: its calls are refused, not held back."""
+        """Answers that a connection has not taken; of a session, that its client has not acknowledged."""
+        if (session := self._sessions.get(pid)) is not None:
+            return session.out_bytes
         connection = self._connections.get(pid)
         return connection.out_bytes if connection is not None else 0
 

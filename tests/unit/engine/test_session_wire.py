@@ -9,8 +9,24 @@ import pytest
 from tests.conformance.host import eventually
 from tests.unit.engine.reactor_rig import MODEL, WAIT_S, Client, EchoDevice, Footprint
 from tests.wire.remote import Remote
-from vllm_symphony.abi.calls import Append, Cancel, Emit, Forward, Hello, Kill, NoArgs, Open, Ps, Random, Sleep, Spawn
-from vllm_symphony.abi.codec import call_frame, read_answer
+from vllm_symphony.abi.calls import (
+    Append,
+    Cancel,
+    Emit,
+    Forward,
+    Hello,
+    Kill,
+    Mkdir,
+    NoArgs,
+    Open,
+    PathArgs,
+    Ps,
+    Random,
+    Sleep,
+    Spawn,
+    Watch,
+)
+from vllm_symphony.abi.codec import call_frame, read_answer, read_part
 from vllm_symphony.abi.frame import CHUNK, FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials, Distribution, OpenFlags, pack_tokens
 from vllm_symphony.engine import peers, session
@@ -102,6 +118,30 @@ def test_more_answers_than_a_connection_may_hold_are_taken_by_the_next_one(rig, 
 
     assert all(len(remote.answers[i].distributions[0].ids) == 6 * MIB for i in call_ids)
     remote.ask("ping")
+
+
+def test_what_a_watch_has_to_tell_waits_until_the_client_takes_what_came_before(rig, remote):
+    watching = remote.call("watch", Watch("/"))
+    remote.send(remote.frame(watching))
+    rig.device.row = Distribution(0, bytes(5 * MIB), b"", 0.0, 0.0)
+    computing = remote.call("forward", Forward(opened(remote), pack_tokens([1])))
+    remote.send(remote.frame(computing))
+    rig.until_kept(remote, 5 * MIB)
+
+    friend = Client(rig.path)
+    friend.ask("mkdir", Mkdir("/a"))
+    friend.ask("rmdir", PathArgs("/a"))
+    friend.sock.close()
+    while computing in remote.unanswered:
+        remote.hear()
+    remote.ask("ping")  # and with it the word that all came
+    told = []
+    while len(told) < 2:
+        remote.hear()
+        told = [e.kind for part in remote.parts[watching] for e in read_part("watch", part).events]
+
+    assert told == ["create", "delete"]
+    remote.ask("cancel", Cancel(watching))
 
 
 def test_who_exits_gets_all_answers_first_however_slowly_it_reads(rig):
