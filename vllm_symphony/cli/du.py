@@ -55,15 +55,6 @@ async def call(client: Client, args: argparse.Namespace) -> int:
 
 
 def _inside(files: Sequence[FileStat], top: str, every_file: bool) -> list[Line]:
-    """A line for each directory below `top`, with the sum of what is in it, and if wanted for each file."""
-    lines = []
-    for one in files:
-        if one.path == top or one.path is None:
-            continue
-        if one.kind != "dir":
-            if every_file:
-                lines.append((one.charge, one.length, one.path))
-            continue
-        of_it = {f.ino: f for f in files if f.kind != "dir" and (f.path or "").startswith(f"{one.path.rstrip('/')}/")}.values()
-        lines.append((sum(f.charge for f in of_it), sum(f.length for f in of_it), one.path))
-    return lines
+    """A line for each directory below `top`, which has the sums of what is in it, and if wanted for each file."""
+    shown = (file for file in files if file.path != top and (every_file or file.kind == "dir"))
+    return [(file.charge, file.length, file.path or "-") for file in shown]
