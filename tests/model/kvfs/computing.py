@@ -22,7 +22,7 @@ from vllm_symphony.engine.sim import SimModel
 
 RDWR, CREAT, EXCL, TRUNC, TMPFILE = 1, 2, 4, 8, 16
 WEIGHTS = SimModel()
-EOS = 256
+FEW_PAGES = 50
 
 
 def greedy(entries: list[tuple[int, int]]) -> int:
@@ -44,6 +44,7 @@ class Work:
     drawn: list[int] = field(default_factory=list)
     cancelled: str = ""
     is_cut: bool = False  # a quota leaves it fewer tokens than it asked for
+    sources: tuple[int, ...] = ()  # lengths of what an edit is made of
     planned: int = 0  # tokens that the file may have with it
 
     @property
@@ -354,13 +355,13 @@ class Computing(Proc):
         return work.cancelled or reason
 
     def is_too_much(self, work: Work, reason: str) -> bool:
-        """Whether what cannot be given up, with what runs, takes more than all pages."""
-        held = [file for file in self.files() if file.fidelity != "exact" or file.pinned]
-        needed = {file: len(file.pages) for file in held} | {
-            other.file: -(-other.planned // self.page_size) for other in self.works.values()
-        }
-        needed[work.file] = -(-work.planned // self.page_size)
-        return reason == "ENOSPC" and sum(needed.values()) > self.num_pages
+        """Whether what is pinned, with all that runs, takes more than all pages. An edit needs its sources beside what it makes; where
+        pages are few, one may be told to try again because of what others hold for a moment."""
+        needed = {file: len(file.pages) for file in self.files() if file.pinned}
+        for other in (*self.works.values(), work):
+            needed[other.file] = sum(-(-num // self.page_size) for num in (other.planned or other.file.length, *other.sources))
+        is_tight = work.op == "edit" and self.num_pages < FEW_PAGES
+        return reason == "ENOSPC" and (is_tight or sum(needed.values()) > self.num_pages)
 
     def release(self, work: Work) -> None:
         if work.writes:

@@ -22,7 +22,7 @@ from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel import effect as e
 
 NO_FD = 9999
-PATIENCE = 3000  # steps
+PATIENCE = 30_000  # steps: files become stale within them (engine/room.py)
 LEASE_S = 20.0
 
 

@@ -31,7 +31,7 @@ class Editing(Keeping):
             self.cut(fork, len(kept))
             return self._fd(process, cred, fork, True)
         lineage = "approximate" if positions == "compact" else max(source.fidelity, "pruned", key=LINEAGE.index)
-        return self._edit(process, cred, entries, lineage)
+        return self._edit(process, cred, entries, lineage, (spans[-1][1],))
 
     def concat(self, process: Process, cred: Credentials, fds: tuple[int, ...], mode: str = "recompute") -> dict[str, Any] | Work:
         demand(fds and mode in ("recompute", "rotate"), "EINVAL")
@@ -48,15 +48,17 @@ class Editing(Keeping):
         for file in others:
             self.demand_fresh(file)
         entries = first.entries + [(token, first.following + i) for i, token in enumerate(tokens)]
-        return self._edit(process, cred, entries, "approximate")
+        return self._edit(process, cred, entries, "approximate", tuple(file.length for file in (first, *others)))
 
-    def _edit(self, process: Process, cred: Credentials, entries: list[tuple[int, int]], lineage: str) -> Work:
+    def _edit(
+        self, process: Process, cred: Credentials, entries: list[tuple[int, int]], lineage: str, sources: tuple[int, ...]
+    ) -> Work:
         """A new file whose keys and values are copied; it is its own from the first page on."""
         limit = self.limit(cred.principal, "device_pages")
         demand(limit is None or self.held(cred.principal) + self.pages(len(entries)) <= limit, "EDQUOT")
         self.demand_room(cred.principal)
         file = File(cred.principal, cred.principal, 0o600, self.now, self.now, entries=entries, fidelity=lineage)
-        file.writer = Work("edit", process, -1, file, planned=len(entries))
+        file.writer = Work("edit", process, -1, file, planned=len(entries), sources=sources)
         return file.writer
 
     def edited(self, work: Work) -> dict[str, Any]:

@@ -17,7 +17,7 @@ SHRINK_S = 60.0
 def run_random(seed: int, num_ops: int) -> None:
     """Raises AssertionError with the operations of a short run that fails."""
     rng = Random(seed)
-    num_pages = rng.choice((50, 100, 400))
+    num_pages = rng.choice((16, 30, 60, 400))
     run = Run(num_pages)
     chance = Chance(rng, run)
     done: list[Op] = []
