@@ -37,6 +37,7 @@ SEAMS: tuple[tuple[str, str, str, str], ...] = (
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "sample_tokens", "distributions, rows, predicates"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "_prepare_inputs", "positions with gaps"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "get_model", "fingerprint, rotary modules"),
+    ("vllm.model_executor.layers.attention", "Attention", "forward", "a layer's keys are looked at before they are stored"),
     ("vllm.v1.attention.backends.cpu_attn", "CPUAttentionBackendImpl", "do_kv_cache_update", "the layout is probed through it"),
     (
         "vllm.model_executor.layers.rotary_embedding.base",

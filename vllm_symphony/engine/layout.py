@@ -101,7 +101,7 @@ def probe(config: Any, model: Any, num_slots: int) -> Layout:
                 continue
             key = _shape(layer, cache)
             if key not in found:
-                found[key] = _where(layer, cache, num_slots)
+                found[key] = find_places(layer, cache, num_slots)
             digest.update(repr(key).encode() + found[key].cpu().numpy().tobytes())
             extent = (len(cache) - 1) * cache.stride(0) + int(found[key].max()) + 1
             flat = torch.as_strided(cache, (extent,), (1,), cache.storage_offset())
@@ -123,7 +123,7 @@ def _shape(layer: Any, cache: torch.Tensor) -> tuple[Any, ...]:
     return type(layer.impl).__name__, layer.num_kv_heads, layer.head_size, cache.shape[1:], cache.stride(), str(cache.dtype)
 
 
-def _where(layer: Any, cache: torch.Tensor, num_slots: int) -> torch.Tensor:
+def find_places(layer: Any, cache: torch.Tensor, num_slots: int) -> torch.Tensor:
     """Write a block of slots with codes, and read off where each went.   # [slots_per_block, elements]
 
     Raises:
