@@ -78,7 +78,7 @@ def bytes_of(dev: Driver, ino: Any) -> list[bytes]:
         (pages,) = device.rpc(lambda worker: worker._pages())
         out = []
         for block in device.table.files[ino].blocks:
-            page = np.empty(pages.page_bytes, np.uint8)
+            page = np.empty((1, pages.page_bytes), np.uint8)
             pages.out(block.block_id, page)
             out.append(page.tobytes())
         return out

@@ -20,6 +20,14 @@ from vllm_symphony.kernel.effect import Completion, JobFailed, MoveDone, MoveJob
 from vllm_symphony.store.segment import SPILL, SUFFIX, hold, pages_per_segment
 
 
+def _place(c: PageCopy) -> tuple[str, int]:
+    """Where it would be read from."""
+    if c.slot is not None:
+        return "", c.slot
+    assert c.saved is not None
+    return c.saved.segment, c.saved.slot
+
+
 class Carrier:
     """All moves in flight. `errors`: why the next job on an edited file cannot begin."""
 
@@ -81,11 +89,15 @@ class Carrier:
         first = f.frontier // self.table.page_size
         m = self._new(f, "device", f.below, job)
         m.first, m.copies = first, f.copies[first:]
-        blocks = self.table.pool.get_new_blocks(len(m.copies))
-        m.blocks = {first + i: b for i, b in enumerate(blocks)}
+        # any block may take any page: neighbours below become neighbours here, which is fewer and larger copies
+        pages = sorted(range(len(m.copies)), key=lambda i: _place(m.copies[i]))
+        blocks = sorted(self.table.pool.get_new_blocks(len(pages)), key=lambda b: b.block_id)
+        taken = dict(zip(pages, blocks, strict=True))
+        m.blocks = {first + i: taken[i] for i in range(len(pages))}
         self.copies.share(m.copies)
         bring, read = [], []
-        for c, b in zip(m.copies, blocks, strict=True):
+        for i, b in taken.items():
+            c = m.copies[i]
             if c.slot is not None:
                 bring.append((c.slot, b.block_id))
             else:
@@ -151,7 +163,8 @@ class Carrier:
 
     def _into_host(self, m: Move, f: PagedFile, sources: dict[int, Source]) -> tuple[tuple[int, int], ...]:
         self._all_copies(m, f, sources)
-        return tuple((m.blocks[i].block_id, self.copies.take_slot(m.copies[i])) for i in sources)
+        pages = sorted(sources, key=lambda i: m.blocks[i].block_id)
+        return tuple((m.blocks[i].block_id, self.copies.take_slot(m.copies[i])) for i in pages)
 
     def _into_segments(self, m: Move, f: PagedFile, sources: dict[int, Source], prefix: str) -> tuple[Write, ...]:
         self._all_copies(m, f, sources)

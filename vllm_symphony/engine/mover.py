@@ -1,4 +1,4 @@
-"""The worker's side of moves (engine/mover.py): carries out `Orders`, page by page.
+"""The worker's side of moves (engine/mover.py): carries out `Orders`, some pages at a time.
 
     PageIo (the caches) <--> page of the host's arena, with a checksum       arena [num_slots, page_bytes], made at the first use
                         <--> staging page <--> segment files (store/segment.py)
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,15 +23,17 @@ from vllm_symphony.engine.move import Moved, Orders, Source, Write
 from vllm_symphony.errors import DataCorrupt, Interrupted, SymphonyError
 from vllm_symphony.store.segment import SPILL, SegmentReader, SegmentWriter, hold, locate, publish
 
+RUN = 4  # pages that are copied at once: few locks of the interpreter, and still in the processor's cache when they are summed
+
 
 class PageIo(Protocol):
-    """The caches of one worker. `page`: uint8 [page_bytes], a multiple of 8."""
+    """The caches of one worker. `pages`: uint8 [n, page_bytes], a multiple of 8; of blocks `block`, `block` + 1, ..."""
 
     page_bytes: int
 
-    def out(self, block: int, page: np.ndarray) -> None: ...
+    def out(self, block: int, pages: np.ndarray) -> None: ...
 
-    def bring(self, page: np.ndarray, block: int) -> None: ...
+    def bring(self, pages: np.ndarray, block: int) -> None: ...
 
 
 class PageMover:
@@ -47,24 +49,24 @@ class PageMover:
         self._make_arena = arena
         self._arena: np.ndarray | None = None
         self._sums: dict[int, int] = {}
-        self._staging = np.empty(io.page_bytes, np.uint8)
+        self._staging = np.empty((RUN, io.page_bytes), np.uint8)
         self.cancelled: set[int] = set()
 
     def carry_out(self, orders: Orders) -> Moved:
         """All of it, or an error and no segment of it left."""
         written: list[Path] = []
         try:
-            for block, slot in orders.out:
+            for block, slot, n in runs(orders.out):
                 self._demand(orders)
-                self._out(block, slot)
+                self._out(block, slot, n)
             for write in orders.write:
                 self._write(orders, write, written)
             for held in orders.publish:
                 self._demand(orders)
                 publish(self._folder(), held)
-            for slot, block in orders.bring:
+            for slot, block, n in runs(orders.bring):
                 self._demand(orders)
-                self._bring(slot, block)
+                self._io.bring(self._checked(slot, n), block)
             self._read(orders)
         except SymphonyError as error:
             for path in written:
@@ -84,25 +86,23 @@ class PageMover:
 
     # ---- host
 
-    def _page(self, slot: int) -> np.ndarray:
+    def _pages(self, slot: int, n: int) -> np.ndarray:
         if self._arena is None:
             self._arena = self._make_arena(self._num_slots, self._io.page_bytes)
-        page: np.ndarray = self._arena[slot]
-        return page
+        pages: np.ndarray = self._arena[slot : slot + n]
+        return pages
 
-    def _out(self, block: int, slot: int) -> None:
-        page = self._page(slot)
-        self._io.out(block, page)
-        self._sums[slot] = _sum(page)
+    def _out(self, block: int, slot: int, n: int) -> None:
+        pages = self._pages(slot, n)
+        self._io.out(block, pages)
+        self._sums.update(zip(range(slot, slot + n), _sums(pages), strict=True))
 
-    def _checked(self, slot: int) -> np.ndarray:
-        page = self._page(slot)
-        if _sum(page) != self._sums[slot]:
-            raise DataCorrupt(f"a page in host memory has changed (slot {slot} of the arena)", slot=slot)
-        return page
-
-    def _bring(self, slot: int, block: int) -> None:
-        self._io.bring(self._checked(slot), block)
+    def _checked(self, slot: int, n: int = 1) -> np.ndarray:
+        pages = self._pages(slot, n)
+        for i, found in enumerate(_sums(pages), slot):
+            if found != self._sums[i]:
+                raise DataCorrupt(f"a page in host memory has changed (slot {i} of the arena)", slot=i)
+        return pages
 
     # ---- disk
 
@@ -112,7 +112,7 @@ class PageMover:
         try:
             for source in write.pages:
                 self._demand(orders)
-                writer.add(self._source(source).data, source.num_tokens)
+                writer.add(self._source(source)[0].data, source.num_tokens)
             writer.finish(durable=not write.name.startswith(SPILL))
         except BaseException:
             writer.abandon()
@@ -125,8 +125,9 @@ class PageMover:
         if source.slot is not None:
             return self._checked(source.slot)
         assert source.block is not None
-        self._io.out(source.block, self._staging)
-        return self._staging
+        page = self._staging[:1]
+        self._io.out(source.block, page)
+        return page
 
     def _read(self, orders: Orders) -> None:
         pages: dict[str, list[tuple[int, int]]] = {}
@@ -136,10 +137,11 @@ class PageMover:
             with SegmentReader(locate(self._folder(), segment)) as reader:
                 self._demand_ours(reader)
                 reader.expect([slot for slot, _ in wanted])
-                for slot, block in wanted:
+                for slot, block, n in runs(wanted):
                     self._demand(orders)
-                    reader.read(slot, self._staging.data)
-                    self._io.bring(self._staging, block)
+                    for i in range(n):
+                        reader.read(slot + i, self._staging[i].data)
+                    self._io.bring(self._staging[:n], block)
 
     def _demand_ours(self, reader: SegmentReader) -> None:
         fingerprint, name = reader.header.fingerprint, reader.path.name
@@ -147,8 +149,23 @@ class PageMover:
             raise DataCorrupt(f"segment {name} is of {fingerprint!r}, this engine is {self._fingerprint!r}", segment=name)
 
 
-def _sum(page: np.ndarray) -> int:
-    return int(np.add.reduce(page.view(np.uint64)))
+def runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """(from, to, n): pairs whose both numbers go up by one together, at most `RUN` at once."""
+    start, n = (0, 0), 0
+    for a, b in pairs:
+        if n and n < RUN and (a, b) == (start[0] + n, start[1] + n):
+            n += 1
+            continue
+        if n:
+            yield *start, n
+        start, n = (a, b), 1
+    if n:
+        yield *start, n
+
+
+def _sums(pages: np.ndarray) -> list[int]:
+    sums: list[int] = np.add.reduce(pages.view(np.uint64), axis=1).tolist()
+    return sums
 
 
 class MoverThread:

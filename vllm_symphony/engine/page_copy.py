@@ -13,7 +13,7 @@ name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vllm_symphony.abi.record import SavedPage
@@ -51,8 +51,8 @@ class Copies:
         for c in copies:
             c.refs += 1
 
-    def release(self, copies: Iterable[PageCopy]) -> None:
-        for c in copies:
+    def release(self, copies: Sequence[PageCopy]) -> None:
+        for c in reversed(copies):  # the slots are taken again in their order
             c.refs -= 1
             assert c.refs >= 0
             if not c.refs:

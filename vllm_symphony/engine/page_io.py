@@ -80,23 +80,25 @@ class CachePages:
 
         return wait
 
-    def out(self, block: int, page: np.ndarray) -> None:
-        if self._arrays:
-            start = 0
-            for array, end in zip(self._arrays, self._ends, strict=True):
-                page[start:end] = array[block]
-                start = end
+    def out(self, block: int, pages: np.ndarray) -> None:
+        if not self._arrays:
+            for i, page in enumerate(pages):
+                self._through_staging(torch.from_numpy(page), block + i, out=True)
             return
-        self._through_staging(torch.from_numpy(page), block, out=True)
+        start = 0
+        for array, end in zip(self._arrays, self._ends, strict=True):
+            pages[:, start:end] = array[block : block + len(pages)]
+            start = end
 
-    def bring(self, page: np.ndarray, block: int) -> None:
-        if self._arrays:
-            start = 0
-            for array, end in zip(self._arrays, self._ends, strict=True):
-                array[block] = page[start:end]
-                start = end
+    def bring(self, pages: np.ndarray, block: int) -> None:
+        if not self._arrays:
+            for i, page in enumerate(pages):
+                self._through_staging(torch.from_numpy(page), block + i, out=False)
             return
-        self._through_staging(torch.from_numpy(page), block, out=False)
+        start = 0
+        for array, end in zip(self._arrays, self._ends, strict=True):
+            array[block : block + len(pages)] = pages[:, start:end]
+            start = end
 
     def _through_staging(self, page: torch.Tensor, block: int, out: bool) -> None:
         with torch.inference_mode(), torch.cuda.stream(self._stream):

@@ -24,16 +24,18 @@ class SimPages:
         self._pool = pool
         self.page_bytes = 8 * page_size
 
-    def out(self, block: int, page: np.ndarray) -> None:
-        page[:] = 0
-        words = page.view(np.uint32)
-        for i, (token, position) in self._pool.blocks[block].slots.items():
-            words[2 * i : 2 * i + 2] = token + 1, position
+    def out(self, block: int, pages: np.ndarray) -> None:
+        pages[:] = 0
+        for page, source in zip(pages, self._pool.blocks[block:], strict=False):
+            words = page.view(np.uint32)
+            for i, (token, position) in source.slots.items():
+                words[2 * i : 2 * i + 2] = token + 1, position
 
-    def bring(self, page: np.ndarray, block: int) -> None:
-        words = page.view(np.uint32).tolist()
-        pairs = enumerate(zip(words[::2], words[1::2], strict=True))
-        self._pool.blocks[block].slots = {i: (token - 1, position) for i, (token, position) in pairs if token}
+    def bring(self, pages: np.ndarray, block: int) -> None:
+        for page, target in zip(pages, self._pool.blocks[block:], strict=False):
+            words = page.view(np.uint32).tolist()
+            pairs = enumerate(zip(words[::2], words[1::2], strict=True))
+            target.slots = {i: (token - 1, position) for i, (token, position) in pairs if token}
 
 
 class SimMover:
