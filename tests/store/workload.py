@@ -92,6 +92,11 @@ class Workload:
     def _will(self, picture: Picture) -> None:
         self.pictures.append(picture)
 
+    def _unsaved(self, *paths: str) -> None:
+        """Another file may have these names from here on, if it looks the same or not."""
+        for path in paths:
+            self.saved.pop(path, None)
+
     def _some(self, picture: Picture) -> str:
         return self.rng.choice(sorted(picture))
 
@@ -135,6 +140,7 @@ class Workload:
         old, new = self._some(then), self.rng.choice(NAMES)
         if old != new:
             then[new] = then.pop(old)
+            self._unsaved(old, new)
             self._will(then)
             host("rename", Rename(old, new))
 
@@ -159,6 +165,7 @@ class Workload:
         fd = host("open", Open(path)).fd
         part = host("extract", Extract(fd, (Span(0, 3), Span(5, len(tokens))), "compact")).fd
         then[target] = Kept(tokens[:3] + tokens[5:], 0o600, edited=True)
+        self._unsaved(target)
         self._will(then)
         host("link", Link(part, target, replace=True))
         host("close", FdArgs(fd))
