@@ -64,6 +64,8 @@ class Chance:
             (6, "advise", self.advise),
             (4, "sync", self.sync),
             (1, "fsck", self.fsck),
+            (1, "gc", dict),
+            (3, "repack", self.repack),
             (1, "restart", self.restart),
             (2, "setquota", self.setquota),
             (1, "getquota", self.getquota),
@@ -316,6 +318,9 @@ class Chance:
 
     def fsck(self) -> Args:
         return {"path": self.path() if self.rarely(0.4) else "/", "rebuild": self.rarely(0.6)}
+
+    def repack(self) -> Args:
+        return {"to": self.path(File, 0.1), "path": self.path(File, 0.9), "pages": self.rarely(0.7)}
 
     def restart(self) -> Args:
         return {"crash": self.rarely(0.5)}

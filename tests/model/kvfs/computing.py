@@ -355,8 +355,8 @@ class Computing(Proc):
         return work.cancelled or reason
 
     def is_too_much(self, work: Work, reason: str) -> bool:
-        """Whether what is pinned, with all that runs, takes more than all pages. An edit needs its sources beside what it makes; where
-        pages are few, one may be told to try again because of what others hold for a moment."""
+        """Whether what is pinned, with all that runs, takes more than all pages. An edit needs its sources beside what it makes;
+        where pages are few, one may be told to try again because of what others hold for a moment."""
         needed = {file: len(file.pages) for file in self.files() if file.pinned}
         for other in (*self.works.values(), work):
             needed[other.file] = sum(-(-num // self.page_size) for num in (other.planned or other.file.length, *other.sources))

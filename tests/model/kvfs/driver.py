@@ -158,7 +158,7 @@ class Run:
         try:
             if process.ended:
                 raise Refused("ESRCH")
-            return getattr(self.model, op.name)(process, cred, **args)
+            return getattr(self.model, "import_" if op.name == "import" else op.name)(process, cred, **args)
         except Refused as refused:
             return refused
 
@@ -190,6 +190,13 @@ class Run:
                 self.rig.reply(call.pid, asked)
                 self.model.cancel(call.what)
                 return
+
+    def _op_repack(self, op: Op) -> None:
+        """Export a file and import it under another name."""
+        self.model.packed = ("", [], "", {})
+        self._call(Op(op.number, op.who, "export", {"path": op.args["path"], "pages": op.args["pages"]}))
+        if self.model.packed[0]:
+            self._call(Op(op.number, op.who, "import", {"path": op.args["to"], "spool": self.model.packed[0]}))
 
     def _op_disconnect(self, op: Op) -> None:
         process = self.processes[op.who]

@@ -24,6 +24,11 @@ class Later:
 
 
 class Keeping(Counting):
+    packed: tuple[str, list[tuple[int, int]], str, dict[str, str]]  # what was exported last: its spool file, and what is in it
+
+    def shown(self, node: Any, path: str | None = None) -> dict[str, Any]:
+        raise NotImplementedError
+
     # ---- pins and moves
 
     def _named(self, process: Process, cred: Credentials, fd: int | None, path: str | None, right: int) -> File:
@@ -112,6 +117,50 @@ class Keeping(Counting):
             return {"num_files": len(files)}
 
         return Later(checked)
+
+    def gc(self, process: Process, cred: Credentials, dry_run: bool = False) -> Later:
+        demand(process.kind != "session", "EPERM")
+
+        def collected(result: Any) -> None:
+            assert {finding.kind for finding in result.removed} <= {"orphan"}, (
+                result
+            )  # what expires is gone at once, the disk is large
+
+        return Later(collected)
+
+    def export(self, process: Process, cred: Credentials, path: str, pages: bool = True) -> Later:
+        demand(process.kind != "session", "EPERM")
+        file = self._named(process, cred, None, path, READ)
+        demand(file.writer is None, "EBUSY")
+        if pages:
+            self.demand_fresh(file)
+
+        def exported(result: Any) -> None:
+            file.saved = file.saved or pages
+            self.packed = (result.spool, list(file.entries), file.fidelity, dict(file.xattrs))
+
+        return Later(exported)
+
+    def import_(self, process: Process, cred: Credentials, path: str, spool: str, mode: int = 0o600, trust: bool = False) -> Later:
+        demand(process.kind != "session", "EPERM")
+        demand(not trust or cred.is_admin, "EPERM")
+        demand(0 <= mode <= 0o777, "EINVAL")
+        place = self.place(cred, path)
+        self.demand_free(place, cred)
+        self.demand_room(cred.principal)
+        _, entries, fidelity, xattrs = self.packed
+
+        def imported(result: Any) -> dict[str, Any]:
+            group = self.group_for(place[0], cred)
+            made = result.file.created_ns
+            file = File(cred.principal, group, mode & ~process.umask, made, made, entries=entries, fidelity=fidelity)
+            file.ino, file.xattrs = result.file.ino, xattrs
+            file.saved = result.trusted
+            self.bind(place, file)
+            self.learn_pages(file)
+            return {"file": self.shown(file, path)}
+
+        return Later(imported)
 
     def walk(self, folder: Any, path: str, cred: Credentials, deep: bool = True) -> Any:
         raise NotImplementedError
