@@ -42,7 +42,8 @@ class SimServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = os.environ | {"SYMPHONY_RUN_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
+        directories = {"SYMPHONY_RUN_DIR": str(folder / "run"), "SYMPHONY_STATE_DIR": str(folder / "state")}
+        self.environment = os.environ | directories | {"PYTHONPATH": str(ROOT)}
         self.environment.pop("SYMPHONY_SOCKET", None)
         self.log = (folder / "serve.log").open("w")
         self.process = self.start("serve", "--device", "sim", "--grace", "20", stdout=self.log, stderr=self.log)
