@@ -14,6 +14,7 @@ import asyncio
 import shutil
 import signal
 import sys
+import time
 from contextlib import suppress
 from typing import Literal
 
@@ -23,10 +24,11 @@ from vllm_symphony.cli.moment import span
 from vllm_symphony.cli.operand import path
 from vllm_symphony.cli.progress import progress
 from vllm_symphony.client.client import Client
+from vllm_symphony.errors import StaleFile
 from vllm_symphony.lip.lock import Lock
 
 EXAMPLE = "symphony lock /kb/handbook.kv -- ./rebuild.sh"
-EXIT_LOST, EXIT_NO_COMMAND = 1, 127
+EXIT_NO_COMMAND = 127
 Kind = Literal["shared", "exclusive"]
 _RENEWALS = 3  # in the time of a lease
 
@@ -81,10 +83,10 @@ async def _hold(lock: Lock, args: argparse.Namespace) -> int:
     ending = asyncio.create_task(process.wait() if process else stop.wait())
     await asyncio.wait([renewing, ending], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
-        complain(f"the lock of {args.path} was lost: {renewing.exception()}")
+        complain(f"the lock of {args.path} was lost" + (f": ending {args.command[0]}" if process else ""))
         _end(process, stop)
         await ending
-        return EXIT_LOST
+        await renewing  # raises by what
     renewing.cancel()
     await asyncio.wait([renewing])
     if process is None:
@@ -102,7 +104,19 @@ def _end(process: asyncio.subprocess.Process | None, stop: asyncio.Event) -> Non
 
 
 async def _renew(lock: Lock, lease_s: float) -> None:
-    """Until cancelled. Raises what the lock was lost by."""
+    """Until cancelled. Raises what it was lost by; also when we were stopped for so long that somebody else may have had it."""
+    held_until = _now() + lease_s
     while True:
         await asyncio.sleep(lease_s / _RENEWALS)
-        await lock.renew()
+        began = _now()
+        try:
+            async with asyncio.timeout(held_until - began):
+                await lock.renew()
+        except TimeoutError:
+            raise StaleFile(f"its lease of {lease_s:g} s ran out before it was renewed", lease_s=lease_s) from None
+        held_until = began + lease_s
+
+
+def _now() -> float:
+    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
