@@ -46,7 +46,7 @@ class Room:
         if need <= 0:
             return 0
         self.retire_all()  # requests at rest hold pages of idle files
-        freed = 0
+        freed, coming = 0, self.tiers.coming
         now = self.clock()
         idle = [f for f in self.table.idle_files() if f is not keep]
         stale = self.tiers.victims.order(f for f in idle if now - f.last_used > STALE_S)
@@ -56,9 +56,11 @@ class Room:
             key=lambda f: -f.born,
         )
         for f in (*stale, *young, *begun_later):
-            if freed + self.tiers.coming >= need:
+            if freed + coming >= need:
                 break
-            freed += self.tiers.give(f)
+            now_free, later = self.tiers.give(f)
+            freed += now_free
+            coming += later
             self.num_evicted += 1
         return freed
 

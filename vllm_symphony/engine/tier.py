@@ -141,20 +141,23 @@ class Tiers:
     @property
     def coming(self) -> int:
         """Pages that become free when what is in flight is done."""
-        leaving = [(m, m.file) for m in self.moves.values() if m.gives and m.file is not None]
-        return sum(b.ref_cnt == 1 + (m.blocks.get(i) is b) for m, f in leaving for i, b in enumerate(f.blocks))
+        return sum(self._num_leaving(m) for m in self.moves.values())
 
-    def give(self, f: PagedFile) -> int:
-        """Take an idle file's pages, or begin to. Returns how many blocks are free at once."""
-        if f.move is not None:
+    @staticmethod
+    def _num_leaving(m: Move) -> int:
+        if not m.gives or m.file is None:
             return 0
-        way = self.victims.way(f, self)
+        return sum(b.ref_cnt == 1 + (m.blocks.get(i) is b) for i, b in enumerate(m.file.blocks))
+
+    def give(self, f: PagedFile) -> tuple[int, int]:
+        """Take an idle file's pages, or begin to. Returns how many blocks are free at once, and how many are a little later."""
+        way = self.victims.way(f, self) if f.move is None else None
         if way is None:
-            return 0
+            return 0, 0
         if way == "drop":
-            return self.table.evict(f)
+            return self.table.evict(f), 0
         self.carrier.demote(f, way, None)
-        return 0
+        return 0, self._num_leaving(f.move) if f.move is not None else 0
 
     def can_give(self, f: PagedFile) -> bool:
         return f.move is None and (not f.edited or self.victims.way(f, self) is not None)

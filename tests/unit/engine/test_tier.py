@@ -172,7 +172,7 @@ def test_pages_are_free_when_their_copies_are_made_and_not_before():
     rig = Rig()
     f = rig.file(10)
 
-    assert rig.tiers.give(f) == 0
+    assert rig.tiers.give(f) == (0, 3)
     assert rig.free() == 5 and rig.tiers.coming == 3
     rig.end()
 
@@ -188,7 +188,7 @@ def test_a_file_that_came_back_goes_again_for_nothing():
     rig.tiers.load(f)
     rig.end()
 
-    assert f.frontier == 10 and rig.tiers.give(f) == 3
+    assert f.frontier == 10 and rig.tiers.give(f) == (3, 0)
     rig.check()
 
 
@@ -370,4 +370,4 @@ def test_a_pinned_file_comes_back_and_gives_nothing():
     rig.end()
 
     assert len(f.blocks) == 2 and not rig.tiers.wanted
-    assert rig.tiers.give(f) == 0 and len(f.blocks) == 2
+    assert rig.tiers.give(f) == (0, 0) and len(f.blocks) == 2
