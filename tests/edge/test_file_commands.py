@@ -324,10 +324,14 @@ def test_proc_shows_processes_and_changes_nothing(machine, program):
 def test_what_is_kept_is_there_after_a_restart_and_what_is_not_is_gone(fresh_server, tmp_path):
     directories = ("--device", "sim", "--state-dir", str(tmp_path / "state"))
     first = fresh_server(*directories)
-    first.run("mkdir", "--durable", "pages", "-m", "700", "/kb")
-    first.run("put", "--compute", "--mode", "640", "/kb/book.kv", "In fog the horn sounds.")
-    first.run("setfattr", "-n", "language", "-v", "en", "/kb/book.kv")
-    first.run("put", "/tmp/scratch.kv", "gone")
+    for words in (
+        ("mkdir", "--durable", "pages", "-m", "700", "/kb"),
+        ("put", "--compute", "--mode", "640", "/kb/book.kv", "In fog the horn sounds."),
+        ("setfattr", "-n", "language", "-v", "en", "/kb/book.kv"),
+        ("put", "/tmp/scratch.kv", "gone"),
+    ):
+        done = first.run(*words)
+        assert done.returncode == 0, done
     before = json.loads(first.run("stat", "/kb/book.kv", "--json").stdout)
     assert first.stop() == 0
 
