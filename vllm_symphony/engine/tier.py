@@ -174,7 +174,12 @@ class Tiers:
             raise error
         if f.move is not None and f.move.goal == "device":
             return True
-        return f.below > f.frontier and lowest > f.frontier
+        if f.below <= f.frontier or lowest <= f.frontier:
+            return False
+        first = f.frontier // self.table.page_size
+        if f.move is None and first < len(f.blocks):  # whole pages come back: this one is replaced
+            self.table.put(f, first, [], first * self.table.page_size)
+        return True
 
     def load(self, f: PagedFile) -> int:
         """Begin to bring the pages back; the blocks are free, as the caller knows. Returns how many it took."""

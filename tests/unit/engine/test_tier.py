@@ -371,3 +371,19 @@ def test_a_pinned_file_comes_back_and_gives_nothing():
 
     assert len(f.blocks) == 2 and not rig.tiers.wanted
     assert rig.tiers.give(f) == (0, 0) and len(f.blocks) == 2
+
+
+def test_a_page_that_is_here_in_part_is_replaced_by_its_copy():
+    rig = Rig()
+    f = rig.file(10)
+    rig.tiers.give(f)
+    rig.end()
+    f.blocks = rig.table.pool.get_new_blocks(2)
+    f.frontier = 6
+
+    assert rig.tiers.is_below(f, 9)
+    assert (f.frontier, len(f.blocks)) == (4, 1)
+    assert rig.tiers.load(f) == 2
+    rig.end()
+
+    assert (f.frontier, len(f.blocks), rig.free()) == (10, 3, 5)
