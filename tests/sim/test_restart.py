@@ -18,6 +18,8 @@ from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import OpenFlags, Span, pack_tokens, unpack_tokens
 from vllm_symphony.engine.sim import SimModel
 from vllm_symphony.errors import NotSupported, StaleFile, SymphonyError
+from vllm_symphony.kernel.fs.directory import TMP_INO
+from vllm_symphony.kernel.fs.node import SYSTEM
 from vllm_symphony.testing import Machine
 
 PAGE = 4
@@ -89,10 +91,10 @@ class Switched:
 
     def picture(self) -> dict[str, Any]:
         """All that must be the same in the next life."""
-        m = self.m
+        files = self.m.kernel.files
         found: dict[str, Any] = {}
-        for path, node in m.kernel.files.below(m.kernel.files.root):
-            if not any(m.kernel.files.durable_in(directory) != "none" for directory, _ in node.names) or path.startswith("/tmp/"):
+        for path, _ in files.below(files.root):
+            if files.durable_in(files.lookup_directory(path.rpartition("/")[0] or "/", SYSTEM)) == "none":
                 continue
             stat = self.stat(path)
             facts = {name: getattr(stat, name) for name in KEPT}
@@ -211,7 +213,8 @@ class Restarts(RuleBasedStateMachine):
 
         assert self.s.picture() == before
         assert self.s.m.kernel.files.next_ino >= inos
-        assert not self.s.m.kernel.files.lookup("/tmp", self.s.m.kernel.processes[self.s.m.root].cred).entries  # type: ignore[attr-defined]
+        tmp = self.s.m.kernel.files.directories[TMP_INO]
+        assert tmp.durable != "none" or not tmp.entries
 
     @invariant()
     def nothing_is_broken(self) -> None:
