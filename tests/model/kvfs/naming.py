@@ -363,6 +363,7 @@ class Naming:
             return
         assert isinstance(node, Folder)
         demand(expires_s is None and durable in (None, "", *STRENGTH) and not (durable == "" and node is self.root), "EINVAL")
+        demand(durable not in STRENGTH[1:] or node is self.root or self.durable(node) != "none", "EINVAL")
         demand(ttl_s is None or ttl_s >= 0, "EINVAL")
         node.durable = node.durable if durable is None else durable
         node.ttl_s = node.ttl_s if ttl_s is None else ttl_s

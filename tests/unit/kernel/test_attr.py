@@ -241,3 +241,13 @@ def test_an_expiry_does_not_count_as_something_that_goes_on() -> None:
     w.disconnect()
 
     w.assert_empty()
+
+
+def test_below_a_directory_that_keeps_nothing_nothing_can_be_promised(w: World) -> None:
+    w("mkdir", path="/tmp/d")
+
+    for durable in ("tokens", "pages"):
+        with pytest.raises(errors.InvalidArgument, match="/tmp keeps nothing"):
+            w("chattr", path="/tmp/d", durable=durable)
+    assert w("stat", path="/tmp/d").file.durable == ""
+    w("chattr", path="/tmp/d", durable="none")

@@ -102,6 +102,9 @@ def _chattr_directory(m: Machine, directory: Directory, a: Chattr) -> None:
         raise InvalidArgument(f"durable must be one of {', '.join(DURABLE)} or empty, not {a.durable!r}")
     if a.durable == "" and directory is m.files.root:
         raise InvalidArgument("nothing is above /: say how it is kept", path="/")
+    above = directory.parent
+    if a.durable in DURABLE[1:] and above is not None and m.files.durable_in(above) == "none":
+        raise InvalidArgument(f"{m.files.path_of(above)} keeps nothing, so what is below it cannot be kept", durable=a.durable)
     if a.ttl_s is not None:
         _demand_seconds("ttl_s", a.ttl_s)
     directory.durable = a.durable if a.durable is not None else directory.durable
