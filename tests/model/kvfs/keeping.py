@@ -157,6 +157,7 @@ class Keeping(Counting):
             file.ino, file.xattrs = result.file.ino, xattrs
             file.saved = result.trusted
             self.bind(place, file)
+            place[0].modified = made  # it had its name before it was made again
             self.learn_pages(file)
             return {"file": self.shown(file, path)}
 

@@ -337,6 +337,8 @@ def test_a_pinned_file_grows_within_what_may_be_pinned(w: World, root: int) -> N
 
     with pytest.raises(errors.QuotaExceeded):
         w("forward", fd=result.fd, tokens=[1] * 8)
+    with pytest.raises(errors.QuotaExceeded):
+        w("append", fd=result.fd, tokens=[1] * 8)
     w.start("forward", fd=result.fd, tokens=[1] * 7)
     w.step()
 

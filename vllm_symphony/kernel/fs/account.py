@@ -182,8 +182,7 @@ class Account:
         Raises:
             QuotaExceeded: not so many.
         """
-        if inode.pinned:
-            self._demand_pinned(inode, inode.length + num_tokens)
+        self.demand_growth(inode, num_tokens)
         quota = self.quotas.get(inode.owner)
         if quota is None or quota.device_pages is None:
             return num_tokens
@@ -236,6 +235,11 @@ class Account:
         """They need not any more; harmless when they need not now."""
         inode.pinned = False
         self.pinned.pop(inode.ino, None)
+
+    def demand_growth(self, inode: Inode, num_tokens: int) -> None:
+        """Raises QuotaExceeded when it is pinned and may not get so many more tokens, computed or not."""
+        if inode.pinned:
+            self._demand_pinned(inode, inode.length + num_tokens)
 
     def _demand_pinned(self, inode: Inode, num_tokens: int) -> None:
         """Raises QuotaExceeded when a pinned file may not have so many tokens."""

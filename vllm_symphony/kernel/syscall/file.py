@@ -193,6 +193,7 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
     start = argument.start_position(a.start, inode, len(tokens), m.model.max_positions)
     inode.demand_quiet()
     file.demand_write(call.start_ns)
+    m.account.demand_growth(inode, len(tokens))
     m.files.extend(inode, tokens, start, call.start_ns)
     call.process.tokens_in += len(tokens)
     return LengthResult(inode.length)
