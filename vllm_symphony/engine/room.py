@@ -61,7 +61,7 @@ class Room:
             now_free, later = self.tiers.give(f)
             freed += now_free
             coming += later
-            self.num_evicted += 1
+            self.num_evicted += bool(now_free or later)
         return freed
 
     def next_stale(self) -> float | None:
