@@ -81,9 +81,15 @@ async def _hold(lock: Lock, args: argparse.Namespace) -> int:
     loop.add_signal_handler(signal.SIGINT, stop.set)  # the terminal has told the command too
     loop.add_signal_handler(signal.SIGTERM, _end, process, stop)
     ending = asyncio.create_task(process.wait() if process else stop.wait())
-    await asyncio.wait([renewing, ending], return_when=asyncio.FIRST_COMPLETED)
+    lost = f"the lock of {args.path} was lost" + (f": ending {args.command[0]}" if process else "")
+    try:
+        await asyncio.wait([renewing, ending], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:  # the session was ended, and the lock with it
+        complain(lost)
+        _end(process, stop)
+        raise
     if not ending.done():
-        complain(f"the lock of {args.path} was lost" + (f": ending {args.command[0]}" if process else ""))
+        complain(lost)
         _end(process, stop)
         await ending
         await renewing  # raises by what
