@@ -17,7 +17,7 @@ from tests.counts import count
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import OpenFlags, Span, pack_tokens, unpack_tokens
 from vllm_symphony.engine.sim import SimModel
-from vllm_symphony.errors import NotSupported, StaleFile, SymphonyError
+from vllm_symphony.errors import DataCorrupt, NotSupported, StaleFile, SymphonyError
 from vllm_symphony.kernel.fs.directory import TMP_INO
 from vllm_symphony.kernel.fs.node import SYSTEM
 from vllm_symphony.testing import Machine
@@ -290,6 +290,30 @@ def test_an_edited_file_comes_back_by_its_pages_or_is_stale_and_rebuilt(machine:
 
     assert [(f.kind, f.path) for f in findings] == [("rebuilt", "/kb/lost")]
     assert machine.top("/kb/lost") == row
+
+
+def test_flipped_bits_of_an_edited_file_are_an_error_until_it_is_rebuilt(machine: Switched):
+    machine("mkdir", calls.Mkdir("/kb"))
+    machine("chattr", calls.Chattr(path="/kb", durable="pages"))
+    fd = machine("open", calls.Open(None, pack_tokens(list(range(40, 60))), WRITE)).fd
+    machine("forward", calls.Forward(fd, b""))
+    part = machine("extract", calls.Extract(fd, (Span(0, 4), Span(10, 16)), "compact")).fd
+    machine("link", calls.Link(part, "/kb/part"))
+    row = machine.top("/kb/part")
+    machine("sync", calls.Sync())
+    machine.m.crash()
+    for path in (machine.state_dir / "pages").iterdir():
+        path.write_bytes(path.read_bytes()[:-50] + bytes(50))
+    machine.m = machine._on()
+
+    with pytest.raises(DataCorrupt, match="checksum"):
+        machine.top("/kb/part")
+    assert machine.tokens("/kb/part") == [40, 41, 42, 43, 50, 51, 52, 53, 54, 55]
+
+    findings = machine("fsck", calls.Fsck("/kb", rebuild=True)).findings
+
+    assert [f.kind for f in findings] == ["corrupt", "rebuilt"]
+    assert machine.top("/kb/part") == row
 
 
 def test_pages_of_another_model_are_stale_and_exact_files_go_on(tmp_path: Path):

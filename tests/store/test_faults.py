@@ -95,6 +95,14 @@ def test_flipped_bits_of_an_exact_file_are_found_and_it_is_computed_again(host: 
     assert again.stop() == 0
 
 
+def test_an_orderly_end_saves_what_is_kept_with_its_pages(host: Host):
+    assert host.stop() == 0
+
+    again = Host(host.folder).connect()
+    assert again("stat", Stat(path="/kb/book")).file.disk_pages == 4
+    assert again.stop() == 0
+
+
 def test_a_second_server_on_the_same_directory_is_refused_and_the_first_goes_on(host: Host):
     folder = host.folder / "second"
     folder.mkdir()

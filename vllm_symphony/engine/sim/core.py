@@ -480,7 +480,7 @@ class SimCore:
             waiting = [job for job in self.jobs.values() if not job.lent]
             batch = self._run_running(waiting, parked)
             self._admit(waiting, batch)
-            if batch or not self._force_room(parked):
+            if batch or not self.jobs or not self._force_room(parked):
                 return batch
         return []
 
