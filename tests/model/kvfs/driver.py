@@ -254,7 +254,9 @@ class Run:
         call = self.rig.call(process.pid, "listdir", {"recursive": True}, None)
         listed = self.rig.reply(process.pid, call)
         then = {stat.path: stat.modified_ns for stat in listed.files}
-        for path, node in below(self.model.root, ""):
+        call = self.rig.call(process.pid, "stat", {"path": "/"}, None)
+        then["/"] = self.rig.reply(process.pid, call).file.modified_ns
+        for path, node in (("/", self.model.root), *below(self.model.root, "")):
             if isinstance(node, Folder):  # when a name came or went is not recorded of the directory itself
                 assert node.created <= then.get(path, node.modified) <= node.modified
                 node.modified = then.get(path, node.modified)

@@ -367,3 +367,15 @@ def test_a_stale_edited_file_can_only_be_read(w: World, op: str, args: dict) -> 
     with pytest.raises(errors.StaleFile):
         w("concat", fds=(fd, fd))
     assert len(w.tokens(fd)) == 8
+
+
+def test_a_stale_file_that_is_cut_to_nothing_is_a_new_one(w: World) -> None:
+    fd = extract(w, w.file(range(20)), (0, 4), (8, 12))
+    inode(w, fd).stale = True
+
+    w("truncate", fd=fd, length=0)
+
+    stat = w("stat", fd=fd).file
+    assert (stat.stale, stat.fidelity) == (False, "exact")
+    w("append", fd=fd, tokens=[1, 2])
+    w("fork", fd=fd)

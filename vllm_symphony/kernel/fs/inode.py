@@ -129,8 +129,8 @@ class Inode(Node):
         self.kept = min(self.kept, length)
         self.saved = cut_pages(self.saved, length)
         self.sampling.cut(length)
-        if not length:
-            self.fidelity, self.recipe = EXACT, None
+        if not length:  # nothing is left of what was edited, or of pages of another model
+            self.fidelity, self.recipe, self.stale = EXACT, None, False
         elif self.recipe is not None:
             self.recipe = recipe.cut(self.recipe, length)
 
