@@ -93,6 +93,9 @@ class EmbeddedHost:
     def job_state(self, job: JobId) -> tuple[str, str]:
         return self.device.job_state(job)
 
+    def decode(self, tokens: list[int]) -> str:
+        return self.text.decode(tokens)
+
     def residency(self, ino: Ino) -> Residency:
         return self.device.residency(ino)
 
