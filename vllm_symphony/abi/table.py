@@ -112,9 +112,9 @@ from vllm_symphony.abi.calls import (
 _ANY = ("EINVAL", "EAGAIN", "EINTR", "ESRCH", "EPERM", "EIO")  # what every call may answer, beside ENODEV of those with a device
 _FD = ("EBADF",)
 _NEW_FD = ("EMFILE", "EDQUOT")
-_PATH = ("ENOENT", "ENAMETOOLONG", "EACCES", "ENOTDIR", "EISDIR", "EROFS")
+_PATH = ("ENOENT", "ENAMETOOLONG", "EACCES", "ENOTDIR")
 _FILE = (*_FD, *_PATH)
-_KEPT = ("ENODEV", "ENOSPC", "EDQUOT", "ETIMEDOUT", "ENOTSUP", "ESTALE")  # of what waits for tiers or the store
+_KEPT = ("ENODEV", "ETIMEDOUT")  # of what waits for tiers or the store
 _WRITE = ("EBADF", "EBUSY", "ESTALE", "EDQUOT", "EROFS")
 _DEVICE = ("ENODEV", "ENOSPC", "ETIMEDOUT", "ENOTSUP", "EDQUOT", "ESTALE")
 
@@ -142,45 +142,55 @@ CALLS: Mapping[str, CallSpec] = {
     "hello": CallSpec(Hello, HelloResult, "control", ("ENOTSUP",)),
     "keep_alive": CallSpec(NoArgs, LeaseResult, "control"),
     "cancel": CallSpec(Cancel, Done, "control"),
-    "open": CallSpec(Open, FdResult, "control", (*_PATH, "EEXIST", "EFBIG", "EBUSY", *_NEW_FD), mutates=True),
+    "open": CallSpec(Open, FdResult, "control", (*_PATH, *_NEW_FD, "EISDIR", "EROFS", "EEXIST", "EFBIG", "EBUSY"), mutates=True),
     "close": CallSpec(FdArgs, Done, "control", _FD, mutates=True),
     "dup": CallSpec(FdArgs, FdResult, "control", (*_FD, "EMFILE"), mutates=True),
     "fork": CallSpec(FdArgs, FdResult, "control", (*_FD, *_NEW_FD, "ESTALE"), mutates=True),
     "truncate": CallSpec(Truncate, Done, "control", _WRITE, mutates=True),
     "append": CallSpec(Append, LengthResult, "control", (*_WRITE, "EFBIG"), mutates=True),
-    "read": CallSpec(Read, ReadResult, "control", _FILE),
-    "link": CallSpec(Link, Done, "control", (*_FILE, "EEXIST", "EDQUOT"), mutates=True),
-    "unlink": CallSpec(PathArgs, Done, "control", _PATH, mutates=True),
-    "rename": CallSpec(Rename, Done, "control", (*_PATH, "EEXIST", "ENOTEMPTY"), mutates=True),
+    "read": CallSpec(Read, ReadResult, "control", (*_FILE, "EISDIR")),
+    "link": CallSpec(Link, Done, "control", (*_FILE, "EISDIR", "EROFS", "EEXIST", "EDQUOT"), mutates=True),
+    "unlink": CallSpec(PathArgs, Done, "control", (*_PATH, "EISDIR", "EROFS"), mutates=True),
+    "rename": CallSpec(Rename, Done, "control", (*_PATH, "EISDIR", "EROFS", "ENOTEMPTY"), mutates=True),
     "stat": CallSpec(Stat, StatResult, "control", _FILE),
     "list": CallSpec(List, ListResult, "control"),
-    "mkdir": CallSpec(Mkdir, Done, "control", (*_PATH, "EEXIST", "EDQUOT"), mutates=True),
-    "rmdir": CallSpec(PathArgs, Done, "control", (*_PATH, "ENOTEMPTY", "EBUSY"), mutates=True),
+    "mkdir": CallSpec(Mkdir, Done, "control", (*_PATH, "EROFS", "EEXIST", "EDQUOT"), mutates=True),
+    "rmdir": CallSpec(PathArgs, Done, "control", (*_PATH, "EROFS", "ENOTEMPTY", "EBUSY"), mutates=True),
     "listdir": CallSpec(Listdir, ListResult, "control", _PATH),
-    "chmod": CallSpec(Chmod, Done, "control", _FILE, mutates=True),
-    "chown": CallSpec(Chown, Done, "control", (*_FILE, "EDQUOT"), mutates=True),
+    "chmod": CallSpec(Chmod, Done, "control", (*_FILE, "EROFS"), mutates=True),
+    "chown": CallSpec(Chown, Done, "control", (*_FILE, "EROFS", "EDQUOT"), mutates=True),
     "umask": CallSpec(Umask, UmaskResult, "control", mutates=True),
-    "setxattr": CallSpec(Setxattr, Done, "control", (*_FILE, "EEXIST", "ENODATA", "EDQUOT"), mutates=True),
+    "setxattr": CallSpec(Setxattr, Done, "control", (*_FILE, "EROFS", "EEXIST", "ENODATA", "EDQUOT"), mutates=True),
     "getxattr": CallSpec(Xattr, XattrsResult, "control", (*_FILE, "ENODATA")),
     "listxattr": CallSpec(FileArgs, XattrsResult, "control", _FILE),
-    "removexattr": CallSpec(Xattr, Done, "control", (*_FILE, "ENODATA"), mutates=True),
-    "chattr": CallSpec(Chattr, Done, "control", (*_FILE, "ENOTSUP"), mutates=True),
+    "removexattr": CallSpec(Xattr, Done, "control", (*_FILE, "EROFS", "ENODATA"), mutates=True),
+    "chattr": CallSpec(Chattr, Done, "control", (*_FILE, "EROFS"), mutates=True),
     "extract": CallSpec(Extract, FdResult, "model", (*_FD, *_DEVICE, *_NEW_FD), mutates=True),
     "concat": CallSpec(Concat, FdResult, "model", (*_FD, *_DEVICE, *_NEW_FD, "EFBIG"), mutates=True),
-    "flock": CallSpec(Flock, LeaseResult, "wait", (*_FD, "ETIMEDOUT", "EROFS"), mutates=True),
-    "pin": CallSpec(Pin, Done, "control", (*_FILE, *_KEPT), mutates=True),
-    "advise": CallSpec(Advise, Done, "wait", (*_FILE, *_KEPT, "EBUSY"), mutates=True),
-    "sync": CallSpec(Sync, SyncResult, "wait", (*_FILE, *_KEPT)),
+    "flock": CallSpec(Flock, LeaseResult, "wait", (*_FD, "ETIMEDOUT"), mutates=True),
+    "pin": CallSpec(Pin, Done, "control", (*_FILE, "EISDIR", "EROFS", "ENODEV", "EDQUOT", "ESTALE"), mutates=True),
+    "advise": CallSpec(
+        Advise, Done, "wait", (*_FILE, *_KEPT, "EISDIR", "EROFS", "ENOSPC", "EDQUOT", "ENOTSUP", "ESTALE", "EBUSY"), mutates=True
+    ),
+    "sync": CallSpec(Sync, SyncResult, "wait", (*_FILE, *_KEPT, "EISDIR", "EROFS", "ENOSPC", "EDQUOT", "ENOTSUP", "ESTALE")),
     "statfs": CallSpec(NoArgs, StatfsResult, "control"),
     "du": CallSpec(FileArgs, DuResult, "control", _FILE),
     "setquota": CallSpec(Setquota, Done, "edge", mutates=True),
     "getquota": CallSpec(Getquota, QuotaResult, "control"),
-    "find": CallSpec(Find, FindResult, "wait", (*_PATH, "ETIMEDOUT", "ENOTSUP", "ENODEV")),
+    "find": CallSpec(Find, FindResult, "wait", (*_PATH, "ETIMEDOUT", "ENODEV")),
     "watch": CallSpec(Watch, Done, "wait", _PATH, part=WatchPart),
     "gc": CallSpec(Gc, GcResult, "edge", _KEPT, mutates=True),
-    "fsck": CallSpec(Fsck, FsckResult, "edge", (*_PATH, *_KEPT, "EBUSY"), mutates=True),
-    "export": CallSpec(Export, ExportResult, "edge", (*_PATH, *_KEPT, "EBUSY")),
-    "import": CallSpec(Import, ImportResult, "edge", (*_PATH, *_KEPT, "EEXIST", "EFBIG"), mutates=True),
+    "fsck": CallSpec(Fsck, FsckResult, "edge", (*_PATH, *_KEPT, "ENOSPC"), mutates=True),
+    "export": CallSpec(
+        Export, ExportResult, "edge", (*_PATH, *_KEPT, "EISDIR", "EROFS", "ENOSPC", "EDQUOT", "ENOTSUP", "ESTALE", "EBUSY")
+    ),
+    "import": CallSpec(
+        Import,
+        ImportResult,
+        "edge",
+        (*_PATH, *_KEPT, "EISDIR", "EROFS", "ENOSPC", "EDQUOT", "ENOTSUP", "EEXIST", "EFBIG"),
+        mutates=True,
+    ),
     "forward": CallSpec(Forward, ForwardResult, "model", (*_WRITE, *_DEVICE, "EFBIG"), mutates=True),
     "forward_many": CallSpec(ForwardMany, ForwardManyResult, "model", mutates=True),
     "sample": CallSpec(Sample, SampleResult, "model", (*_FD, *_DEVICE), mutates=True),
