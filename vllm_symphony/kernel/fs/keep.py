@@ -123,6 +123,7 @@ class Keeper:
         self._pages.pop(node.ino, None)
         if isinstance(node, Inode):
             node.kept = node.indexed_ns = 0
+            node.saved = ()  # the store removes what no record refers to
             self._growing.pop(node.ino, None)
 
     @property
