@@ -27,3 +27,16 @@ def test_an_edit_that_is_cancelled_while_its_pages_come_back_leaves_nothing() ->
         ],
         num_pages=100,
     )
+
+
+def test_a_packed_file_that_is_kept_no_more_can_be_packed_again() -> None:
+    run_all(
+        [
+            Op(1, "root", "open", {"path": "/c", "flags": 3, "tokens": [116, 105]}),
+            Op(2, "root", "forward", {"fd": 1, "tokens": [], "top_k": 1}),
+            Op(3, "root", "repack", {"path": "/c", "to": "/d", "pages": True}),
+            Op(4, "root", "rename", {"old": "/d", "new": "/tmp/d"}),
+            Op(5, "root", "repack", {"path": "/tmp/d", "to": "/e", "pages": True}),
+        ],
+        num_pages=100,
+    )
