@@ -11,7 +11,7 @@ NUM_RUNS = 20
 
 @pytest.mark.parametrize("number", range(NUM_RUNS))
 def test_any_sequence_of_operations_is_as_the_model_says(number: int) -> None:
-    run_random(seed_for(f"kvfs {number}"), num_ops=count(200, 6000))
+    run_random(seed_for(f"kvfs {number}"), num_ops=count(400, 6000))
 
 
 def test_an_edit_that_is_cancelled_while_its_pages_come_back_leaves_nothing() -> None:
