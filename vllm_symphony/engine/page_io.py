@@ -45,6 +45,8 @@ def planes(caches: Sequence[torch.Tensor], num_blocks: int) -> list[torch.Tensor
             flat = torch.empty(0, dtype=torch.uint8, device=cache.device)
             flat.set_(storage)
             out.append(flat.view(num_blocks, -1))
+        elif cache.is_contiguous():
+            out.append(cache.view(num_blocks, -1).view(torch.uint8))
         else:
             out.append(cache.unflatten(0, (num_blocks, len(cache) // num_blocks)))
     return out

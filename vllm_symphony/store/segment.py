@@ -36,6 +36,7 @@ _HEADER = struct.Struct(
 )  # magic, version, pages, page_bytes, fingerprint, crc32 of this with 0 in its place and the table
 _ENTRY = struct.Struct("<II")  # num_tokens, crc32
 _HEADER_BYTES = 128
+READ_AHEAD = 1 << 20  # bytes of one piece of advice
 _ALIGN = 4096
 
 Buffer = bytes | bytearray | memoryview
@@ -175,9 +176,10 @@ class SegmentReader:
 
     def expect(self, slots: Sequence[int]) -> None:
         """Have the disk begin with what is read next, while checksums are compared."""
-        size = self.header.page_bytes
-        first, last = min(slots), max(slots)
-        os.posix_fadvise(self._fd, self.header.data_offset + first * size, (last + 1 - first) * size, os.POSIX_FADV_WILLNEED)
+        begin, size = self.header.data_offset, self.header.page_bytes
+        for slot in slots:
+            for at in range(0, size, READ_AHEAD):  # of a longer range the system takes the beginning only
+                os.posix_fadvise(self._fd, begin + slot * size + at, min(READ_AHEAD, size - at), os.POSIX_FADV_WILLNEED)
 
     def read(self, slot: int, into: Buffer) -> int:
         """Read a page into a buffer of `page_bytes` and compare its checksum. Returns of how many tokens it is."""
