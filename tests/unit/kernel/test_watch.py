@@ -119,6 +119,21 @@ def test_a_file_with_several_names_is_told_of_once_by_one_that_may_be_seen(w: Wo
     assert all_names.told() == [("modify", "/kb/b"), ("attrib", "/kb/b"), ("attrib", "/kb/c")]
 
 
+def test_each_name_that_a_watched_file_gains_or_loses_is_told_as_that_name(w: World) -> None:
+    fd = make(w, "/tmp/a")
+    w("link", fd=fd, path="/tmp/b")
+    watch = Watching(w, "/tmp/b")
+    w("link", fd=fd, path="/tmp/c")
+    w("unlink", path="/tmp/a")
+    w("rename", old="/tmp/c", new="/tmp/d")
+    w("unlink", path="/tmp/d")
+    w("append", fd=fd, tokens=[1])
+
+    assert watch.told() == [
+        ("create", "/tmp/c"), ("delete", "/tmp/a"), ("move", "/tmp/c", "/tmp/d"), ("delete", "/tmp/d"), ("modify", "/tmp/b"),
+    ]  # fmt: skip
+
+
 def test_a_directory_that_moves_is_watched_where_it_is(w: World) -> None:
     w("mkdir", path="/kb/in", parents=True)
     watch = Watching(w, "/kb/in")
