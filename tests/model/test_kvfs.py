@@ -40,3 +40,18 @@ def test_a_packed_file_that_is_kept_no_more_can_be_packed_again() -> None:
         ],
         num_pages=100,
     )
+
+
+def test_a_fork_of_an_edited_file_that_is_cut_needs_the_page_that_it_lost() -> None:
+    run_all(
+        [
+            Op(1, "ann", "open", {"flags": 17, "tokens": [110, 110, 111, 101, 105]}),
+            Op(2, "ann", "extract", {"fd": 1, "spans": ((2, 5),)}),
+            Op(3, "ann", "forward", {"fd": 2, "tokens": [105, 101]}),
+            Op(4, "ann", "fork", {"fd": 2}),
+            Op(5, "root", "setquota", {"principal": "ann", "device_pages": 1}),
+            Op(6, "ann", "truncate", {"fd": 4, "length": 1}),
+            Op(7, "ann", "forward", {"fd": 4, "tokens": []}),
+        ],
+        num_pages=400,
+    )

@@ -676,7 +676,7 @@ class FileDevice:
         """As `Device.residency`; reads as `job_state` does."""
         f = self.table.files.get(ino)
         if f is None:
-            return Residency()
+            return Residency(known=False)
         job = self.job_of(f) or f.resting
         blocks = self.lending.blocks(job) if job is not None and job.lent else f.blocks
         frontier = job.request.num_computed_tokens if job is not None and job.lent else f.frontier

@@ -520,12 +520,13 @@ Completion = (
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Where a file's pages are now, as counts; `frontier`: tokens with KV, wherever it is."""
+    """Where a file's pages are now, as counts; `frontier`: tokens with KV, wherever it is. `known`: the device has heard of it."""
 
     frontier: int = 0
     device_pages: int = 0
     host_pages: int = 0
     disk_pages: int = 0
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

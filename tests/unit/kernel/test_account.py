@@ -251,12 +251,24 @@ def test_a_fork_that_the_device_has_not_heard_of_has_what_its_source_has(w: Worl
     fd = computed(w, 14)
     there = w.kernel.residency
     fork = w("fork", fd=fd)
-    w.kernel.residency = lambda ino: Residency() if ino == fork.ino else there(ino)
+    w.kernel.residency = lambda ino: Residency(known=False) if ino == fork.ino else there(ino)
     limit(w, root, device_pages=4)
 
     assert used(w).used_device_pages == 4
     with pytest.raises(errors.QuotaExceeded):
         w("forward", fd=fd, tokens=[1])
+
+
+def test_a_fork_whose_pages_have_left_the_device_has_none_though_its_source_has(w: World, root: int) -> None:
+    fd = computed(w, 14)
+    there = w.kernel.residency
+    fork = w("fork", fd=fd)
+    w.kernel.residency = lambda ino: Residency(14, host_pages=4) if ino == fork.ino else there(ino)
+    limit(w, root, device_pages=3)
+
+    assert used(w).used_device_pages == 2
+    with pytest.raises(errors.QuotaExceeded):
+        w("forward", fd=fork.fd)
 
 
 def test_when_another_owner_lets_go_its_part_comes_back(w: World, root: int) -> None:

@@ -625,7 +625,7 @@ class SimCore:
         """As `Device.residency`; reads as `job_state` does."""
         f = self.table.files.get(ino)
         if f is None:
-            return Residency()
+            return Residency(known=False)
         job = self.jobs.get(f.job) if f.job is not None else None
         if job is not None and job.lent:
             return Residency(min(job.computed, len(f.tokens)), len(job.blocks), *self.tiers.places(f))

@@ -103,12 +103,13 @@ class Account:
         return self.shares.charge(inode, self.shares.pages_for(inode.frontier))
 
     def _on_device(self, inode: Inode) -> int:
-        """Its pages there. The engine may not have heard of the last truncation, nor of a fork: that has what its source has."""
+        """Its pages there. The engine may not have heard of the last truncation, nor of a fork: that has what its source has. A fork
+        that it knows may have fewer, though the source has them: it was demoted, or an edited file that was cut."""
         residency = self._m.residency
-        num_pages = residency(inode.ino).device_pages
-        relative = self.shares.relative(inode)
-        if relative is not None and num_pages < relative[1]:
-            num_pages = max(num_pages, min(residency(relative[0].ino).device_pages, relative[1]))
+        where = residency(inode.ino)
+        num_pages = where.device_pages
+        if not where.known and (relative := self.shares.relative(inode)) is not None:
+            num_pages = min(residency(relative[0].ino).device_pages, relative[1])
         return min(num_pages, self.shares.pages_for(inode.frontier))
 
     def _held(self, principal: str, without: Inode | None = None) -> float:
