@@ -58,9 +58,10 @@ def rebuild(m: Machine, inode: Inode, on_done: OnDone) -> Rebuild:
 
 
 class Rebuild(Pending):
-    """One of them. `files`: what is on the bench, with lengths; `steps` are still to be done, the next one last."""
+    """One of them. `files`: what is on the bench, with lengths; `steps` are still to be done, the next one last. `frontier`: of the
+    file that was made last."""
 
-    __slots__ = ("files", "id", "inode", "on_done", "steps", "stopping")
+    __slots__ = ("files", "frontier", "id", "inode", "on_done", "steps", "stopping")
 
     def __init__(self, inode: Inode, on_done: OnDone) -> None:
         self.call = None
@@ -68,6 +69,7 @@ class Rebuild(Pending):
         self.inode = inode
         self.on_done = on_done
         self.id = JobId(0)
+        self.frontier = 0
         self.files: list[tuple[Ino, int]] = []
         self.steps: list[Step] = []
         self.stopping: SymphonyError | None = None
@@ -102,11 +104,12 @@ class Rebuild(Pending):
             cancelled = self.stopping is not None and isinstance(completion.error, Interrupted)
             self._end(m, self.stopping if cancelled else completion.error, now_ns)
         elif isinstance(completion, ForwardDone) and self.inode.fidelity == EXACT:
-            self.inode.frontier = self.inode.length
+            self._has(m, self.inode.length)
             self._end(m, None, now_ns)
         elif self.stopping is not None:
             self._end(m, self.stopping, now_ns)
         elif isinstance(completion, EditDone):
+            self.frontier = completion.frontier
             self._go_on(m, now_ns)
         else:
             self._end(m, surprise(completion), now_ns)
@@ -123,6 +126,7 @@ class Rebuild(Pending):
                 case Cut(length):
                     ino, _ = self.files.pop()
                     m.emit(TruncateFile(ino, length))
+                    self.frontier = min(self.frontier, length)
                     self.files.append((ino, length))
                 case Take(spans, compact):
                     self._take(m, spans, compact)
@@ -160,8 +164,15 @@ class Rebuild(Pending):
         ((made, length),) = self.files
         inode = self.inode
         assert length == inode.length
+        m.account.cut(inode, 0)
         m.emit(DropFile(inode.ino))
         m.emit(ForkFile(made, inode.ino, length, inode.domain))
+        self._has(m, self.frontier)
+
+    def _has(self, m: Machine, frontier: int) -> None:
+        """So much of the file is computed now."""
+        self.inode.frontier = frontier
+        m.account.rebuilt(self.inode)
 
     def _end(self, m: Machine, error: SymphonyError | None, now_ns: int) -> None:
         m.works.pop(self.id, None)

@@ -13,6 +13,7 @@ from vllm_symphony.abi.record import QuotaRecord
 from vllm_symphony.abi.types import OpenFlags, Quota, pack_tokens
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import Capacity, LimitDomain, Residency
+from vllm_symphony.kernel.rebuild import rebuild
 
 PAGE = MODEL.page_size
 CREAT, RDWR = int(OpenFlags.CREAT), int(OpenFlags.RDWR)
@@ -269,6 +270,42 @@ def test_a_fork_whose_pages_have_left_the_device_has_none_though_its_source_has(
     assert used(w).used_device_pages == 2
     with pytest.raises(errors.QuotaExceeded):
         w("forward", fd=fork.fd)
+
+
+def test_pages_that_a_rebuild_makes_count(w: World, root: int) -> None:
+    source, fd = w.file(range(20)), w.file([1])
+    call = w.start("extract", fd=source, spans=(Span(0, 4), Span(8, 13)))
+    w.step()
+    edited = w.kernel.files.inodes[w.result(call).ino]
+    edited.stale, edited.frontier = True, 0
+    limit(w, root, device_pages=4)
+    w.start("forward", fd=fd, tokens=[1])
+    w.step()
+
+    rebuild(w.kernel, edited, lambda m, error, now_ns: None)
+    w.drain()
+    w.step()
+
+    assert used(w).used_device_pages == 3
+    with pytest.raises(errors.QuotaExceeded):
+        w("forward", fd=fd, tokens=[1] * 8)
+    w.check()
+
+
+def test_what_is_rebuilt_is_shared_with_nobody(w: World, root: int) -> None:
+    source = w.file(range(20))
+    call = w.start("extract", fd=source, spans=(Span(0, 4), Span(8, 13)))
+    w.step()
+    edited = w.kernel.files.inodes[w.result(call).ino]
+    w("fork", fd=w.result(call).fd)
+    edited.stale = True
+    assert used(w).used_device_pages == 2
+
+    rebuild(w.kernel, edited, lambda m, error, now_ns: None)
+    w.drain()
+    w.step()
+
+    assert used(w).used_device_pages == 4
 
 
 def test_when_another_owner_lets_go_its_part_comes_back(w: World, root: int) -> None:

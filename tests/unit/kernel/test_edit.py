@@ -303,11 +303,12 @@ def test_a_rebuilt_file_was_made_as_it_was_before(w: World) -> None:
     y = concat(w, extract(w, x, (1, 3), (4, 7), positions="compact"), b)
     w("append", fd=y, tokens=[80, 81])
     tokens, before = w.tokens(y), len(w.effects)
-    inode(w, y).stale = True
+    inode(w, y).stale, inode(w, y).frontier = True, 0
 
     assert rebuilt(w, y) == [None]
 
     assert w.tokens(y) == tokens and not inode(w, y).stale
+    assert inode(w, y).frontier == len(tokens) - 3  # not what was added, nor the last one that was joined
     done = [e for e in w.effects[before:] if isinstance(e, ExtractJob | ConcatJob)]
     assert [type(e).__name__ for e in done] == ["ExtractJob", "ExtractJob", "ConcatJob"]
     assert [s.stop for s in done[0].spans] == [4, 22] and done[1].compact

@@ -84,6 +84,11 @@ class Account:
             self.demand_file(owner)
             self.move(node, owner)
 
+    def rebuilt(self, inode: Inode) -> None:
+        """It has pages that its owner was not asked for."""
+        self.shares.grew(inode)
+        self._bounds.pop(inode.owner, None)
+
     def move(self, node: Node, owner: str) -> None:
         """It goes to another owner, whatever that one has."""
         self._bounds.clear()
@@ -103,8 +108,8 @@ class Account:
         return self.shares.charge(inode, self.shares.pages_for(inode.frontier))
 
     def _on_device(self, inode: Inode) -> int:
-        """Its pages there. The engine may not have heard of the last truncation, nor of a fork: that has what its source has. A fork
-        that it knows may have fewer, though the source has them: it was demoted, or an edited file that was cut."""
+        """Its pages there. The engine may not have heard of the last truncation, nor of a fork: that has what its source has. One
+        that it knows may have fewer, though the source has them: it was demoted, or it was edited and cut."""
         residency = self._m.residency
         where = residency(inode.ino)
         num_pages = where.device_pages
