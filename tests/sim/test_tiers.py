@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,23 @@ def test_pages_of_an_exact_file_that_are_short_of_room_below_are_computed_again(
         m.check()
         assert program.value
         assert m.core.counters()["pages_demoted"]
+
+
+def test_a_younger_job_loads_no_pages_while_an_older_one_waits_for_room():
+    async def main() -> None:
+        idle = await lip.open(tokens=range(40, 40 + 8 * PAGE - 1))
+        older = await lip.open(tokens=[41, *range(40, 40 + 12 * PAGE - 2)])
+        younger = await lip.open(tokens=range(42, 42 + 4 * PAGE - 1))
+        await younger.forward()
+        await younger.advise("dontneed", wait=True)
+        await idle.forward()  # older than both, and just used: it gives its 8 of 16 pages when it is stale, no earlier
+        await asyncio.gather(older.forward(), younger.forward(42))
+
+    with Machine(num_pages=16, page_size=PAGE, tiers=TierLimits(100 * PAGE_BYTES)) as m:
+        program = m.start(main)
+        m.run()
+        m.check()
+        counters = m.core.counters()
+
+    assert program.error is None
+    assert counters["pages_loaded"] <= 8 and counters["out_of_room"] == 0, counters

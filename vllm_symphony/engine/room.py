@@ -10,13 +10,15 @@ undoing each other. Who gives, in this order, until the need is met; how, and wh
     3. files of younger jobs that have not begun, youngest first
     4. only when nothing else can move: younger jobs that were parked; their requests are preempted and computed again later
 
-Pages that are on their way below are free a little later: they are counted, and waited for.
+Pages that are on their way below are free a little later: they are counted, and waited for. While an older job is short of
+room no younger one loads pages (`Claims`): they would be taken from it at once.
 A job that would not fit into the whole cache ends with ENOSPC and keeps its tokens (engine/device.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Protocol
 
 from vllm_symphony.engine.page_table import PagedFile, PageTable
@@ -32,12 +34,43 @@ class WaitingJob(Protocol):
     lent: bool
 
 
+class Claims:
+    """What waiting jobs keep younger ones from. `look` begins a look at all that wait; each says what it found."""
+
+    def __init__(self) -> None:
+        self._short: dict[Hashable, bool] = {}  # who found no room -> whether younger ones may take no page at all
+        self._loads = self._pages = math.inf  # born later than this: loads nothing, takes no page
+
+    def look(self, waiting: Mapping[Hashable, float]) -> None:
+        """These wait, with files born then; who waits no more claims nothing."""
+        self._short = {who: takes_all for who, takes_all in self._short.items() if who in waiting}
+        self._loads = min((waiting[who] for who in self._short), default=math.inf)
+        self._pages = min((waiting[who] for who, takes_all in self._short.items() if takes_all), default=math.inf)
+
+    def allow(self, born: float, is_below: bool) -> bool:
+        """Whether a job may take pages: no older one claims them."""
+        return born <= (min(self._loads, self._pages) if is_below else self._pages)
+
+    def met(self, who: Hashable) -> None:
+        """It has room."""
+        self._short.pop(who, None)
+
+    def missed(self, who: Hashable, born: float, pages_move: bool, waited_long: bool = False) -> None:
+        """It has none. `pages_move`: what becomes free soon is all its own, from the next look on; `waited_long`: so is what is
+        free now."""
+        self._short[who] = pages_move or self._short.get(who, False)
+        self._loads = min(self._loads, born)
+        if waited_long:
+            self._pages = min(self._pages, born)
+
+
 class Room:
     def __init__(self, table: PageTable, tiers: Tiers, clock: Callable[[], float], retire_all: Callable[[], None]) -> None:
         self.table = table
         self.tiers = tiers
         self.clock = clock
         self.retire_all = retire_all
+        self.claims = Claims()
         self.num_evicted = 0
 
     def reclaim(self, need: int, born: float, waiting: Iterable[WaitingJob], keep: PagedFile | None) -> int:

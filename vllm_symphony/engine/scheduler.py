@@ -14,7 +14,6 @@ Source: vllm/v1/core/sched/scheduler.py, async_scheduler.py (0.32).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,6 @@ class SymphonyMixin(_Base):
         self.say_goodbye = False  # the next step may be one in which workers only forget requests
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
-        self._claim = math.inf  # birth of the oldest file whose job waits for pages that move
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
         self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
         self._step_s = 0.0
@@ -250,54 +248,72 @@ class SymphonyMixin(_Base):
     def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
         slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
         admitted = 0
-        # files born later than this take no pages: an older job waits for what is on its way, or has waited long enough
-        barrier, self._claim = self._claim, math.inf
-        claimed = barrier
-        for r in sorted(held, key=self._order):
+        ready = self._ready(device, held)
+        self.room.claims.look({r: self._age(r) for r in ready})
+        for r in ready:
             if admitted >= slots:
                 break
             job = device.jobs.get(r.request_id)
-            is_below = False
-            if job is None:
-                need = device.table.pages(r.num_tokens) - self._num_blocks(r)
-            else:
-                try:
-                    if not device.grammars.ready(job):
-                        continue
-                    is_below = not job.lent and device.tiers.is_below(job.file, job.lowest)
-                    if is_below and job.file.move is not None:
-                        device.tiers.load(job.file)
-                        continue
-                except SymphonyError as error:
-                    device.fail(job, error)
-                    continue
-                need = device.lending.pages_needed(job)
-            if need and self._age(r) > barrier:
+            is_below = job is not None and not job.lent and device.tiers.is_below(job.file, job.lowest)
+            if job is not None and is_below and job.file.move is not None:
+                device.tiers.load(job.file)
                 continue
-            if need > free:
-                free += self.room.reclaim(need - free, self._age(r), waiting_jobs, job.file if job is not None else None)
-                if job is not None:  # also where nothing became free: a page that nobody shares any more needs no copy
-                    need = device.lending.pages_needed(job)
-                if need > free:  # those behind it may pass, for a while
-                    if time.time() - r.arrival_time > STALE_S:
-                        barrier = min(barrier, self._age(r))
-                    if device.tiers.busy or self._age(r) == claimed:
-                        self._claim = min(self._claim, self._age(r))
-                    continue
+            need, free = self._find_room(device, r, is_below, waiting_jobs, free)
+            if need is None:
+                continue  # those behind it may pass, for a while
             if job is not None and is_below:
                 free -= device.tiers.load(job.file)
                 continue
-            gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
-            if job is not None:
-                device.tiers.disturb(job.file)
-            if job is not None and device.lending.start(job) and gate is self.waiting:
-                gate.take(r)
-                gate = self.kv_holding_waiting
-                gate.held[r] = None
-            gate.admit(r)
+            self._admit(device, r)
             free -= need
             admitted += 1
         return admitted
+
+    def _ready(self, device: FileDevice, held: list[Request]) -> list[Request]:
+        """Those that could begin, in the policy's order: whose grammars are compiled. Those whose pages are damaged end here, and
+        what waits only for these."""
+        not_ready = set()
+        for r in held:
+            job = device.jobs.get(r.request_id)
+            if job is None:
+                continue
+            try:
+                if not device.grammars.ready(job):
+                    not_ready.add(r)
+                elif not job.lent:
+                    device.tiers.is_below(job.file, job.lowest)
+            except SymphonyError as error:
+                device.fail(job, error)
+        still_held = (r for r in held if r in self.waiting.held or r in self.kv_holding_waiting.held)
+        return sorted((r for r in still_held if r not in not_ready), key=self._order)
+
+    def _find_room(
+        self, device: FileDevice, r: Request, is_below: bool, waiting_jobs: list[FileJob], free: int
+    ) -> tuple[int | None, int]:
+        """How many pages it takes, None: it must wait; and how many are free now."""
+        claims, age = self.room.claims, self._age(r)
+        if (need := self._need_waiting(device, r)) and not claims.allow(age, is_below):
+            return None, free
+        if need > free:
+            job = device.jobs.get(r.request_id)
+            free += self.room.reclaim(need - free, age, waiting_jobs, job.file if job is not None else None)
+            need = self._need_waiting(device, r)  # also where nothing became free: a page that nobody shares any more needs no copy
+        if need > free:
+            claims.missed(r, age, pages_move=device.tiers.busy, waited_long=time.time() - r.arrival_time > STALE_S)
+            return None, free
+        claims.met(r)
+        return need, free
+
+    def _admit(self, device: FileDevice, r: Request) -> None:
+        """To vLLM's next step, with its file's pages."""
+        gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
+        if (job := device.jobs.get(r.request_id)) is not None:
+            device.tiers.disturb(job.file)
+            if device.lending.start(job) and gate is self.waiting:
+                gate.take(r)
+                gate = self.kv_holding_waiting
+                gate.held[r] = None
+        gate.admit(r)
 
     def _unstart(self, device: FileDevice) -> None:
         """Jobs that vLLM did not take after all (no token left in the step's budget) wait with their pages in their files."""
@@ -350,6 +366,10 @@ class SymphonyMixin(_Base):
 
     def _num_blocks(self, r: Request) -> int:
         return len(self.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks.get(r.request_id, ()))
+
+    def _need_waiting(self, device: FileDevice, r: Request) -> int:
+        job = device.jobs.get(r.request_id)
+        return device.table.pages(r.num_tokens) - self._num_blocks(r) if job is None else device.lending.pages_needed(job)
 
     def _need_running(self, r: Request) -> int:
         upto = r.num_tokens_with_spec + r.num_output_placeholders

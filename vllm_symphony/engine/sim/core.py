@@ -9,7 +9,6 @@ Who drives decides what a second is: a thread that sleeps (device.py), or a driv
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -132,7 +131,6 @@ class SimCore:
         self.step_s = 0.0
         self.step = 0
         self._began_ns = 0
-        self._claim = math.inf  # as in engine/scheduler.py
         self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
         self.dead: str | None = None
         self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
@@ -502,39 +500,58 @@ class SimCore:
 
     def _admit(self, waiting: list[SimJob], batch: list[tuple[SimJob, int]]) -> None:
         budget = self.cost.max_tokens - sum(n for _, n in batch)
-        claim, self._claim = self._claim, math.inf
-        for job in sorted(waiting, key=lambda j: j.effect.order):
+        ready = self._ready(waiting)
+        self.room.claims.look({job: job.file.born for job in ready})
+        for job in ready:
             if budget <= 0 or len(batch) >= self.cost.max_rows:
                 return
             f = job.file
-            if f.born > claim and self._pages_needed(job):
-                continue
+            is_below = self.tiers.is_below(f, job.lowest)
+            if is_below and f.move is not None:
+                self.tiers.load(f)
+            elif not self._find_room(job, is_below, waiting):
+                continue  # those behind it may pass
+            elif is_below:
+                self.tiers.load(f)
+            else:
+                self._start(job)
+                n = min(len(f.tokens) - job.computed, budget)
+                batch.append((job, n))
+                budget -= n
+
+    def _ready(self, waiting: list[SimJob]) -> list[SimJob]:
+        """All of them but those whose pages are damaged, which end, and what waits only for these."""
+        for job in waiting:
             try:
-                is_below = self.tiers.is_below(f, job.lowest)
+                if job.id in self.jobs:
+                    self.tiers.is_below(job.file, job.lowest)
             except SymphonyError as error:
                 self.fail(job, error)
-                continue
-            if self._pages_needed(job) > self.pool.get_num_free_blocks():
-                self._reclaim(self._pages_needed(job), job, waiting)
-            if self._pages_needed(job) > self.pool.get_num_free_blocks():  # less than before, where a page is shared no more
-                if self.tiers.busy or f.born == claim:
-                    self._claim = min(self._claim, f.born)
-                continue  # those behind it may pass
-            if is_below:
-                self.tiers.load(f)
-                continue
-            self.tiers.disturb(f)
-            retained: list[tuple[SimBlock, SimBlock]] = []
-            job.computed = min(f.frontier, job.lowest)
-            job.blocks = self.table.lend(f, job.computed, retained)
-            job.lent = True
-            job.blocks += self.pool.get_new_blocks(self.table.pages(len(f.tokens)) - len(job.blocks))
-            for src, dst in retained:
-                dst.slots = dict(src.slots)
-                self.pool.free_blocks((src, dst))
-            n = min(len(f.tokens) - job.computed, budget)
-            batch.append((job, n))
-            budget -= n
+        return sorted((job for job in waiting if job.id in self.jobs), key=lambda j: j.effect.order)
+
+    def _find_room(self, job: SimJob, is_below: bool, waiting: list[SimJob]) -> bool:
+        claims, born = self.room.claims, job.file.born
+        if (need := self._pages_needed(job)) and not claims.allow(born, is_below):
+            return False
+        self._reclaim(need, job, waiting)
+        if self._pages_needed(job) <= self.pool.get_num_free_blocks():  # less than before, where a page is shared no more
+            claims.met(job)
+            return True
+        claims.missed(job, born, self.tiers.busy)
+        return False
+
+    def _start(self, job: SimJob) -> None:
+        """The pages are lent to it, and those that are missing are taken."""
+        f = job.file
+        self.tiers.disturb(f)
+        retained: list[tuple[SimBlock, SimBlock]] = []
+        job.computed = min(f.frontier, job.lowest)
+        job.blocks = self.table.lend(f, job.computed, retained)
+        job.lent = True
+        job.blocks += self.pool.get_new_blocks(self.table.pages(len(f.tokens)) - len(job.blocks))
+        for src, dst in retained:
+            dst.slots = dict(src.slots)
+            self.pool.free_blocks((src, dst))
 
     def _pages_needed(self, job: SimJob) -> int:
         f = job.file
