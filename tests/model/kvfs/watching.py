@@ -41,7 +41,10 @@ class Watching(Looking):
 
     def happened(self, kind: str, node: Node, path: str, new_path: str = "", detail: str = "") -> None:
         for watcher in self.watches:
-            old, new = watcher.path, (self.paths(watcher.top) or [watcher.path])[0]
+            places = self.paths(watcher.top)
+            if not places and node is not watcher.top:
+                continue  # what was watched is gone; another of its name is another one
+            old, new = watcher.path, (places or [watcher.path])[0]
             was = self._covers(watcher, old, path) and self._may_see(watcher.cred, node, path)
             watcher.path = new
             comes = bool(new_path) and self._covers(watcher, new, new_path) and self._may_see(watcher.cred, node, new_path)
