@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from tests.model.kvfs.computing import Work
@@ -31,7 +31,7 @@ class Editing(Keeping):
             self.cut(fork, len(kept))
             return self._fd(process, cred, fork, True)
         lineage = "approximate" if positions == "compact" else max(source.fidelity, "pruned", key=LINEAGE.index)
-        return self._edit(process, cred, entries, lineage, (spans[-1][1],))
+        return self._edit(process, cred, entries, lineage, source, kept, (spans[-1][1],))
 
     def concat(self, process: Process, cred: Credentials, fds: tuple[int, ...], mode: str = "recompute") -> dict[str, Any] | Work:
         demand(fds and mode in ("recompute", "rotate"), "EINVAL")
@@ -48,17 +48,34 @@ class Editing(Keeping):
         for file in others:
             self.demand_fresh(file)
         entries = first.entries + [(token, first.following + i) for i, token in enumerate(tokens)]
-        return self._edit(process, cred, entries, "approximate", tuple(file.length for file in (first, *others)))
+        source = first if first.entries else others[0]
+        return self._edit(
+            process,
+            cred,
+            entries,
+            "approximate",
+            source,
+            list(range(source.length)),
+            tuple(file.length for file in (first, *others)),
+        )
 
     def _edit(
-        self, process: Process, cred: Credentials, entries: list[tuple[int, int]], lineage: str, sources: tuple[int, ...]
-    ) -> Work:
-        """A new file whose keys and values are copied; it is its own from the first page on."""
-        limit = self.limit(cred.principal, "device_pages")
-        demand(limit is None or self.held(cred.principal) + self.pages(len(entries)) <= limit, "EDQUOT")
+        self, process: Process, cred: Credentials, entries: list[tuple[int, int]], lineage: str, source: File, kept: list[int],
+        sources: tuple[int, ...],
+    ) -> Work:  # fmt: skip
+        """A new file whose keys and values are copied; pages at its beginning that are as in the source, where its first tokens are
+        those of the indices `kept`, are shared."""
+        stays = takewhile(lambda i: kept[i] == i and entries[i] == source.entries[i], range(len(kept)))
+        num_pages = min(len(list(stays)), source.frontier, len(entries) - 1) // self.page_size
         self.demand_room(cred.principal)
         file = File(cred.principal, cred.principal, 0o600, self.now, self.now, entries=entries, fidelity=lineage)
+        file.pages, file.frontier = source.pages[:num_pages], num_pages * self.page_size
         file.writer = Work("edit", process, -1, file, planned=len(entries), sources=sources)
+        limit = self.limit(cred.principal, "device_pages")
+        self.works[-1] = file.writer
+        held = self.held(cred.principal)
+        del self.works[-1]
+        demand(limit is None or held <= limit, "EDQUOT")
         return file.writer
 
     def edited(self, work: Work) -> dict[str, Any]:

@@ -272,6 +272,71 @@ def test_a_fork_whose_pages_have_left_the_device_has_none_though_its_source_has(
         w("forward", fd=fork.fd)
 
 
+@pytest.mark.parametrize(
+    ("spans", "positions", "pages"),
+    [
+        ((Span(0, 8), Span(9, 12)), "keep", 4),  # two shared, one of its own
+        ((Span(0, 8), Span(9, 12)), "compact", 4),
+        ((Span(0, 7), Span(9, 12)), "keep", 5),
+        ((Span(1, 8), Span(9, 12)), "keep", 6),
+    ],
+)
+def test_an_extract_shares_the_whole_pages_at_its_beginning(
+    w: World, root: int, spans: tuple[Span, ...], positions: str, pages: int
+) -> None:
+    fd = computed(w, 12)
+    limit(w, root, device_pages=pages - 1)
+    before = w.kernel.counters()
+
+    with pytest.raises(errors.QuotaExceeded):
+        w("extract", fd=fd, spans=spans, positions=positions)
+    assert {**w.kernel.counters(), "calls_ended": 0} == {**before, "calls_ended": 0}
+    limit(w, root, device_pages=pages)
+    w.start("extract", fd=fd, spans=spans, positions=positions)
+
+    assert used(w).used_device_pages == pages
+    w.step()
+    assert used(w).used_device_pages == pages
+    w.check()
+
+
+def test_a_compact_extract_shares_nothing_behind_a_gap(w: World, root: int) -> None:
+    fd = computed(w, 4)
+    w.start("forward", fd=fd, tokens=[1] * 8, start=9)
+    w.step()
+    w.start("extract", fd=fd, spans=(Span(0, 8), Span(9, 12)), positions="compact")
+    w.step()
+
+    assert used(w).used_device_pages == 3 + 2
+
+
+@pytest.mark.parametrize("begins_empty", [False, True])
+def test_a_rotated_concat_shares_the_pages_of_what_it_begins_with(w: World, root: int, begins_empty: bool) -> None:
+    first, last = computed(w, 8), computed(w, 4)
+    fds = (w.file([]), first, last) if begins_empty else (first, last)
+    limit(w, root, device_pages=4)
+
+    w.start("concat", fds=fds, mode="rotate")
+    w.step()
+
+    assert used(w).used_device_pages == 4
+
+
+def test_an_edit_that_fails_gives_its_part_of_the_pages_back(w: World, root: int) -> None:
+    other = w.kernel.connect(OTHER, "client", 0)
+    fd = computed(w, 8)
+    w("link", fd=fd, path="/shared")
+    w("chmod", path="/shared", mode=0o644)
+    theirs = w("open", by=other, path="/shared").fd
+    w.start("extract", by=other, fd=theirs, spans=(Span(0, 4), Span(5, 8)))
+    assert (used(w).used_device_pages, used(w, by=other).used_device_pages) == (1.5, 1.5)
+
+    w.fail()
+
+    assert (used(w).used_device_pages, used(w, by=other).used_device_pages) == (2, 0)
+    w.check()
+
+
 def test_pages_that_a_rebuild_makes_count(w: World, root: int) -> None:
     source, fd = w.file(range(20)), w.file([1])
     call = w.start("extract", fd=source, spans=(Span(0, 4), Span(8, 13)))

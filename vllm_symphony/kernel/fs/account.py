@@ -208,13 +208,21 @@ class Account:
             self._bounds[owner] = bound + growth
         return num_tokens
 
-    def demand_new_pages(self, owner: str, num_tokens: int) -> None:
-        """Raises QuotaExceeded when the owner may not have a new file of so many tokens, all of whose pages are its own."""
-        quota = self.quotas.get(owner)
+    def make(self, source: Inode, made: Inode, num_stay: int) -> None:
+        """`made`, which has entered, is being made by an edit. Of its tokens the first `num_stay` are as in `source`: of these it
+        shares the whole pages, the others are its own.
+
+        Raises:
+            QuotaExceeded: its owner may not have them.
+        """
+        num_pages = min(num_stay, source.frontier, made.length - 1) // self._m.model.page_size
+        made.frontier = num_pages * self._m.model.page_size
+        self.shares.share(source, made, num_pages)
+        owner, quota = made.owner, self.quotas.get(made.owner)
         if quota is not None and quota.device_pages is not None:
-            used = self._held(owner)
-            if used + self.shares.pages_for(num_tokens) > quota.device_pages:
-                raise self._too_many_pages(owner, quota.device_pages, used, num_tokens)
+            others, need = self._held(owner, made), self._need(made, made.length)
+            if round(others + need, DIGITS) > quota.device_pages:
+                raise self._too_many_pages(owner, quota.device_pages, others, made.length)
             self._bounds.pop(owner, None)
 
     def _too_many_pages(self, owner: str, limit: int, used: float, num_tokens: int) -> QuotaExceeded:

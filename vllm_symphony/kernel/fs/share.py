@@ -5,8 +5,9 @@
     C  |0 1|                        page 0 costs each of them 1/3, page 4 costs A and B 1/2
 
 Forks share pages as the engine's copy-on-write does: all that is computed, also a partial last page, until one side writes into it;
-that side gets a page of its own. Which blocks these are is the engine's truth; this is the split of their cost by identity. All
-sharing is of first pages, so a file is a path of trunks, and a fork costs as much as there are trunks, however long the file is.
+that side gets a page of its own. What extract or concat makes shares the whole pages at its beginning that stay as they are. Which
+blocks these are is the engine's truth; this is the split of their cost by identity. All sharing is of first pages, so a file is a
+path of trunks, and a fork costs as much as there are trunks, however long the file is.
 A file that never was forked is not here at all.
 Invariants (`check`): the trunks of a file lie within its computed pages; who is in a trunk has a page of it.
 """
@@ -115,6 +116,10 @@ class Shares:
         """`copy` has just been made of `source`. While a job writes the source only whole pages are shared: it goes on writing
         into the last one."""
         num_pages = copy.frontier // self._page_size if source.writer is not None else self.pages_for(copy.frontier)
+        self.share(source, copy, num_pages)
+
+    def share(self, source: Inode, copy: Inode, num_pages: int) -> None:
+        """All that is computed of `copy`, a new file, are the first pages of `source`."""
         if not num_pages:
             return
         old = self.get(source) or self._sharing.setdefault(source.ino, Sharing(source))

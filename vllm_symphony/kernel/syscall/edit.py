@@ -16,7 +16,7 @@ from typing import Any
 
 from vllm_symphony.abi.calls import Concat, Extract, FdResult
 from vllm_symphony.abi.types import Ino, Span
-from vllm_symphony.errors import ContextTooLong, DeviceLost, InvalidArgument, NotSupported, TooManyFiles
+from vllm_symphony.errors import ContextTooLong, DeviceLost, InvalidArgument, NotSupported, QuotaExceeded, TooManyFiles
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.effect import ConcatJob, EditDone, ExtractJob, JobFailed
 from vllm_symphony.kernel.fs import recipe
@@ -45,6 +45,7 @@ class EditWork(Job):
             return
         self.is_made = True
         self.inode.frontier = completion.frontier
+        m.account.shares.grew(self.inode)
         call, result, error = self.call, None, None
         if call is not None:
             try:
@@ -81,7 +82,6 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
             m.files.cut(fork, spans[0].stop, call.start_ns)
             return _opened(call, fork)
     _demand_able(m, "compact" if compact else "extract")
-    m.account.demand_new_pages(call.cred.principal, sum(span.stop - span.start for span in spans))
 
     dst = m.files.new(call.cred.principal, 0o600, call.start_ns)
     for span in spans:
@@ -92,6 +92,8 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
             _extend_at(dst, tokens, inode.positions(span.start, span.stop), call.start_ns)
     dst.fidelity = APPROXIMATE if compact else _worst(inode.fidelity, PRUNED)
     dst.recipe = recipe.of_extract(inode, spans, compact)
+    num_stay = 0 if spans[0].start else spans[0].stop
+    _demand_pages(m, inode, dst, min(num_stay, _num_compact(inode)) if compact else num_stay)
     work = EditWork(m, call, dst)
     key = m.policy.key(call.process.pid, work.id)
     m.emit(ExtractJob(work.id, inode.ino, dst.ino, spans, compact, dst.domain, key))
@@ -122,14 +124,16 @@ def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
     for inode in others:
         inode.demand_fresh()
     _demand_able(m, "rotate")
-    m.account.demand_new_pages(call.cred.principal, first.inode.length + more)
 
     dst = m.files.new(call.cred.principal, 0o600, call.start_ns)
     dst.copy_head(first.inode)
     dst.extend(tokens, start, call.start_ns)
     dst.fidelity = APPROXIMATE
-    dst.frontier = 0
     dst.recipe = recipe.of_concat([first.inode, *others])
+    if first.inode.length:
+        _demand_pages(m, first.inode, dst, first.inode.length)
+    else:
+        _demand_pages(m, others[0], dst, _num_compact(others[0]))
     work = EditWork(m, call, dst)
     key = m.policy.key(call.process.pid, work.id)
     srcs: list[tuple[Ino, int]] = [(inode.ino, inode.length) for inode in (first.inode, *others)]
@@ -143,6 +147,22 @@ def _source(m: Machine, call: Call, fd: int) -> OpenFile:
     file = call.process.fds.get(fd, call.cred)
     file.inode.demand_fresh()
     return file
+
+
+def _num_compact(inode: Inode) -> int:
+    """How many of its first tokens are at the position that is their index."""
+    if inode.runs[0] != (0, 0):
+        return 0
+    return inode.runs[1][0] if len(inode.runs) > 1 else inode.length
+
+
+def _demand_pages(m: Machine, source: Inode, dst: Inode, num_stay: int) -> None:
+    """The new file begins with so many tokens as they are in `source`. Raises QuotaExceeded; then it never was."""
+    try:
+        m.account.make(source, dst, num_stay)
+    except QuotaExceeded:
+        m.files.forget(dst)
+        raise
 
 
 def _opened(call: Call, inode: Inode) -> FdResult:
