@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Job(Pending):
-    """Work on `inode` through `fd`. `writes`: it holds the file's writer bit. `planned`: how many tokens the file may have with it,
-    for its owner's quota. `stopping`: why it was cancelled."""
+    """Work on `inode` through `fd`. `writes`: it holds the file's writer bit. `planned`: how many tokens of the file may be
+    computed with it, for its owner's quota. `stopping`: why it was cancelled."""
 
     __slots__ = ("fd", "id", "inode", "planned", "process", "stopping", "writes")
 

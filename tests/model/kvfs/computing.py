@@ -22,7 +22,6 @@ from vllm_symphony.engine.sim import SimModel
 
 RDWR, CREAT, EXCL, TRUNC, TMPFILE = 1, 2, 4, 8, 16
 WEIGHTS = SimModel()
-FEW_PAGES = 50
 
 
 def greedy(entries: list[tuple[int, int]]) -> int:
@@ -45,7 +44,7 @@ class Work:
     cancelled: str = ""
     is_cut: bool = False  # a quota leaves it fewer tokens than it asked for
     sources: tuple[int, ...] = ()  # lengths of what an edit is made of
-    planned: int = 0  # tokens that the file may have with it
+    planned: int = 0  # tokens of the file that may be computed with it
 
     @property
     def writes(self) -> bool:
@@ -236,6 +235,9 @@ class Computing(Proc):
         """How many more tokens it may have, by the quota of its owner."""
         return num_tokens
 
+    def demand_computed(self, file: File, num_tokens: int) -> None:
+        """The quota of its owner has room for so many of its first tokens."""
+
     def truncate(self, process: Process, cred: Credentials, fd: int, length: int, at: int | None = None) -> None:
         opened = process.get_writable(fd, cred)
         file = opened.file
@@ -318,8 +320,9 @@ class Computing(Proc):
         demand(not file.length <= position < file.longest, "ESTALE")
         demand(0 <= position < file.length, "EINVAL")
         self.demand_fresh(file)
+        self.demand_computed(file, position + 1)
         file.readers += 1
-        return Work("sample", process, fd, file, position=position)
+        return Work("sample", process, fd, file, position=position, planned=position + 1)
 
     def drew(self, work: Work, tokens: list[int]) -> None:
         """The device generated these."""
@@ -355,13 +358,12 @@ class Computing(Proc):
         return work.cancelled or reason
 
     def is_too_much(self, work: Work, reason: str) -> bool:
-        """Whether what is pinned, with all that runs, takes more than all pages. An edit needs its sources beside what it makes;
-        where pages are few, one may be told to try again because of what others hold for a moment."""
+        """Whether what is pinned, with all that runs, takes more than all pages. An edit needs its sources beside what it makes."""
         needed = {file: len(file.pages) for file in self.files() if file.pinned}
         for other in (*self.works.values(), work):
-            needed[other.file] = sum(-(-num // self.page_size) for num in (other.planned or other.file.length, *other.sources))
-        is_tight = work.op == "edit" and self.num_pages < FEW_PAGES
-        return reason == "ENOSPC" and (is_tight or sum(needed.values()) > self.num_pages)
+            most = sum(-(-num // self.page_size) for num in (other.planned or other.file.length, *other.sources))
+            needed[other.file] = max(most, needed.get(other.file, 0))
+        return reason == "ENOSPC" and sum(needed.values()) > self.num_pages
 
     def release(self, work: Work) -> None:
         if work.writes:

@@ -60,21 +60,31 @@ class Counting(Locking):
 
     def held(self, owner: str, without: File | None = None, at_most: bool = False) -> float:
         """With what running calls may still make."""
-        planned = {work.file: work.planned for work in self.works.values() if work.planned}
         mine = [file for file in self.files() if file.owner == owner and file is not without]
-        return round(sum(self.need(file, planned.get(file, 0), at_most) for file in mine), 6)
+        return round(sum(self.need(file, self.planned(file), at_most) for file in mine), 6)
+
+    def planned(self, file: File) -> int:
+        """How many of its tokens may be computed by what runs."""
+        return max((work.planned for work in self.works.values() if work.file is file), default=0)
 
     def demand_pages(self, file: File, num_tokens: int, least: int | None = None) -> int:
         """How many more tokens it may have."""
         self.demand_growth(file, file.length + num_tokens)
+        return self._grant(file, file.length + (num_tokens if least is None else least), file.length + num_tokens) - file.length
+
+    def demand_computed(self, file: File, num_tokens: int) -> None:
+        self._grant(file, num_tokens, num_tokens)
+
+    def _grant(self, file: File, least: int, most: int) -> int:
+        """How many of its tokens may be computed."""
         limit = self.limit(file.owner, "device_pages")
         if limit is None:
-            return num_tokens
-        least = num_tokens if least is None else least
-        held, need = self.need(file, 0), self.need(file, file.length + least)
+            return most
+        planned = self.planned(file)
+        held, need = self.need(file, planned), self.need(file, max(least, planned))
         room = round(limit - self.held(file.owner, file) - need, 6)
         demand(room >= 0 or round(need - held, 6) <= 0, "EDQUOT")
-        return min(num_tokens, (self.pages(file.length + least) + max(0, int(room))) * self.page_size - file.length)
+        return min(most, (self.pages(max(least, planned)) + max(0, int(room))) * self.page_size)
 
     def demand_growth(self, file: File, num_tokens: int) -> None:
         """Raises Refused when a pinned file may not have so many."""

@@ -337,6 +337,48 @@ def test_an_edit_that_fails_gives_its_part_of_the_pages_back(w: World, root: int
     w.check()
 
 
+@pytest.mark.parametrize("op", ["sample", "logits"])
+def test_a_row_of_an_uncomputed_file_is_asked_for_only_within_the_quota(w: World, root: int, op: str) -> None:
+    fd = w.file(range(12))
+    limit(w, root, device_pages=2)
+    before = w.kernel.counters()
+
+    with pytest.raises(errors.QuotaExceeded):
+        w(op, fd=fd)
+    with pytest.raises(errors.QuotaExceeded):
+        w(op, fd=fd, position=8)
+    assert {**w.kernel.counters(), "calls_ended": 0} == {**before, "calls_ended": 0}
+    w.start(op, fd=fd, position=7)
+
+    assert used(w).used_device_pages == 2
+    w.step()
+    assert used(w).used_device_pages == 0
+
+
+def test_a_row_of_what_is_computed_may_always_be_had(w: World, root: int) -> None:
+    fd = computed(w, 12)
+    limit(w, root, device_pages=1)
+
+    w.start("sample", fd=fd)
+    w.start("logits", fd=fd, position=2)
+    w.step()
+    w.step()
+
+    assert used(w).used_device_pages == 3
+
+
+def test_of_several_rows_of_a_file_the_last_one_counts(w: World, root: int) -> None:
+    fd, other = w.file(range(12)), w.file(range(12))
+    limit(w, root, device_pages=3)
+    w.start("sample", fd=fd)
+    w.start("sample", fd=fd, position=1)
+
+    assert used(w).used_device_pages == 3
+    with pytest.raises(errors.QuotaExceeded):
+        w("sample", fd=other, position=0)
+    w.start("sample", fd=fd, position=11)
+
+
 def test_pages_that_a_rebuild_makes_count(w: World, root: int) -> None:
     source, fd = w.file(range(20)), w.file([1])
     call = w.start("extract", fd=source, spans=(Span(0, 4), Span(8, 13)))

@@ -119,7 +119,9 @@ class Account:
 
     def _held(self, principal: str, without: Inode | None = None) -> float:
         """Device pages of all its files, with what running calls may still make of them."""
-        planned = {job.inode.ino: job.planned for job in self._m.jobs.values() if job.planned}
+        planned: dict[Ino, int] = {}
+        for job in self._m.jobs.values():
+            planned[job.inode.ino] = max(job.planned, planned.get(job.inode.ino, 0))
         total = 0.0
         for node in self._owned.get(principal, {}).values():
             if isinstance(node, Inode) and node is not without:
@@ -189,24 +191,34 @@ class Account:
             QuotaExceeded: not so many.
         """
         self.demand_growth(inode, num_tokens)
+        length = inode.length
+        return self._grant(inode, length + (num_tokens if least is None else least), length + num_tokens) - length
+
+    def demand_computed(self, inode: Inode, num_tokens: int) -> None:
+        """Raises QuotaExceeded when so many of its first tokens may not be computed. What is there may always be used."""
+        self._grant(inode, num_tokens, num_tokens)
+
+    def _grant(self, inode: Inode, least: int, most: int) -> int:
+        """How many of its tokens may be computed; at least `least`, or QuotaExceeded."""
         quota = self.quotas.get(inode.owner)
         if quota is None or quota.device_pages is None:
-            return num_tokens
-        owner, limit, length = inode.owner, quota.device_pages, inode.length
-        least = num_tokens if least is None else least
-        growth = self.shares.pages_for(length + num_tokens) - self._on_device(inode) + self.shares.has_shared_tail(inode)
+            return most
+        owner, limit = inode.owner, quota.device_pages
+        copies_tail = most > inode.frontier and self.shares.has_shared_tail(inode)
+        growth = max(0, self.shares.pages_for(most) - self._on_device(inode)) + copies_tail
         bound = self._bounds.get(owner)
-        if bound is None or bound + growth > limit:
-            others, held, need = self._held(owner, inode), self._need(inode, 0), self._need(inode, length + least)
-            room = round(limit - others - need, DIGITS)
-            if room < 0 and round(need - held, DIGITS) > 0:
-                raise self._too_many_pages(owner, limit, others + held, length + least)
-            num_pages = self.shares.pages_for(length + least) + max(0, int(room))
-            num_tokens = min(num_tokens, num_pages * self._m.model.page_size - length)
-            self._bounds[owner] = others + self._need(inode, length + num_tokens)
-        else:
+        if bound is not None and bound + growth <= limit:
             self._bounds[owner] = bound + growth
-        return num_tokens
+            return most
+        planned = max((job.planned for job in self._m.jobs.values() if job.inode is inode), default=0)
+        others, held, need = self._held(owner, inode), self._need(inode, planned), self._need(inode, max(least, planned))
+        room = round(limit - others - need, DIGITS)
+        if room < 0 and round(need - held, DIGITS) > 0:
+            raise self._too_many_pages(owner, limit, others + held, least)
+        num_pages = self.shares.pages_for(max(least, planned)) + max(0, int(room))
+        most = min(most, num_pages * self._m.model.page_size)
+        self._bounds[owner] = others + self._need(inode, max(most, planned))
+        return most
 
     def make(self, source: Inode, made: Inode, num_stay: int) -> None:
         """`made`, which has entered, is being made by an edit. Of its tokens the first `num_stay` are as in `source`: of these it

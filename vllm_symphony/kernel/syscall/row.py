@@ -1,8 +1,9 @@
 """sample and logits: draws from a position of a file, and its whole row (kernel/syscall/row.py).
 
 A handle is (file, position): the row after that token. The device keeps rows as a cache and recomputes a missing one from the
-file's prefix, so both calls work on any position; the file does not change. They only look: several may run at once, also beside a
-writer, but then only below the length that was delivered when they began.
+file's prefix, so both calls work on any position; the file does not change. Its owner's quota must have room for what of that
+prefix is not computed. They only look: several may run at once, also beside a writer, but then only below the length that was
+delivered when they began.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class SampleWork(Job):
 
     def __init__(self, m: Machine, call: Call, file: OpenFile, fd: int, position: int, grammar: Grammar | None) -> None:
         super().__init__(m, call, file.inode, fd, writes=False)
+        self.planned = position + 1
         self.file = file
         self.position = position
         self.grammar = grammar
@@ -53,6 +55,7 @@ class RowWork(Job):
 
     def __init__(self, m: Machine, call: Call, file: OpenFile, fd: int, position: int) -> None:
         super().__init__(m, call, file.inode, fd, writes=False)
+        self.planned = position + 1
         self.position = position
 
     def completed(self, m: Machine, completion: Any, now_ns: int) -> None:
@@ -78,6 +81,7 @@ def sample(m: Machine, call: Call, a: Sample) -> None:
     grammar = None
     if a.grammar is not None:
         grammar = replace(a.grammar, start=file.sampling.grammar_start(a.grammar, position + 1))
+    m.account.demand_computed(file.inode, position + 1)
 
     work = SampleWork(m, call, file, a.fd, position, grammar)
     call.pending = work
@@ -90,6 +94,7 @@ def logits(m: Machine, call: Call, a: Logits) -> None:
     """Fetch the row; answers with LogitsResult."""
     file, position = _handle(m, call, a.fd, a.position)
     argument.demand_timeout(a.timeout_s)
+    m.account.demand_computed(file.inode, position + 1)
 
     work = RowWork(m, call, file, a.fd, position)
     call.pending = work
