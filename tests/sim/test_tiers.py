@@ -132,3 +132,22 @@ def test_a_younger_job_loads_no_pages_while_an_older_one_waits_for_room():
 
     assert program.error is None
     assert counters["pages_loaded"] <= 8 and counters["out_of_room"] == 0, counters
+
+
+def test_an_edit_waits_for_pages_that_an_idle_file_gives_when_it_is_stale():
+    async def main() -> int:
+        idle = await lip.open(tokens=range(40, 40 + 7 * PAGE - 1))
+        source = await lip.open(tokens=range(41, 41 + 6 * PAGE - 1))
+        await source.forward()
+        await idle.forward()
+        cut = await source.extract([Span(0, 40), Span(48, 6 * PAGE - 1)])
+        return cut.length
+
+    with Machine(num_pages=16, page_size=PAGE) as m:
+        began = m.now_s
+        program = m.start(main)
+        m.run()
+        m.check()
+
+        assert program.value == 6 * PAGE - 9
+        assert m.now_s - began > 1.0  # the idle file is older, and gave nothing before

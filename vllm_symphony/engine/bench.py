@@ -46,8 +46,11 @@ class EngineBench:
             self.device.fail(job, Interrupted("the edit has ended"))
 
     def make_room(self, num_pages: int, born: float) -> bool:
-        self.device.scheduler.make_room(num_pages, born)
-        return self.device.tiers.busy or any(job.lent for job in self.device.jobs.values())
+        scheduler = self.device.scheduler
+        scheduler.make_room(num_pages, born)
+        if (stale_in := scheduler.room.next_stale()) is not None:
+            scheduler.wake_at = self.device.clock() + stale_in
+        return scheduler.room.may_get(born, self.device.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         self.device.rpc("symphony_copy_slots", args=(src, dst, delta))

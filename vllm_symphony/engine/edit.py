@@ -4,7 +4,8 @@
                 |       \\
     dst      [p0][ copied slots ]    leading full pages whose tokens stay where they are are shared; the rest is copied, keys turned
 
-Who finds no room waits as long as something runs that will let go of pages, and holds none meanwhile; then it is ENOSPC.
+Who finds no room waits as a job does (room.py), as long as anybody will give pages, and holds none meanwhile; when nobody can any
+more it is ENOSPC.
 
 The last token's KV is not copied: who asks what follows it runs it over what is there (page_table.py, `fixed`). Until all forks are
 computed an edit holds them, so that none is given up while another is computed. An edit that ends early, however it does, leaves
@@ -82,6 +83,11 @@ class Edit:
     computing: int = 0
     error: SymphonyError | None = None
     span: StepSpan = StepSpan()
+
+    @property
+    def born(self) -> float:
+        """As old as the oldest of its sources."""
+        return min(part.fork.born for part in self.parts)
 
 
 class Surgery:
@@ -174,6 +180,11 @@ class Surgery:
         """Some edit waits for pages."""
         return bool(self._short)
 
+    @property
+    def claims(self) -> list[float]:
+        """When the sources of edits that wait for pages were made: what is younger takes none."""
+        return [edit.born for edit in self._short.values()]
+
     def is_short(self, job: JobId) -> bool:
         """This one does. From any thread."""
         return job in self._short
@@ -208,10 +219,8 @@ class Surgery:
 
     def _new_pages(self, edit: Edit, need: int) -> list[Any]:
         pool = self.bench.table.pool
-        if need > pool.get_num_free_blocks():
-            born = min(part.fork.born for part in edit.parts)
-            if self.bench.make_room(need - pool.get_num_free_blocks(), born):
-                self._short[edit.job] = edit
+        if need > (free := pool.get_num_free_blocks()) and self.bench.make_room(need - free, edit.born):
+            self._short[edit.job] = edit
         if (free := pool.get_num_free_blocks()) < need:
             raise OutOfPages(f"the new file needs {need} pages, {free} are free", retry_after_s=RETRY_S, num_pages_needed=need)
         return pool.get_new_blocks(need) if need else []

@@ -194,6 +194,7 @@ class OwnHost:
         if wake_at is None:
             self._mail.wait()
         elif not self._mail.wait(max(0.0, wake_at - self.device.clock())):
+            self.scheduler.wake_at = None
             self.scheduler.runnable = True
 
     def _wait_for_mail(self, timeout_s: float) -> bool:

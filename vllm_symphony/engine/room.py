@@ -41,11 +41,11 @@ class Claims:
         self._short: dict[Hashable, bool] = {}  # who found no room -> whether younger ones may take no page at all
         self._loads = self._pages = math.inf  # born later than this: loads nothing, takes no page
 
-    def look(self, waiting: Mapping[Hashable, float]) -> None:
-        """These wait, with files born then; who waits no more claims nothing."""
+    def look(self, waiting: Mapping[Hashable, float], edits: Iterable[float] = ()) -> None:
+        """These wait, with files born then, and edits of files born then, which claim all; who waits no more claims nothing."""
         self._short = {who: takes_all for who, takes_all in self._short.items() if who in waiting}
         self._loads = min((waiting[who] for who in self._short), default=math.inf)
-        self._pages = min((waiting[who] for who, takes_all in self._short.items() if takes_all), default=math.inf)
+        self._pages = min((*edits, *(waiting[who] for who, takes_all in self._short.items() if takes_all)), default=math.inf)
 
     def allow(self, born: float, is_below: bool) -> bool:
         """Whether a job may take pages: no older one claims them."""
@@ -96,6 +96,12 @@ class Room:
             coming += later
             self.num_evicted += bool(now_free or later)
         return freed
+
+    def may_get(self, born: float, jobs: Iterable[WaitingJob]) -> bool:
+        """Whether somebody will let go of pages that an edit of a file born then can wait for: moves, jobs that run or that are
+        older and go first, idle files that become stale."""
+        runs = any(job.lent or job.file.born <= born for job in jobs)
+        return runs or self.tiers.busy or self.next_stale() is not None
 
     def next_stale(self) -> float | None:
         """Seconds until some idle file becomes stale; None if there is none that could give pages."""

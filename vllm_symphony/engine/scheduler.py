@@ -249,7 +249,7 @@ class SymphonyMixin(_Base):
         slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
         admitted = 0
         ready = self._ready(device, held)
-        self.room.claims.look({r: self._age(r) for r in ready})
+        self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
         for r in ready:
             if admitted >= slots:
                 break

@@ -371,7 +371,9 @@ class SimCore:
     @property
     def has_work(self) -> bool:
         """Whether `begin` may do something."""
-        return bool(self.mail or self.jobs or self.asks or self.moving or self.tiers.busy or self.tiers.wanted)
+        return bool(
+            self.mail or self.jobs or self.asks or self.moving or self.tiers.busy or self.tiers.wanted or self.surgery.edits
+        )
 
     def begin(self) -> float | None:
         """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
@@ -386,6 +388,8 @@ class SimCore:
             self.batch = self._schedule()
         self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
         if not self.is_stepping:
+            if self.surgery.is_waiting and (stale_in := self.room.next_stale()) is not None:
+                self.wake_at = self.clock() + stale_in
             self.wake_at = min((t for t in (self.wake_at, self.mover.next_end) if t is not None), default=None)
             return None
         self.step += 1
@@ -501,7 +505,7 @@ class SimCore:
     def _admit(self, waiting: list[SimJob], batch: list[tuple[SimJob, int]]) -> None:
         budget = self.cost.max_tokens - sum(n for _, n in batch)
         ready = self._ready(waiting)
-        self.room.claims.look({job: job.file.born for job in ready})
+        self.room.claims.look({job: job.file.born for job in ready}, self.surgery.claims)
         for job in ready:
             if budget <= 0 or len(batch) >= self.cost.max_rows:
                 return

@@ -46,7 +46,7 @@ class SimBench:
 
     def make_room(self, num_pages: int, born: float) -> bool:
         self.core.room.reclaim(num_pages, born, [job for job in self.core.jobs.values() if not job.lent], None)
-        return self.core.tiers.busy or any(job.lent for job in self.core.jobs.values())
+        return self.core.room.may_get(born, self.core.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:
         blocks, size = self.core.pool.blocks, self.table.page_size
