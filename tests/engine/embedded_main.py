@@ -12,6 +12,7 @@ import sys
 from dataclasses import fields
 
 NUM_TOKENS = 24
+PAGE = 32  # tokens, of which the cache has 32
 PROMPTS = [list(range(40, 75)), list(range(60, 100)), list(range(90, 50, -1))]
 PROGRAM_PROMPT = list(range(45, 110))
 
@@ -41,12 +42,28 @@ def decode(path: str, prompt: list[int]) -> dict[str, object]:
     return {"tokens": tokens, "logprobs": logprobs, "fused": unpack_tokens(fused.tokens), "text": fused.text, "info": info}
 
 
+def wait_for_a_stale_file(path: str) -> int:
+    """A younger file finds no room until the older one, which was just used, is stale: nothing arrives meanwhile. What it got."""
+    from tests.unit.engine.reactor_rig import Client
+    from vllm_symphony.abi.calls import Forward, Open
+    from vllm_symphony.abi.types import pack_tokens
+
+    client = Client(path)
+    try:
+        older = client.ask("open", Open(tokens=pack_tokens([40 + i % 60 for i in range(20 * PAGE)]))).fd
+        younger = client.ask("open", Open(tokens=pack_tokens([41 + i % 60 for i in range(15 * PAGE)]))).fd
+        client.ask("forward", Forward(older, top_k=1))
+        return len(client.ask("forward", Forward(younger, top_k=1)).distributions)
+    finally:
+        client.close()
+
+
 async def main(path: str) -> dict[str, object]:
     from tests.tiny import tiny_args
     from vllm_symphony.engine.embedded import LAUNCH_FLAGS
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    args = tiny_args(num_gpu_blocks_override=257, **LAUNCH_FLAGS)
+    args = tiny_args(num_gpu_blocks_override=33, max_model_len=1024, **LAUNCH_FLAGS)
 
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -67,6 +84,7 @@ async def main(path: str) -> dict[str, object]:
         program = asyncio.to_thread(decode, path, PROGRAM_PROMPT)
         result, *beside = await asyncio.gather(program, *[plain(f"beside-{i}", p) for i, p in enumerate(PROMPTS)])
         reference = await plain("reference", PROGRAM_PROMPT)
+        num_distributions = await asyncio.to_thread(wait_for_a_stale_file, path)
         return {
             "attached": attached,
             "pid": os.getpid(),
@@ -74,6 +92,7 @@ async def main(path: str) -> dict[str, object]:
             "beside": beside,
             "reference": reference,
             "program": result,
+            "after_waiting": num_distributions,
         }
     finally:
         engine.shutdown()

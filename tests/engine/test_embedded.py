@@ -46,6 +46,10 @@ def test_plain_requests_beside_it_are_undisturbed(embedded):
     assert embedded["beside"] == embedded["before"]
 
 
+def test_a_job_that_waits_only_for_a_file_to_become_stale_is_woken(embedded):
+    assert embedded["after_waiting"] == 1
+
+
 def test_its_forwards_are_the_own_hosts(embedded, dev):
     f, new = dev.create(), PROGRAM_PROMPT
 

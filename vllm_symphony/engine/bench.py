@@ -49,7 +49,7 @@ class EngineBench:
         scheduler = self.device.scheduler
         scheduler.make_room(num_pages, born)
         if (stale_in := scheduler.room.next_stale()) is not None:
-            scheduler.wake_at = self.device.clock() + stale_in
+            scheduler.wake_in(stale_in)
         return scheduler.room.may_get(born, self.device.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.engine.alarm import Alarm
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
 PLUGIN = "symphony"
@@ -74,6 +75,8 @@ class EmbeddedHost:
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
         fitting = fit(core, core.vllm_config, deliver=lambda batch: self._deliver(batch), wake=self._ring, wait=self._wait_for_mail)
         self.device, self.text, self.model = fitting.device, fitting.text, fitting.model
+        self._alarm = Alarm(self._ring)  # vLLM's loop sleeps until something arrives
+        core.scheduler.on_wake_at = self._alarm.set
 
     def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         """vLLM's loop is running already; its death takes this process, and with it the kernel."""
@@ -88,6 +91,7 @@ class EmbeddedHost:
         self._ring()
 
     def stop(self) -> None:
+        self._alarm.stop()
         self.text.stop()
 
     def job_state(self, job: JobId) -> tuple[str, str]:

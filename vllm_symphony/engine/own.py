@@ -193,9 +193,8 @@ class OwnHost:
         wake_at = self.scheduler.wake_at
         if wake_at is None:
             self._mail.wait()
-        elif not self._mail.wait(max(0.0, wake_at - self.device.clock())):
-            self.scheduler.wake_at = None
-            self.scheduler.runnable = True
+        else:
+            self._mail.wait(max(0.0, wake_at - self.device.clock()))
 
     def _wait_for_mail(self, timeout_s: float) -> bool:
         if not self._mail.wait(timeout_s):

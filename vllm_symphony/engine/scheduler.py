@@ -67,6 +67,7 @@ class SymphonyMixin(_Base):
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
+        self.on_wake_at: Callable[[float], None] = lambda _: None
         self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
         self._step_s = 0.0
         self._step_began = 0.0
@@ -125,8 +126,17 @@ class SymphonyMixin(_Base):
 
     def has_requests(self) -> bool:
         if self.device is not None:
+            if self.wake_at is not None and self.device.clock() >= self.wake_at:
+                self.wake_at = None
+                self.runnable = True
             self.device.take_mail()
         return bool(super().has_requests())
+
+    def wake_in(self, seconds: float) -> None:
+        """Look again then. The host's loop must not sleep longer: it reads `wake_at`, or is told."""
+        assert self.device is not None
+        self.wake_at = self.device.clock() + seconds
+        self.on_wake_at(self.wake_at)
 
     def _num_held(self) -> int:
         return len(self.waiting.held) + len(self.kv_holding_waiting.held)
@@ -344,7 +354,7 @@ class SymphonyMixin(_Base):
             self._unpark()
             return True
         if (stale_in := self.room.next_stale()) is not None:
-            self.wake_at = device.clock() + stale_in
+            self.wake_in(stale_in)
             return False
         job = device.jobs.get(oldest.request_id)
         if job is None:
