@@ -1,6 +1,7 @@
 """The model's locks of open files (tests/model/kvfs/locking.py).
 
-Granted in the order of asking, an upgrade first, as soon as nobody is in the way; a lease that runs out is an alarm.
+Granted in the order of asking, an upgrade first, as soon as nobody is in the way; a lease that runs out is an alarm. A call becomes
+an upgrade when its open file comes to share the lock meanwhile, through a dup.
 """
 
 from __future__ import annotations
@@ -101,8 +102,19 @@ class Locking(Computing):
             lock.holds.append(held)
         if held.kind != wait.kind:
             held.kind = wait.kind
+            if wait.kind == "shared":
+                self._let_upgrade(lock)
             self.changed("lock", wait.file, wait.kind)
         self.set_alarm(held, self.now + int(wait.lease_s * SECOND))
+
+    def _let_upgrade(self, lock: Lock) -> None:
+        """Who waits for more than its open file has by now: the first goes first, another is refused."""
+        for number, wait in enumerate([wait for wait in lock.queue if self._upgrades(wait)]):
+            if number:
+                self.stop_waiting(wait, "EAGAIN")
+            else:
+                lock.queue.remove(wait)
+                lock.queue.insert(0, wait)
 
     def _unlock(self, file: File, holder: Holder, detail: str = "unlock") -> None:
         held = self.locks[file].hold_of(holder)

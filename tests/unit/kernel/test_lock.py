@@ -1,6 +1,6 @@
 """`flock`: who has a file locked, who waits, and what becomes of a lease that ran out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
@@ -222,6 +222,48 @@ def test_of_two_that_upgrade_the_second_is_refused(w: World) -> None:
     assert not waits(w, first)
 
 
+def test_a_call_becomes_an_upgrade_when_a_dup_of_its_fd_is_let_in(w: World) -> None:
+    """It goes before the queue, or it would wait for one that waits for it."""
+    a, b, c = shared_file(w), again(w), again(w)
+    dup = w("dup", fd=b).fd
+    w("flock", fd=a)
+    reader = w.start("flock", fd=b, kind="shared")
+    queued = w.start("flock", fd=c)
+    upgrade, another = (w.start("flock", fd=dup) for _ in range(2))
+
+    w("flock", fd=a, kind="shared")
+
+    assert not waits(w, reader) and waits(w, upgrade)
+    with pytest.raises(errors.WouldBlock):
+        w.result(another)
+    with pytest.raises(errors.WouldBlock):
+        w("flock", fd=a)
+    w("flock", fd=a, kind="unlock")
+    assert not waits(w, upgrade) and waits(w, queued)
+
+
+@pytest.mark.parametrize("lost", ["unlocked", "expired"])
+def test_an_upgrade_whose_holder_lost_the_lock_keeps_its_place_and_refuses_nobody(w: World, lost: str) -> None:
+    a, b, c, d = shared_file(w), *(again(w) for _ in range(3))
+    w("flock", fd=a, kind="shared", lease_s=9.0)
+    w("flock", fd=b, kind="shared", lease_s=9.0)
+    w("flock", fd=c, kind="shared", lease_s=9.0)
+    queued = w.start("flock", fd=d)
+    first = w.start("flock", fd=a, lease_s=2.0)
+    if lost == "expired":
+        w.pass_time(3.0)
+    else:
+        w("flock", fd=a, kind="unlock")
+
+    second = w.start("flock", fd=b)
+    assert waits(w, second)
+    w("flock", fd=c, kind="unlock")
+
+    assert not waits(w, second) and waits(w, first)
+    w("flock", fd=b, kind="unlock")
+    assert not waits(w, first) and waits(w, queued)
+
+
 def test_a_downgrade_lets_readers_in(w: World) -> None:
     a, b = shared_file(w), again(w)
     w("flock", fd=a)
@@ -318,11 +360,14 @@ class Asked:
     by: Opened
     kind: str
     lease: int
-    upgrade: bool = field(default=False)
+
+    @property
+    def upgrades(self) -> bool:
+        return self.kind == "exclusive" and self.by.kind == "shared"
 
 
 class Locks(RuleBasedStateMachine):
-    """One file, several open files. The model is a list of who holds what, and a queue."""
+    """One file, several open files. The model is a list of who holds what, and a queue, an upgrade first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -351,13 +396,24 @@ class Locks(RuleBasedStateMachine):
 
     def grant(self, call: int) -> None:
         asked = self.queue.pop(call)
-        asked.by.kind, asked.by.until = asked.kind, self.now + asked.lease
+        self.give(asked.by, asked.kind, asked.lease)
         self.granted[call] = asked
 
+    def give(self, who: Opened, kind: str, lease: int) -> None:
+        """What waits through its dups may have become an upgrade: the first goes first, others are refused."""
+        who.kind, who.until = kind, self.now + lease
+        upgrades = [call for call, asked in self.queue.items() if asked.upgrades]
+        for call in upgrades[1:]:
+            del self.queue[call]
+            with pytest.raises(errors.WouldBlock):
+                self.w.result(call)
+        if upgrades:
+            self.queue = {upgrades[0]: self.queue.pop(upgrades[0]), **self.queue}
+
     def settle(self) -> None:
-        """Grant what can be granted: an upgrade first, then in order, until one must wait."""
+        """Grant what can be granted, in order, until one must wait."""
         while self.queue:
-            call = next((c for c, asked in self.queue.items() if asked.upgrade), next(iter(self.queue)))
+            call = next(iter(self.queue))
             if not self.free_for(self.queue[call].by, self.queue[call].kind):
                 return
             self.grant(call)
@@ -368,16 +424,19 @@ class Locks(RuleBasedStateMachine):
         args = {"fd": who.fds[-1], "kind": kind, "lease_s": float(lease), "wait": wait}
         if self.free_for(who, kind) and (who.kind or not self.queue):
             assert self.outcome("flock", **args) == ""
-            who.kind, who.until = kind, self.now + lease
+            self.give(who, kind, lease)
             self.settle()
             return
-        upgrade = who.kind == "shared" and kind == "exclusive"
-        if not wait or (upgrade and any(asked.upgrade for asked in self.queue.values())):
+        asked = Asked(who, kind, lease)
+        if not wait or (asked.upgrades and any(other.upgrades for other in self.queue.values())):
             assert self.outcome("flock", **args) == "EAGAIN"
             return
-        if upgrade:
+        call = self.w.start("flock", **args)
+        if asked.upgrades:
             who.until = self.now + lease
-        self.queue[self.w.start("flock", **args)] = Asked(who, kind, lease, upgrade)
+            self.queue = {call: asked, **self.queue}
+        else:
+            self.queue[call] = asked
 
     @rule(n=st.integers(0, 9))
     def unlock(self, n: int) -> None:

@@ -8,7 +8,8 @@
 A lock is an open file's, with its dups, as in flock(2); it ends with the last fd, by "unlock", or when its lease has run out. It
 is granted when no other open file writes any more, so that what was begun before is over when the holder begins. Unlike flock(2) it
 is not advisory: meanwhile writes through other open files are EBUSY. An unlocked file has no FileLock and pays nothing. Two holders
-that both want to upgrade would wait for each other for ever: the second is refused.
+that both want to upgrade would wait for each other for ever: the second is refused. A call that waits for the lock of an open file
+that has come to share it meanwhile, through a dup, upgrades from then on; one whose open file has lost it keeps its place in front.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.calls import LeaseResult
-from vllm_symphony.errors import FileBusy, Interrupted, StaleFile
+from vllm_symphony.errors import FileBusy, Interrupted, StaleFile, WouldBlock
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.timer import Timer, after
 
@@ -123,14 +124,28 @@ class FileLock:
             self._m.timers.cancel(old.timer)
         self.holds[holder] = Hold(kind, self._m.timers.at(after(now_ns, lease_s), lambda _: self._expire(holder)))
         if old is None or old.kind != kind:
+            self._let_upgrade(holder, now_ns)
             self._changed(kind)
         if old is not None and old.kind != kind:
             self.stir()  # one that became shared lets others in
 
+    def _let_upgrade(self, holder: OpenFile, now_ns: int) -> None:
+        """What it waits for in the queue may be more than it has, now: a first call goes first, others are refused."""
+        for wait in [wait for wait in self.queue if wait.holder is holder and self.upgrades(holder, wait.kind)]:
+            if self.upgrade is None:
+                del self.queue[wait]
+                self.upgrade = wait
+            else:
+                wait.interrupt(self._m, self._second_upgrade(wait.fd), now_ns)
+
+    def _second_upgrade(self, fd: int) -> WouldBlock:
+        return WouldBlock(f"another call waits to lock ino {self.inode.ino} {EXCLUSIVE} instead of {SHARED}: unlock fd {fd}", fd=fd)
+
     def wait(self, wait: LockWait) -> None:
-        """Stand in the queue. A holder that asks for more goes first; there is at most one (`upgrades`)."""
+        """Stand in the queue. A holder that asks for more goes first. Raises WouldBlock when another one does already."""
         if self.upgrades(wait.holder, wait.kind):
-            assert self.upgrade is None
+            if self.upgrade is not None:
+                raise self._second_upgrade(wait.fd)
             self.upgrade = wait
         else:
             self.queue[wait] = None
@@ -148,6 +163,7 @@ class FileLock:
         hold = self.holds.pop(holder, None)
         if hold is not None:
             self._m.timers.cancel(hold.timer)
+            self._upgrade_no_more(holder)
             self._changed(UNLOCK)
         self.stir()
 
@@ -159,8 +175,15 @@ class FileLock:
     def _expire(self, holder: OpenFile) -> None:
         del self.holds[holder]
         self.lost[holder] = None
+        self._upgrade_no_more(holder)
         self._changed("expired")
         self.stir()
+
+    def _upgrade_no_more(self, holder: OpenFile) -> None:
+        """It holds nothing any more: what it waited for is in nobody's way, and still first."""
+        if self.upgrade is not None and self.upgrade.holder is holder:
+            self.queue = {self.upgrade: None, **self.queue}
+            self.upgrade = None
 
     def stir(self) -> None:
         """Something changed: who waits is looked at when this entry of the kernel ends. Goes when there is nothing to say."""
@@ -207,4 +230,7 @@ class FileLock:
         assert all(file.num_fds and file.inode is self.inode for file in (*self.holds, *self.lost))
         waits = [*([self.upgrade] if self.upgrade else []), *self.queue]
         assert all(wait.call is not None and wait.call.pending is wait and wait.holder.num_fds for wait in waits)
+        assert all(self.upgrades(wait.holder, wait.kind) == (wait is self.upgrade) for wait in waits), (
+            "an upgrade waits behind others"
+        )
         assert not waits or not self.admits(waits[0].holder, waits[0].kind), "the first could have the lock"

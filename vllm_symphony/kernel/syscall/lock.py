@@ -37,13 +37,11 @@ def flock(m: Machine, call: Call, a: Flock) -> LeaseResult | None:
     if not a.wait:
         lock.stir()  # it goes if it is new
         raise WouldBlock(f"fd {a.fd} cannot be locked now: {lock.kind or 'a call writes the file'}", fd=a.fd)
-    if lock.upgrades(holder, a.kind):
-        if lock.upgrade is not None:
-            raise WouldBlock(f"two holders cannot both wait to lock ino {inode.ino} {EXCLUSIVE}: unlock fd {a.fd}", fd=a.fd)
-        lock.renew(holder, a.lease_s, call.start_ns)
     wait = LockWait(call, lock, holder, a.fd, a.kind, a.lease_s)
-    call.pending = wait
     lock.wait(wait)
+    call.pending = wait
+    if wait is lock.upgrade:
+        lock.renew(holder, a.lease_s, call.start_ns)
     if a.timeout_s is not None:
         late = TimedOut(f"not locked in {a.timeout_s:g} s", timeout_s=a.timeout_s)
         wait.timer = m.timers.at(after(call.start_ns, a.timeout_s), lambda now_ns: wait.interrupt(m, late, now_ns))
