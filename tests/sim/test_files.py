@@ -54,6 +54,7 @@ class Files(RuleBasedStateMachine):
         self.files: dict[int, Entries] = {}
         self.works: dict[int, Work] = {}
         self.edited = False  # or pinned: some pages may be taken from nobody
+        self.pinned: set[int] = set()
         self.edits: list[tuple[Any, Entries]] = []  # in flight, and what they will make
 
     @initialize(num_pages=st.sampled_from([6, 9, 14]), host_pages=st.sampled_from([0, 3, 40]), has_disk=st.booleans())
@@ -99,7 +100,10 @@ class Files(RuleBasedStateMachine):
         if fd is None or following(self.files[fd]) + gap + len(new) > 60:
             return
         start = following(self.files[fd]) + gap
-        self.now("append", calls.Append(fd, pack_tokens(new), start))
+        future = self.m.client.call("append", calls.Append(fd, pack_tokens(new), start))
+        if (error := future.exception()) is not None:
+            assert isinstance(error, QuotaExceeded) and fd in self.pinned, error  # a pinned file may not grow without end
+            return
         self.files[fd] += [(t, start + i) for i, t in enumerate(new)]
 
     @rule(n=pick, advice=st.sampled_from(["willneed", "dontneed"]), tier=st.sampled_from(["host", "disk"]), wait=st.booleans())
@@ -120,6 +124,10 @@ class Files(RuleBasedStateMachine):
         future = self.m.client.call("pin", calls.Pin(fd, None, pinned))
         assert isinstance(future.exception(), QuotaExceeded | None)
         self.edited = True
+        if not pinned:
+            self.pinned.discard(fd)
+        elif future.exception() is None:
+            self.pinned.add(fd)
 
     @precondition(lambda self: len(self.files) + len(self.edits) < 8)
     @rule(n=pick, ends=st.lists(pick, min_size=2, max_size=6), compact=st.booleans())
@@ -228,6 +236,7 @@ class Files(RuleBasedStateMachine):
         if (fd := self.choose(n)) is not None:
             self.now("close", calls.FdArgs(fd))
             del self.files[fd]
+            self.pinned.discard(fd)
 
     def take_ended(self) -> None:
         for fd in [fd for fd, work in self.works.items() if work.future.done()]:
@@ -245,7 +254,9 @@ class Files(RuleBasedStateMachine):
         entries = self.files[work.fd]
         error = Interrupted("cancelled") if work.future.cancelled() else work.future.exception()
         if error is not None:
-            assert isinstance(error, Interrupted | OutOfPages | QuotaExceeded), error  # a pinned file may not grow without end
+            assert isinstance(error, Interrupted | OutOfPages) or (isinstance(error, QuotaExceeded) and work.fd in self.pinned), (
+                error
+            )
             if isinstance(error, OutOfPages) and not self.edited:
                 assert len(entries) + len(work.new) + work.num_tokens > self.num_pages * PAGE, error
             if work.num_tokens or isinstance(error, Interrupted):
