@@ -143,6 +143,16 @@ def test_a_directory_that_moves_is_watched_where_it_is(w: World) -> None:
     assert watch.told() == [("create", "/lib/in/a")]
 
 
+def test_a_watch_of_a_directory_that_is_gone_hears_nothing_of_another_one_of_its_name(w: World) -> None:
+    for path in ("/kb", "/lib"):
+        w("mkdir", path=path)
+    watch = Watching(w, "/kb")
+    w("rename", old="/lib", new="/kb")
+    make(w, "/kb/a")
+
+    assert watch.told() == [("delete", "/kb")]
+
+
 def test_changes_of_tokens_of_one_turn_are_told_once(w: World) -> None:
     fd = make(w, "/a")
     watch = Watching(w)
