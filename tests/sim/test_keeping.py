@@ -145,6 +145,20 @@ def test_gc_says_what_has_expired_and_what_nobody_refers_to(switched_on: Callabl
     assert m.call("gc", calls.Gc()).removed == ()
 
 
+def test_a_file_that_is_kept_nowhere_names_no_pages_that_gc_removes(switched_on: Callable[..., Machine]):
+    m = switched_on()
+    edited(m, "/tmp/part")
+    m.call("export", calls.Export("/tmp/part"))
+
+    assert kinds(m.call("gc", calls.Gc()).removed) == [("orphan", "")]
+    assert m.call("fsck", calls.Fsck("/tmp")).findings == ()
+    assert m.call("export", calls.Export("/tmp/part")).num_bytes > 0, "its pages are saved again"
+    m.call("rename", calls.Rename("/tmp/part", "/kb/part"))
+    m.call("sync", calls.Sync())
+    assert m.call("gc", calls.Gc()).removed == ()
+    assert m.call("fsck", calls.Fsck("/")).findings == ()
+
+
 def test_above_the_high_water_mark_pages_of_the_coldest_exact_files_are_given_up(
     switched_on: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
 ):

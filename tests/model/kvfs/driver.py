@@ -90,6 +90,7 @@ class Run:
         else:
             self._call(op)
         self._catch_up()
+        self.model.forget_unkept()
         self._compare_watches()
         self.rig.kernel.check()
 

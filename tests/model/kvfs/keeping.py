@@ -196,6 +196,11 @@ class Keeping(Counting):
             file.stale = file.fidelity != "exact" and bool(file.entries) and not file.saved
             self.learn_pages(file)
 
+    def forget_unkept(self) -> None:
+        """Pages on disk are kept for files that are."""
+        for file in self.files():
+            file.saved = file.saved and self.durable(file) != "none"
+
     def _prune(self, folder: Folder, word: str) -> None:
         if word == "none":
             folder.entries = {}

@@ -99,9 +99,12 @@ class Keeper:
             if self.keeps(node):
                 nodes.append(self.record(node))
                 self._stored.add(node.ino)
-            elif node.ino in self._stored:
-                removed.append(node.ino)
-                self._forget(node)
+            else:
+                if node.ino in self._stored:
+                    removed.append(node.ino)
+                    self._forget(node)
+                if isinstance(node, Inode):
+                    node.saved = ()  # the store removes what no record refers to
             if isinstance(node, Directory) and self.keeps_in(node) != (node.ino in self._keeping):
                 self._keeping ^= {node.ino}
                 for inside in node.entries.values():
@@ -123,7 +126,6 @@ class Keeper:
         self._pages.pop(node.ino, None)
         if isinstance(node, Inode):
             node.kept = node.indexed_ns = 0
-            node.saved = ()  # the store removes what no record refers to
             self._growing.pop(node.ino, None)
 
     @property
