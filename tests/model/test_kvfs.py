@@ -42,6 +42,38 @@ def test_a_packed_file_that_is_kept_no_more_can_be_packed_again() -> None:
     )
 
 
+def test_what_was_saved_of_a_file_that_is_kept_nowhere_is_not_kept_when_it_moves() -> None:
+    run_all(
+        [
+            Op(1, "root", "open", {"flags": 17, "tokens": [110, 110, 111, 101, 105]}),
+            Op(2, "root", "extract", {"fd": 1, "spans": ((2, 5),), "positions": "compact"}),
+            Op(3, "root", "link", {"fd": 2, "path": "/tmp/c"}),
+            Op(4, "root", "repack", {"path": "/tmp/c", "to": "/tmp/d", "pages": True}),
+            Op(5, "root", "gc", {}),
+            Op(6, "root", "fsck", {"path": "/tmp/c"}),
+            Op(7, "root", "rename", {"old": "/tmp/c", "new": "/home/c"}),
+            Op(8, "root", "rename", {"old": "/tmp/d", "new": "/home/d"}),
+            Op(9, "root", "restart", {"crash": False}),
+        ],
+        num_pages=100,
+    )
+
+
+def test_one_token_that_was_cut_out_is_there_after_a_restart() -> None:
+    run_all(
+        [
+            Op(1, "root", "open", {"flags": 17, "tokens": [110, 110, 111, 101, 105]}),
+            Op(2, "root", "extract", {"fd": 1, "spans": ((2, 3),), "positions": "compact"}),
+            Op(3, "root", "link", {"fd": 2, "path": "/home/c"}),
+            Op(4, "root", "extract", {"fd": 1, "spans": ((2, 5),)}),
+            Op(5, "root", "truncate", {"fd": 4, "length": 1}),
+            Op(6, "root", "link", {"fd": 4, "path": "/home/d"}),
+            Op(7, "root", "restart", {"crash": False}),
+        ],
+        num_pages=100,
+    )
+
+
 def test_a_fork_of_an_edited_file_that_is_cut_needs_the_page_that_it_lost() -> None:
     run_all(
         [

@@ -38,7 +38,7 @@ def is_saved(m: Machine, inode: Inode) -> bool:
 class Save(Pending):
     """The pages of one file on their way to the disk."""
 
-    __slots__ = ("id", "inode", "on_done", "runs", "tokens", "why")
+    __slots__ = ("fidelity", "id", "inode", "on_done", "runs", "tokens", "why")
 
     def __init__(self, m: Machine, inode: Inode, on_done: Saved) -> None:
         """Begin."""
@@ -47,7 +47,7 @@ class Save(Pending):
         self.inode = inode
         self.on_done = on_done
         self.why: SymphonyError | None = None
-        self.tokens, self.runs = inode.tokens[:], inode.runs[:]
+        self.tokens, self.runs, self.fidelity = inode.tokens[:], inode.runs[:], inode.fidelity
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
         m.works[self.id] = self
@@ -73,8 +73,10 @@ class Save(Pending):
             self._end(m, surprise(completion), 0, now_ns)
 
     def _common(self) -> int:
-        """How many tokens the file still has in common with what was saved."""
+        """How many tokens the file still has in common with what was saved: none if it was edited and no longer is."""
         tokens, runs = self.inode.tokens, self.inode.runs
+        if self.fidelity != self.inode.fidelity:
+            return 0
         length = min(len(tokens), len(self.tokens))
         if tokens[:length] != self.tokens[:length]:
             length = next(i for i in range(length) if tokens[i] != self.tokens[i])

@@ -68,7 +68,8 @@ class Editing(Keeping):
         stays = takewhile(lambda i: kept[i] == i and entries[i] == source.entries[i], range(len(kept)))
         num_pages = min(len(list(stays)), source.frontier, len(entries) - 1) // self.page_size
         self.demand_room(cred.principal)
-        file = File(cred.principal, cred.principal, 0o600, self.now, self.now, entries=entries, fidelity=lineage)
+        fidelity = lineage if len(entries) > 1 else "exact"  # the last token is always computed
+        file = File(cred.principal, cred.principal, 0o600, self.now, self.now, entries=entries, fidelity=fidelity)
         file.pages, file.frontier = source.pages[:num_pages], num_pages * self.page_size
         file.writer = Work("edit", process, -1, file, planned=len(entries), sources=sources)
         limit = self.limit(cred.principal, "device_pages")

@@ -117,7 +117,7 @@ class File(Node):
         del self.entries[length:]
         self.frontier = min(self.frontier, length)
         del self.pages[-(-self.frontier // page_size) :]
-        if not length:
+        if not length or (length == 1 and self.fidelity != "exact"):
             self.fidelity, self.stale, self.saved = "exact", False, False  # nothing is left of what was edited
 
 

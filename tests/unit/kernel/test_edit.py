@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.kernel.world import MODEL, World
 from vllm_symphony import errors
+from vllm_symphony.abi.record import SavedPage
 from vllm_symphony.abi.types import Span, unpack_tokens
 from vllm_symphony.kernel.effect import ConcatJob, CreateFile, DropFile, ExtractJob, ForkFile, ForwardJob
 from vllm_symphony.kernel.fs import recipe
@@ -246,10 +247,25 @@ def test_lineage_is_inherited_and_never_gets_better(w: World) -> None:
     assert fidelity(w, extract(w, packed, (0, 1), (2, 4))) == "approximate"
     assert fidelity(w, concat(w, packed, fd, mode="recompute")) == "approximate"
     assert fidelity(w, concat(w, fd, packed, mode="recompute")) == "exact"
-    w("truncate", fd=packed, length=1)
+    w("truncate", fd=packed, length=2)
     assert fidelity(w, packed) == "approximate"
     w("truncate", fd=packed, length=0)
     assert fidelity(w, packed) == "exact"
+
+
+def test_one_token_is_exact_for_it_is_always_computed(w: World) -> None:
+    fd = w.file(range(10, 20))
+    packed = extract(w, fd, (0, 2), (5, 9), positions="compact")
+    empty, one = w("open", flags=0x10).fd, w.file([7])
+
+    made = [extract(w, fd, (4, 5)), extract(w, fd, (4, 5), positions="compact"), concat(w, empty, one)]
+    inode(w, packed).saved = (SavedPage("a.seg", 0, 4), SavedPage("a.seg", 1, 1))
+    w("truncate", fd=packed, length=4)
+
+    assert [fidelity(w, one) for one in made] == ["exact"] * 3 and fidelity(w, packed) == "approximate"
+    assert sum(page.num_tokens for page in inode(w, packed).saved) == 3, "what is last now is computed again"
+    w("truncate", fd=packed, length=1)
+    assert fidelity(w, packed) == "exact" and inode(w, packed).recipe is None and inode(w, packed).saved == ()
 
 
 def test_open_can_require_exact_keys(w: World) -> None:

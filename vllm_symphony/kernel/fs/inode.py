@@ -121,15 +121,17 @@ class Inode(Node):
         """Forget tokens from `length` on."""
         self._touch(now_ns)
         self.longest = max(self.longest, len(self.tokens))
+        # what is last in an edited file is computed anew (engine/page_table.py), whatever was saved of it
+        good = length if self.fidelity == EXACT or length >= len(self.tokens) else length - 1
         del self.tokens[length:]
         while self.runs and self.runs[-1][0] >= length:
             self.runs.pop()
         self.next_position = self.runs[-1][1] + length - self.runs[-1][0] if self.runs else 0
         self.frontier = min(self.frontier, length)
         self.kept = min(self.kept, length)
-        self.saved = cut_pages(self.saved, length)
+        self.saved = cut_pages(self.saved, good)
         self.sampling.cut(length)
-        if not length:  # nothing is left of what was edited, or of pages of another model
+        if good <= 0:  # nothing is left of what was edited, or of pages of another model
             self.fidelity, self.recipe, self.stale = EXACT, None, False
         elif self.recipe is not None:
             self.recipe = recipe.cut(self.recipe, length)

@@ -5,7 +5,8 @@
 
 The result is an anonymous file of the caller's, open for writing. What needs no surgery is a fork and answered at once: an extract
 of the first tokens, a concat that computes. The rest is a job; its file is held by the job until the device has made it, and if
-that fails it never was. Lineage goes one way: exact, pruned, approximate; a new file is no better than what it was made of.
+that fails it never was. Lineage goes one way: exact, pruned, approximate; a new file is no better than what it was made
+of, but a single token is exact, for it is always computed.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
             dst.extend(tokens, dst.next_position, call.start_ns)
         else:
             _extend_at(dst, tokens, inode.positions(span.start, span.stop), call.start_ns)
-    dst.fidelity = APPROXIMATE if compact else _worst(inode.fidelity, PRUNED)
-    dst.recipe = recipe.of_extract(inode, spans, compact)
+    if dst.length > 1:  # what is one token is computed from it
+        dst.fidelity = APPROXIMATE if compact else _worst(inode.fidelity, PRUNED)
+        dst.recipe = recipe.of_extract(inode, spans, compact)
     num_stay = 0 if spans[0].start else spans[0].stop
     _demand_pages(m, inode, dst, min(num_stay, _num_compact(inode)) if compact else num_stay)
     work = EditWork(m, call, dst)
@@ -128,8 +130,9 @@ def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
     dst = m.files.new(call.cred.principal, 0o600, call.start_ns)
     dst.copy_head(first.inode)
     dst.extend(tokens, start, call.start_ns)
-    dst.fidelity = APPROXIMATE
-    dst.recipe = recipe.of_concat([first.inode, *others])
+    if dst.length > 1:
+        dst.fidelity = APPROXIMATE
+        dst.recipe = recipe.of_concat([first.inode, *others])
     if first.inode.length:
         _demand_pages(m, first.inode, dst, first.inode.length)
     else:
