@@ -11,6 +11,7 @@ The file is busy meanwhile. When it ends early, nothing of it is left and the fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.types import Ino, JobId, Pid, Span, unpack_tokens
@@ -140,7 +141,7 @@ class Rebuild(Pending):
     def _add(self, m: Machine, tokens: bytes, runs: tuple[tuple[int, int], ...]) -> None:
         ino, length = self.files.pop()
         ids = unpack_tokens(tokens)
-        for (at, position), end in zip(runs, [*(at for at, _ in runs[1:]), len(ids)], strict=True):
+        for (at, position), (end, _) in pairwise((*runs, (len(ids), 0))):  # none of an empty file
             m.emit(AppendTokens(ino, ids[at:end], position))
         self.files.append((ino, length + len(ids)))
 
