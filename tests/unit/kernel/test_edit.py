@@ -8,9 +8,10 @@ from tests.unit.kernel.world import MODEL, World
 from vllm_symphony import errors
 from vllm_symphony.abi.record import SavedPage
 from vllm_symphony.abi.types import Span, unpack_tokens
-from vllm_symphony.kernel.effect import ConcatJob, CreateFile, DropFile, ExtractJob, ForkFile, ForwardJob
+from vllm_symphony.kernel.effect import ConcatJob, CreateFile, DropFile, ExtractJob, ForkFile, ForwardJob, SaveDone
 from vllm_symphony.kernel.fs import recipe
 from vllm_symphony.kernel.rebuild import rebuild
+from vllm_symphony.kernel.saving import Save
 
 
 def spans(*pairs: tuple[int, int]) -> tuple[Span, ...]:
@@ -266,6 +267,17 @@ def test_one_token_is_exact_for_it_is_always_computed(w: World) -> None:
     assert sum(page.num_tokens for page in inode(w, packed).saved) == 3, "what is last now is computed again"
     w("truncate", fd=packed, length=1)
     assert fidelity(w, packed) == "exact" and inode(w, packed).recipe is None and inode(w, packed).saved == ()
+
+
+@pytest.mark.parametrize(("length", "num_saved"), [(6, 5), (1, 0)])
+def test_pages_of_an_edited_file_that_is_one_token_when_they_are_saved_are_not_its(w: World, length: int, num_saved: int) -> None:
+    fd = extract(w, w.file(range(10, 20)), (0, 2), (5, 9), positions="compact")
+    save = Save(w.kernel, inode(w, fd), lambda m, error, num_bytes, now_ns: None)
+    w("truncate", fd=fd, length=length)
+
+    save.completed(w.kernel, SaveDone(save.id, (SavedPage("a.seg", 0, 4), SavedPage("a.seg", 1, 1)), 5, 512), 0)
+
+    assert sum(page.num_tokens for page in inode(w, fd).saved) == num_saved
 
 
 def test_open_can_require_exact_keys(w: World) -> None:
