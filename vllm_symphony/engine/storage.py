@@ -218,6 +218,7 @@ class StorageCore:
             )
         if isinstance(e, StoreExport):
             name = f"{next(self._names)}.kv"
+            self._publish(page.segment for page in e.node.pages or ())
             return SpoolDone(e.job, name, export.pack(e.node, directory.pages, directory.spool, name, self._key))
         return self._import(e, directory)
 

@@ -343,6 +343,18 @@ def test_a_rebuilt_file_was_made_as_it_was_before(w: World) -> None:
     w.check()
 
 
+def test_a_recipe_that_begins_with_an_empty_file_is_carried_out(w: World) -> None:
+    a, empty, b = w.file(range(5)), w("open", flags=0x10).fd, w.file([50, 51, 52])
+    joined = concat(w, empty, a, b)
+    tokens = w.tokens(joined)
+    inode(w, joined).stale, inode(w, joined).frontier = True, 0
+
+    assert rebuilt(w, joined) == [None]
+
+    assert w.tokens(joined) == tokens and not inode(w, joined).stale
+    w.check()
+
+
 def test_an_exact_file_is_rebuilt_by_a_forward(w: World) -> None:
     fd = w.file(range(5))
     inode(w, fd).stale = True
