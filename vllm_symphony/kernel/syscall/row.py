@@ -107,14 +107,14 @@ def _handle(m: Machine, call: Call, fd: int, position: int | None) -> tuple[Open
     if m.lost is not None:
         raise DeviceLost(m.lost)
     file = call.process.fds.get(fd, call.cred)
-    file.inode.demand_fresh()
     length = file.inode.length
     if not length:
         raise InvalidArgument("the file is empty: there is no distribution yet", fd=fd)
     if position is None:
-        return file, length - 1
+        position = length - 1
     if length <= position < file.inode.longest:
         raise StaleFile(f"the row at {position} is gone: the file was cut to {length} tokens", position=position, length=length)
     if not 0 <= position < length:
         raise InvalidArgument(f"position is {position}, the file has {length} tokens", position=position, length=length)
+    file.inode.demand_fresh()
     return file, position
