@@ -11,6 +11,7 @@ import pytest
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import Credentials, OpenFlags, Span, pack_tokens, unpack_tokens
 from vllm_symphony.errors import FileExists, InvalidArgument, NoSuchFile, NotOwner, SymphonyError
+from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.testing import Machine, run_program
 
 NEW = OpenFlags.CREAT | OpenFlags.RDWR
@@ -104,6 +105,29 @@ def test_a_strangers_edited_file_is_stale_its_own_comes_back(switched_on: Callab
 
     assert not carry(here, here, "/kb/part").file.stale
     assert carry(here, there, "/kb/part").file.stale
+
+
+def test_an_import_whose_name_is_taken_away_while_it_is_rebuilt_says_so_and_harms_nobody(
+    switched_on: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+):
+    m = switched_on()
+    edited(m, "/kb/part")
+    name = m.call("export", calls.Export("/kb/part", pages=False)).spool
+    whole = keep.rebuild
+
+    def unlinked_meanwhile(machine: Any, inode: Any, on_done: Any) -> Any:
+        def done(machine: Any, error: Any, now_ns: int) -> None:
+            (directory, last), *_ = inode.names
+            machine.files.unbind(directory, last, now_ns)
+            on_done(machine, error, now_ns)
+
+        return whole(machine, inode, done)
+
+    monkeypatch.setattr(keep, "rebuild", unlinked_meanwhile)
+    with pytest.raises(NoSuchFile, match="/kb/copy"):
+        m.call("import", calls.Import("/kb/copy", name))
+
+    assert m.call("stat", calls.Stat(path="/kb/part")).file.fidelity == "approximate"
 
 
 def test_only_an_admin_trusts(switched_on: Callable[..., Machine]):

@@ -313,8 +313,13 @@ def import_(m: Machine, call: Call, a: Import) -> None:
             answer(m, error, now_ns, False)
 
     def answer(m: Machine, error: SymphonyError | None, now_ns: int, trusted: bool) -> None:
-        node = m.files.lookup(a.path, call.cred) if work.call is not None else None
-        if node is not None:
+        if work.call is None:
+            return
+        try:
+            node = m.files.lookup(a.path, call.cred)
+        except SymphonyError as gone:  # its name was taken away while it was rebuilt
+            work.fail(m, gone, now_ns)
+        else:
             _finish(m, work, ImportResult(target.shown(m, node, a.path), trusted), now_ns)
 
     work.ask(m, lambda job: StoreImport(job, a.spool, a.trust), unpacked)
