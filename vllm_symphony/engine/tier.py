@@ -30,7 +30,6 @@ from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.victim import LeastRecentlyUsed, Victims
 from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import Completion, CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, SaveJob
-from vllm_symphony.store.segment import remove_leftovers
 
 SHARE = 8  # one part in so many of what is free
 DISK_REST_S = 5.0  # after the disk refused a demoted page
@@ -97,8 +96,6 @@ class Tiers:
         self.copies, self.moves = self.carrier.copies, self.carrier.moves
         self.waiting: dict[JobId, MoveJob | SaveJob] = {}  # for their file to be idle, or for room
         self.wanted: dict[PagedFile, None] = {}  # pinned files that are not all here
-        if limits.directory is not None:
-            remove_leftovers(limits.directory)
 
     # ---- what the policy asks (victim.Below)
 

@@ -189,8 +189,7 @@ class Rebuild(Pending):
         self.on_done(m, error, now_ns)
 
     def _new(self, m: Machine, length: int) -> Ino:
-        ino = Ino(m.files.next_ino)
-        m.files.next_ino += 1
+        ino = m.files.take_ino()
         self.files.append((ino, length))
         return ino
 

@@ -141,11 +141,11 @@ class Upkeep(Pending):
         self.asks.clear()
         for save in list(self.saves.values()):
             save.on_done = lambda m, error, num_bytes, now_ns: None
-            save.interrupt(m, _GONE, 0)
+            save.interrupt(m, GONE, 0)
         self.saves.clear()
 
 
-_GONE = SymphonyError("nobody waits for it")
+GONE = SymphonyError("nobody waits for it")
 
 
 class SyncAll(Upkeep):

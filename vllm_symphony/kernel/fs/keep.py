@@ -226,19 +226,23 @@ class Keeper:
         return directory
 
     def _file(self, record: NodeRecord, indexed_ns: int) -> Inode:
-        """The file, and the device's word of it. Its pages are used if they are this model's."""
-        m = self._m
         inode = Inode(record.ino, record.owner, record.group, record.mode, record.domain, 0)
-        inode.tokens.frombytes(record.tokens)
+        self.fill(inode, record)
         inode.kept = inode.length
         inode.indexed_ns = indexed_ns
+        self._pages[record.ino] = inode.saved
+        return inode
+
+    def fill(self, inode: Inode, record: NodeRecord) -> None:
+        """Give a new file what the record holds, and the device its word of it. Its pages are used if they are this model's."""
+        m = self._m
+        inode.tokens.frombytes(record.tokens)
         inode.runs = list(record.runs)
         if inode.runs:
             at, position = inode.runs[-1]
             inode.next_position = position + inode.length - at
         inode.fidelity, inode.recipe = record.fidelity, None if record.fidelity == EXACT else record.recipe
         inode.saved, inode.fingerprint = record.pages or (), record.fingerprint
-        self._pages[record.ino] = inode.saved
         is_ours = bool(inode.saved) and record.fingerprint == m.model.fingerprint
         edited = inode.fidelity != EXACT
         inode.stale = bool(inode.saved and not is_ours) or (edited and not is_ours and inode.length > 0)
@@ -247,4 +251,3 @@ class Keeper:
         m.emit(CreateFile(
             inode.ino, unpack_tokens(record.tokens), inode.domain, record.runs or ((0, 0),), usable, edited and not inode.stale,
         ))  # fmt: skip
-        return inode

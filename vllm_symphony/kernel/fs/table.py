@@ -108,7 +108,7 @@ class FileTable(Tree):
     def _next_ino(self, owner: str) -> Ino:
         """Raises QuotaExceeded when there are too many files and directories, or the owner has too many."""
         self._demand_room(owner, 1)
-        return self._take_ino()
+        return self.take_ino()
 
     def _demand_room(self, owner: str, num_files: int) -> None:
         limit = self._limits.files

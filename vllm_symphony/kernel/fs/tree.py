@@ -119,7 +119,7 @@ class Tree:
     def _make_home(self, directory: Directory, name: str, cred: Credentials) -> None:
         """/home/<principal> is there when its principal asks for it, and as old as /home: nobody saw that it was not."""
         if directory is self.home and name == cred.principal and name not in directory.entries:
-            home = self._directory(self._take_ino(), name, name, 0o700, directory.created_ns)
+            home = self._directory(self.take_ino(), name, name, 0o700, directory.created_ns)
             self._attach(directory, name, home)
             self.changed(home, "create", self.path_in(directory, name))
 
@@ -197,7 +197,8 @@ class Tree:
         self.account.enter(directory)
         return directory
 
-    def _take_ino(self) -> Ino:
+    def take_ino(self) -> Ino:
+        """A number that was never used."""
         self.next_ino += 1
         return Ino(self.next_ino - 1)
 

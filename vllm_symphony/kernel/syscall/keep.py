@@ -25,7 +25,7 @@ from vllm_symphony.abi.calls import (
     SyncResult,
 )  # fmt: skip
 from vllm_symphony.abi.record import NodeRecord
-from vllm_symphony.abi.types import Finding, Ino
+from vllm_symphony.abi.types import Finding, Ino, JobId
 from vllm_symphony.errors import (
     ContextTooLong,
     DeviceLost,
@@ -36,14 +36,14 @@ from vllm_symphony.errors import (
     TimedOut,
 )  # fmt: skip
 from vllm_symphony.kernel.call import Call
-from vllm_symphony.kernel.effect import CheckDone, CreateFile, ImportDone, SpoolDone, StoreCheck, StoreExport, StoreGc, StoreImport
+from vllm_symphony.kernel.effect import CheckDone, ImportDone, SpoolDone, StoreCheck, StoreExport, StoreGc, StoreImport
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.inode import EXACT, LINEAGE, Inode
 from vllm_symphony.kernel.fs.node import MAY_READ
 from vllm_symphony.kernel.job import surprise
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.rebuild import Rebuild, rebuild
-from vllm_symphony.kernel.saving import SyncAll, Upkeep, give_up_cold, is_saved, to_save
+from vllm_symphony.kernel.saving import GONE, SyncAll, Upkeep, give_up_cold, is_saved, to_save
 from vllm_symphony.kernel.syscall import argument, attr, target
 from vllm_symphony.kernel.syscall.view import demand_door
 from vllm_symphony.kernel.timer import after
@@ -215,7 +215,7 @@ class Check(Upkeep):
     def drop(self, m: Machine) -> None:
         super().drop(m)
         if self.rebuilding is not None:
-            self.rebuilding.interrupt(m, SymphonyError("nobody waits for it"), 0)
+            self.rebuilding.interrupt(m, GONE, 0)
 
 
 def fsck(m: Machine, call: Call, a: Fsck) -> FsckResult | None:
@@ -233,7 +233,7 @@ def fsck(m: Machine, call: Call, a: Fsck) -> FsckResult | None:
     if pages:
         work.ask(m, lambda job: StoreCheck(job, pages), work.checked)
     else:
-        work.checked(m, CheckDone(m.num_jobs, (), 0), call.start_ns)  # type: ignore[arg-type]
+        work.checked(m, CheckDone(JobId(0), (), 0), call.start_ns)
     _wait(m, call, work, a.timeout_s)
     return None
 
@@ -328,30 +328,19 @@ def import_(m: Machine, call: Call, a: Import) -> None:
 
 def _make(m: Machine, call: Call, a: Import, node: NodeRecord, now_ns: int) -> Inode:
     """The new file under its name, and the device's word of it."""
-    tokens = _demand_sound(m, node)
+    _demand_sound(m, node)
     directory, name = m.files.place(a.path, call.cred)
     m.files.demand_free(directory, name, call.cred)
     attr.demand_all(node.xattrs)
     inode = m.files.new(call.cred.principal, a.mode & ~call.process.umask, now_ns, directory.group_for(call.cred))
-    inode.tokens.fromlist(tokens)
-    inode.runs = list(node.runs)
-    if inode.runs:
-        at, position = inode.runs[-1]
-        inode.next_position = position + inode.length - at
-    inode.fidelity = node.fidelity
-    inode.recipe = None if node.fidelity == EXACT else node.recipe
     inode.xattrs = dict(node.xattrs)
-    inode.saved, inode.fingerprint = node.pages or (), node.fingerprint if node.pages else ""
-    inode.frontier = sum(page.num_tokens for page in inode.saved)
-    edited = inode.fidelity != EXACT
-    inode.stale = edited and not inode.saved
-    m.emit(CreateFile(inode.ino, tokens, inode.domain, node.runs or ((0, 0),), inode.saved, edited and not inode.stale))
+    m.keep.fill(inode, node)
     m.files.link(directory, name, inode, call.cred, now_ns)
     return inode
 
 
-def _demand_sound(m: Machine, node: NodeRecord) -> list[int]:
-    """Its tokens, if a file of this server can have them at these positions. Raises InvalidArgument, ContextTooLong."""
+def _demand_sound(m: Machine, node: NodeRecord) -> None:
+    """Check that a file of this server can have its tokens, at these positions. Raises InvalidArgument, ContextTooLong."""
     tokens = argument.tokens(node.tokens, m.model.vocab_size, context=m.model.max_positions)
     if node.fidelity not in LINEAGE:
         raise InvalidArgument(f"the packed file's lineage is {node.fidelity!r}")
@@ -366,4 +355,3 @@ def _demand_sound(m: Machine, node: NodeRecord) -> list[int]:
     if following > m.model.max_positions:
         limit = m.model.max_positions
         raise ContextTooLong(f"the packed file's positions pass the model's limit of {limit}", limit=limit)
-    return tokens
