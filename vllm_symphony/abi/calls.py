@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from vllm_symphony.abi.types import (
     CallRecord,
+    ChannelStat,
     Distribution,
     ExitStatus,
     FileEvent,
@@ -25,15 +26,22 @@ from vllm_symphony.abi.types import (
     Finding,
     FsStat,
     Grammar,
+    Message,
     ModelInfo,
     Predicate,
     ProcessEvent,
     ProcessStat,
+    ProgramInfo,
     Quota,
+    ResourceLimits,
     Sampler,
+    SendFd,
     Span,
     StepRecord,
+    ThreadUsage,
     ThreadWait,
+    ToolInfo,
+    Usage,
 )  # fmt: skip
 
 MAX_FRAME_BYTES = 16 << 20  # one call's bulk; a larger frame is EINVAL and ends the connection
@@ -770,7 +778,17 @@ class ModelInfoResult:
 class Spawn:
     """Start a program. `source` is its text, None = the caller's own program; `args` is JSON text of the entry's keyword
     arguments. A child ends with its parent unless `detach`. `abi` ("1.1") is what the program was written for; another major is
-    refused, what is not said is not checked."""
+    refused, what is not said is not checked.
+
+    code      instead of `source`: a WebAssembly module
+    program   instead of both: one of the registry, "owner/name@version" (without owner: the caller's; without version: the latest)
+    runtime   "" = by what is given: `python` or `wasm`; `trusted`: in the server's own process, where the operator allows it
+    limits    of it and all that it spawns; never more than the caller's own. None: at the top the server's defaults, below them
+              none but the caller's
+    fds       open files that it gets: name -> fd of the caller; there they are read by `inherited`
+    tools     globs of the tools that it may call, of those that the caller may; None: of a child all, at the top none
+    stdin     its standard input comes by `feed`; else it is empty
+    """
 
     source: str | None = None
     entry: str = "main"
@@ -778,6 +796,13 @@ class Spawn:
     name: str = ""
     detach: bool = False
     abi: str = ""
+    code: bytes = b""
+    program: str = ""
+    runtime: str = ""
+    limits: ResourceLimits | None = None
+    fds: dict[str, int] = field(default_factory=dict)
+    tools: tuple[str, ...] | None = None
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -801,7 +826,67 @@ class WaitResult:
 
 
 @dataclass(frozen=True, slots=True)
+class InheritedResult:
+    """The open files that the program was given: name -> fd."""
+
+    fds: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Write to a program's standard input; `eof`: and close it. EAGAIN while too much of it is unread, EPIPE when it is closed."""
+
+    pid: int
+    data: bytes = b""
+    eof: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Getrlimit:
+    """Of the caller, of process `pid`, or of a principal (the caller's own; with scope admin anybody's)."""
+
+    pid: int | None = None
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RlimitResult:
+    """The limits, and what of them is used: by the process and all below it, or by all programs of the principal."""
+
+    limits: ResourceLimits
+    used: ResourceLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Setrlimit:
+    """Lower the limits of the caller or of its process `pid`, field by field (None: as it is); scope admin may raise them too, and
+    sets those of a principal (there a number below 0 takes the limit away)."""
+
+    limits: ResourceLimits
+    pid: int | None = None
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Getrusage:
+    """Of the caller, or of process `pid`."""
+
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RusageResult:
+    """What the process has used itself; `children`: all that it spawned, and what those did; `threads`: that have not ended."""
+
+    usage: Usage
+    children: Usage
+    threads: tuple[ThreadUsage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
+    """TERM, KILL, STOP or CONT to a program."""
+
     pid: int
     signal: str = "TERM"
 
@@ -870,6 +955,211 @@ class ThreadStart:
 @dataclass(frozen=True, slots=True)
 class ThreadEnd:
     tid: int
+
+
+# ---- channels
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpen:
+    """A handle on the channel `name` ("namespace/name"; without a slash in the caller's own namespace, its principal; "" = a new
+    one without a name, that lives while a handle of it is open).
+
+    flags     CREAT: make it if it is not there (EXCL: it must not be there); what follows counts then only
+    access    what the handle is for: "r" receive, "w" send, "rw"
+    mode      rights as of a file: r to receive, w to send; less the process's umask
+    kind      `queue`: each message goes to one receiver; `topic`: to each handle that may receive, in a queue of its own
+    capacity  messages that a queue holds
+    overflow  of a topic, when a subscriber's queue is full: `block` (the sender waits), `drop_oldest`, `drop_new`; a queue: `block`
+    """
+
+    name: str = ""
+    flags: int = 0
+    access: str = "rw"
+    mode: int = 0o600
+    kind: str = "queue"
+    capacity: int = 64
+    overflow: str = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelResult:
+    ch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelArgs:
+    """channel_close."""
+
+    ch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message, and files with it. A full queue: wait for room, or with `wait` false EAGAIN. EPIPE: nobody can receive it any
+    more (a channel without a name whose receivers have all closed it)."""
+
+    ch: int
+    data: bytes = b""
+    fds: tuple[SendFd, ...] = ()
+    wait: bool = True
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """Number of the message in its channel, from 1; how many queues took it (0: a topic that nobody listens to)."""
+
+    seq: int
+    num_receivers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recv:
+    """The next message, in order; without `wait` EAGAIN when there is none. EPIPE: there is none and nobody can send one any more
+    (a channel without a name whose senders have all closed it)."""
+
+    ch: int
+    wait: bool = True
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecvResult:
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Send to a queue and wait for what its receiver answers by `respond`. EPIPE when the receiver closes it or ends without."""
+
+    ch: int
+    data: bytes = b""
+    fds: tuple[SendFd, ...] = ()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Answer the request `token` that was received; once. EPIPE when nobody waits for it any more."""
+
+    token: int
+    data: bytes = b""
+    fds: tuple[SendFd, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Wait until one of these can be received from, or sent to, without waiting; at the time limit both are empty."""
+
+    receive: tuple[int, ...] = ()
+    send: tuple[int, ...] = ()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    receive: tuple[int, ...]
+    send: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelName:
+    """channel_unlink: take the name away; open handles go on."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Named channels that the caller may receive from or send to, by name; `prefix` of "namespace/name"."""
+
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsResult:
+    channels: tuple[ChannelStat, ...]
+
+
+# ---- tools
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsResult:
+    """Those that the caller may call, by name."""
+
+    tools: tuple[ToolInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallTool:
+    """`args`: a JSON object as text. `timeout_s` None: the tool's own."""
+
+    name: str
+    args: str = "{}"
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the tool gave: data, never instructions. `json`: the structured part as text, if it has one. `is_error`: the tool itself
+    says that it failed. `truncated`: more came than a result may have. `num_tries`: how often it was called."""
+
+    content: str
+    json: str | None = None
+    is_error: bool = False
+    truncated: bool = False
+    num_tries: int = 1
+
+
+# ---- the registry (edge and clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Keep a program under `name` ("owner/name"; without a slash the caller's) and `version` ("1.2", "1.2.0-rc1"); EEXIST when that
+    version is there with other content. `source` or `code`. `schema`: of its arguments, for lists."""
+
+    name: str
+    version: str
+    source: str = ""
+    code: bytes = b""
+    entry: str = "main"
+    schema: str = ""
+    description: str = ""
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramResult:
+    program: ProgramInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramArgs:
+    """uninstall, program: "owner/name@version". `program` also gives the source."""
+
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramTextResult:
+    program: ProgramInfo
+    source: str
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Installed programs that the caller may see, by name, newest version first; `pattern`: a glob on "owner/name@version"."""
+
+    pattern: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramsResult:
+    programs: tuple[ProgramInfo, ...]
 
 
 # ---- seeing (edge and clients)

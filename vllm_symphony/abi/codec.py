@@ -59,13 +59,15 @@ class Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The first frame that a program's process receives: what to run, and its own random seed. `args` is JSON text."""
+    """The first frame that a program's process receives: what to run, and its own random seed. `args` is JSON text. `code`: a
+    WebAssembly module, then `source` is empty."""
 
     source: str
     entry: str
     args: str
     name: str
     seed: int
+    code: bytes = b""
 
 
 class Answer(msgspec.Struct, gc=False):

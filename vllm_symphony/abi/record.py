@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from vllm_symphony.abi.types import Ino
+from vllm_symphony.abi.types import Ino, ProgramInfo, ResourceLimits
 
 ROOT_INO = Ino(1)
 
@@ -80,6 +80,24 @@ class QuotaRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PrincipalRecord:
+    """What all programs of a principal may use together, and have used of what is counted for ever."""
+
+    principal: str
+    limits: ResourceLimits
+    used: ResourceLimits = ResourceLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRecord:
+    """An installed program with its content, which the store keeps once by `info.sha256`."""
+
+    info: ProgramInfo
+    source: str
+    code: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """What the store holds when a server starts: nodes with all their tokens (`kept` 0), parents before what is in them; limits;
     and numbers from which ids go on, so that none is used twice in a state directory. `indexed`: ino -> `modified_ns` of the text
@@ -89,3 +107,5 @@ class Restored:
     quotas: tuple[QuotaRecord, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
     indexed: Mapping[Ino, int] = field(default_factory=dict)
+    principals: tuple[PrincipalRecord, ...] = ()
+    programs: tuple[ProgramRecord, ...] = ()

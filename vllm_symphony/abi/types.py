@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import NewType
 
-ABI_MAJOR, ABI_MINOR = 1, 2
+ABI_MAJOR, ABI_MINOR = 1, 3
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
 
 Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory
@@ -74,27 +74,33 @@ class OpenFlags(IntFlag):
 
 
 class Signal(StrEnum):
-    """TERM cancels at the current or next call; KILL ends at once. (STOP and CONT come with process control.)"""
+    """TERM cancels at the current or next call; KILL ends at once; STOP holds its code and its calls until CONT."""
 
     TERM = "TERM"
     KILL = "KILL"
+    STOP = "STOP"
+    CONT = "CONT"
 
 
 class ProcessState(StrEnum):
-    """STARTING until its code runs, RUNNING, ZOMBIE when ended and not yet reaped by its parent."""
+    """STARTING until its code runs, RUNNING, STOPPED between the signals STOP and CONT, ZOMBIE when ended and not yet reaped by its
+    parent."""
 
     STARTING = "starting"
     RUNNING = "running"
+    STOPPED = "stopped"
     ZOMBIE = "zombie"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who calls. Every kernel entry takes one; there is no default."""
+    """Who calls. Every kernel entry takes one; there is no default. `paths`: names of files may only be at or below these (None:
+    anywhere); a program that declares its paths gets them."""
 
     principal: str
     groups: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -292,8 +298,38 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """What a program and all that it spawns may use together, or a principal with all its programs. None: not limited.
+
+    tokens        put into files and generated, both counted
+    device_s      its share of the engine's steps, in seconds
+    wall_s        seconds since it started (not of a principal)
+    cpu_s         CPU time of its own code, in seconds
+    memory_bytes  of one process (each has its own)
+    tasks, fds    operating-system threads and open files of one process
+    processes     programs that run at once
+    depth         generations of children (0: it may spawn none; not of a principal)
+    tool_calls    calls of tools
+    calls_per_s   control calls a second of one process, on the average; more are not refused but read later
+    """
+
+    tokens: int | None = None
+    device_s: float | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    tasks: int | None = None
+    fds: int | None = None
+    processes: int | None = None
+    depth: int | None = None
+    tool_calls: int | None = None
+    calls_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has used so far. `tokens_in`: given by it (open, append, forward); `tokens_out`: generated for it."""
+    """What a process or a thread has used so far. `tokens_in`: given by it (open, append, forward); `tokens_out`: generated for it.
+    `page_s`: pages of its open files times seconds; `tool_s`: waited for tools; `num_messages`: sent to channels."""
 
     num_calls: int = 0
     tokens_in: int = 0
@@ -302,13 +338,27 @@ class Usage:
     num_steps: int = 0
     device_s: float = 0.0
     cpu_s: float = 0.0
+    page_s: float = 0.0
+    tool_s: float = 0.0
+    num_tools: int = 0
+    num_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadUsage:
+    """One thread that has not ended, and what it has used. CPU time and page-seconds are known of the whole process only."""
+
+    tid: int
+    name: str
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 time limit, 129 its lease ran out, 130
-    cancelled, 137 killed, 128+n other signals, 70 the device was lost. `reason`: `exit`, `exception`, `signal`, `cancelled`,
-    `orphan`, `lease`, `device` or `program`. `value` is what `main` returned, as JSON text; `error` the last line of the
+    """How a process ended. code: 0 ok, 1 exception, 2 bad program or arguments, 124 a limit was used up, 129 its lease ran
+    out, 130 cancelled, 137 killed or out of memory, 159 it tried a denied system call, 128+n other signals, 70 the device was lost.
+    `reason`: `exit`, `exception`, `signal`, `cancelled`, `orphan`, `lease`, `device`, `program`, `limit` (`error` says which) or
+    `denied`. `value` is what `main` returned, as JSON text; `error` the last line of the
     traceback."""
 
     code: int
@@ -320,7 +370,9 @@ class ExitStatus:
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
     """A process as `ps` shows it. `waiting` names the call that each blocked thread is in. `abi` is what the program was written
-    for, "" when it did not say. `lease_s`: of a session, how long it outlives its last connection; `connected`: it has one."""
+    for, "" when it did not say. `lease_s`: of a session, how long it outlives its last connection; `connected`: it has one.
+    `session`: the pid at the top of its tree. `program`: what it runs, of the registry ("owner/name@version"), else "". `runtime`:
+    `python`, `wasm`, `trusted`. `memory_bytes`: resident, as last looked at; 0 when nobody has looked."""
 
     pid: int
     parent: int | None
@@ -339,6 +391,10 @@ class ProcessStat:
     abi: str = ""
     lease_s: float = 0.0
     connected: bool = True
+    session: int = 0
+    program: str = ""
+    runtime: str = ""
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +452,9 @@ class ThreadWait:
     timer     it sleeps
     reader    what it streams is not read
     client    a session that nobody is connected to
+    channel   it waits for a message, or for room for one
+    tool      a tool works for it
+    stopped   it was sent STOP
     """
 
     tid: int
@@ -424,3 +483,78 @@ class ModelInfo:
     unsupported: dict[str, str] = field(default_factory=dict)
     page_bytes: int = 0
     fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SendFd:
+    """An open file that goes along with a message: the receiver gets an fd of its own, to read and fork, with `writable` to write
+    too (the sender must have it open so)."""
+
+    fd: int
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What `recv` gives. `fds`: files that came along, now open here. `token`: of a request, for `respond`; 0 of others. `missing`:
+    messages before this one that were dropped because the queue was full (topics). `pid`, `principal`: who sent it."""
+
+    seq: int
+    data: bytes
+    pid: int
+    principal: str
+    fds: tuple[int, ...] = ()
+    token: int = 0
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStat:
+    """A channel as `channels` shows it. `queued`: messages that wait, of a topic in the fullest queue; `receivers`, `senders`: open
+    handles that may receive, or send."""
+
+    name: str
+    owner: str
+    group: str
+    mode: int
+    kind: str
+    overflow: str
+    capacity: int
+    queued: int
+    receivers: int
+    senders: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInfo:
+    """A tool as `tools` shows it. `schema`: of its arguments, JSON schema as text. `idempotent`: it may be tried again after a
+    failure. `driver`: `http`, `mcp` or `python`."""
+
+    name: str
+    description: str
+    schema: str
+    idempotent: bool = False
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """An installed program: `owner/name` at one version, never changed. `schema`: of its arguments, JSON schema as text. `tools`,
+    `paths` (None: any), `limits`, `dependencies`: what it declares. `mode`: who may see and run it (bits r and x, as of a file)."""
+
+    name: str
+    version: str
+    owner: str
+    sha256: str
+    size: int
+    runtime: str
+    entry: str
+    description: str
+    schema: str
+    created_ns: int
+    mode: int = 0o755
+    group: str = ""
+    tools: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
+    dependencies: tuple[str, ...] = ()
+    limits: ResourceLimits = ResourceLimits()

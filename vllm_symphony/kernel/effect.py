@@ -16,8 +16,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from vllm_symphony.abi.record import NodeRecord, QuotaRecord, Restored, SavedPage
-from vllm_symphony.abi.types import Distribution, Finding, Grammar, Ino, JobId, ModelInfo, Pid, Predicate, Sampler, Span
+from vllm_symphony.abi.calls import ToolResult
+from vllm_symphony.abi.record import NodeRecord, PrincipalRecord, ProgramRecord, QuotaRecord, Restored, SavedPage
+from vllm_symphony.abi.types import (
+    Distribution,
+    Finding,
+    Grammar,
+    Ino,
+    JobId,
+    ModelInfo,
+    Pid,
+    Predicate,
+    ResourceLimits,
+    Sampler,
+    Span,
+)  # fmt: skip
 from vllm_symphony.errors import SymphonyError
 
 OrderKey = tuple[float, int]  # from the process policy; smaller goes first
@@ -241,6 +254,9 @@ class StoreWrite:
     removed: tuple[Ino, ...] = ()
     quotas: tuple[QuotaRecord, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()
+    principals: tuple[PrincipalRecord, ...] = ()
+    programs: tuple[ProgramRecord, ...] = ()
+    uninstalled: tuple[tuple[str, str], ...] = ()  # (owner/name, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +340,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start a program's OS process; answer with `Kernel.started` or `Kernel.exited`."""
+    """Start a program's OS process; answer with `Kernel.started` or `Kernel.exited`. runtime: `python`, `wasm` (`code` is the
+    module) or `trusted`. Of `limits` the host keeps memory, tasks, fds, CPU time (as a backstop) and calls a second."""
 
     pid: Pid
     source: str
@@ -332,14 +349,28 @@ class Launch:
     args: str
     name: str
     seed: int
+    code: bytes = b""
+    runtime: str = "python"
+    limits: ResourceLimits = ResourceLimits()
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """Tell the program (TERM: a frame that cancels its main task) or end it (KILL: SIGKILL to its OS process)."""
+    """Tell the program (TERM: a frame that cancels its main task), end it (KILL: SIGKILL to its OS process), hold it (STOP:
+    SIGSTOP) or let it go on (CONT)."""
 
     pid: Pid
     signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedInput:
+    """Write to the program's standard input, in order; `eof`: then close it. The kernel has asked `m.input_room(pid)` first."""
+
+    pid: Pid
+    data: bytes
+    eof: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +381,32 @@ class Hangup:
     reason: str
 
 
-ProcessEffect = Reply | ReplyError | Part | Launch | Signalled | Hangup
-Effect = DeviceEffect | StoreEffect | TextJob | ProcessEffect
+ProcessEffect = Reply | ReplyError | Part | Launch | Signalled | FeedInput | Hangup
+
+# ---- to the tool host
+
+
+@dataclass(frozen=True, slots=True)
+class ToolJob:
+    """Call a tool for a principal; `args` is JSON text of an object. Answered by `ToolDone` or `JobFailed`."""
+
+    job: JobId
+    principal: str
+    pid: Pid
+    name: str
+    args: str
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTool:
+    """End the job soon; it still completes, with `JobFailed(Interrupted)` unless it was done."""
+
+    job: JobId
+
+
+ToolEffect = ToolJob | CancelTool
+Effect = DeviceEffect | StoreEffect | TextJob | ToolEffect | ProcessEffect
 
 # ---- completions
 
@@ -489,6 +544,12 @@ class TextDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDone:
+    job: JobId
+    result: ToolResult
+
+
+@dataclass(frozen=True, slots=True)
 class JobFailed:
     """The file is as before the job (forward), or holds what was delivered (generate)."""
 
@@ -512,7 +573,7 @@ class StepRan:
 StoreCompletion = StoreDone | FindDone | CheckDone | SpoolDone | ImportDone | JobFailed
 Completion = (
     StepRan | ForwardDone | GenerateTokens | GenerateDone | SampleDone | RowDone | EditDone | MoveDone | SaveDone | StoreCompletion
-    | TextDone
+    | TextDone | ToolDone
 )  # fmt: skip
 
 # ---- the roles of device and store

@@ -180,11 +180,23 @@ class Kernel(Machine):
             lifecycle.note(self, process, kind, text, now_ns)
             self.flush(now_ns)
 
-    def exited(self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: SymphonyError | str | None = None) -> None:
-        """The OS process is gone, or could not be started: `code` as a shell shows it (128 + n), `error` the host's word."""
+    def used(self, pid: Pid, cpu_s: float, memory_bytes: int, now_ns: int) -> None:
+        """What the program's OS process has used since it started: CPU seconds, and resident memory now."""
         process = self.processes.get(pid)
         if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
-            process.cpu_s += cpu_s
+            process.cpu_s = max(process.cpu_s, cpu_s)
+            process.memory_bytes = memory_bytes
+            self.flush(now_ns)
+
+    def exited(
+        self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: SymphonyError | str | None = None, reason: str = ""
+    ) -> None:
+        """The OS process is gone, or could not be started: `code` as a shell shows it (128 + n), `cpu_s` all that it used, `error`
+        the host's word, `reason` if the host knows it: `limit` (out of memory, CPU time) or `denied` (a system call)."""
+        process = self.processes.get(pid)
+        if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
+            process.cpu_s = max(process.cpu_s, cpu_s)
+            process.died_of = reason
             lifecycle.finalise(self, process, lifecycle.status_of(process, code, error), now_ns)
             self.flush(now_ns)
 

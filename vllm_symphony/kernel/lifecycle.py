@@ -107,7 +107,9 @@ def status_of(process: Process, code: int, error: SymphonyError | str | None) ->
     if reported is None:
         if process.killed:  # its calls were refused from then on: it may have stumbled over that before the signal came
             code = KILLED
-        if code == 0:
+        if process.died_of:
+            reason = process.died_of
+        elif code == 0:
             reason = "exit"
         elif code > 128:
             reason = "signal"

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vllm_symphony.abi.types import ResourceLimits
+
+PROGRAM = ResourceLimits(
+    wall_s=3600.0, cpu_s=60.0, memory_bytes=256 << 20, tasks=16, fds=64, processes=9, depth=4, calls_per_s=500.0
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -33,7 +39,19 @@ class Limits:
     trace_records: int = 1024  # records that a strace is sent in one turn
     watchers: int = 1024  # calls that watch files: EAGAIN
     watch_events: int = 1024  # that one of them has not read; older ones are lost
-    grace_s: float = 5.0  # from TERM to KILL
+    grace_s: float = 5.0  # from TERM to KILL; from a limit that is used up to TERM
+    channels: int = 4096  # with a name or open: EDQUOT
+    handles: int = 256  # of channels, a process: EMFILE
+    message_bytes: int = 1 << 16  # of one message: EINVAL
+    message_fds: int = 16  # files that come along: EINVAL
+    queue_messages: int = 1024  # the most that a channel's capacity may be: EINVAL
+    queue_bytes: int = 1 << 20  # that wait in one queue: as if it were full
+    input_bytes: int = 1 << 20  # of standard input that wait for one program: EAGAIN
+    tool_args_bytes: int = 1 << 18  # EINVAL
+    tool_calls: int = 64  # in flight, a process: EAGAIN
+    programs: int = 10_000  # installed, of one principal: EDQUOT
+    program_bytes: int = 4 << 20  # source or module: ENOEXEC
+    program: ResourceLimits = PROGRAM  # of a program that is spawned without limits, with all below it
 
 
 DEFAULT = Limits()

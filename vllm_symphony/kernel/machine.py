@@ -12,10 +12,10 @@ entry.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, StepRecord
+from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, StepRecord, ToolInfo
 from vllm_symphony.errors import NoSuchProcess, SymphonyError
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
@@ -56,6 +56,12 @@ class Machine:
         self.residency: Callable[[Ino], Residency] = lambda _: Residency()  # the device's, for `stat`, `du` and quotas
         self.capacity: Callable[[], Capacity] = Capacity  # the device's
         self.unread_bytes: Callable[[Pid], int] = lambda _: 0  # answers that a peer has not taken; the host's, for `why`
+        self.input_bytes: Callable[[Pid], int | None] = lambda _: (
+            None
+        )  # of a program's input that wait; None: it has none, or closed
+        self.tool_table: Callable[[str], Sequence[ToolInfo]] = lambda _: ()  # tools that a principal may use; the tool host's
+        self.may_trust: Callable[[str], bool] = lambda _: False  # with programs in the host's own process; the operator's word
+        self.image: Mapping[str, str] = {}  # distributions that programs may import: name -> version
 
         self.effects: list[Effect] = []
         self.log = EventLog(limits.log_records, self.offset_ns)

@@ -62,8 +62,9 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "ended_ns", "events", "exit",
-        "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "minor", "name", "num_calls", "num_forwards", "num_steps",
+        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
+        "events", "exit", "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor", "name", "num_calls",
+        "num_forwards", "num_steps",
         "orphaned", "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state",
         "term_timer", "termed", "threads", "tokens_in", "tokens_out", "umask", "viewers", "waiters",
     )  # fmt: skip
@@ -103,12 +104,14 @@ class Process:
         self.termed = self.killed = False
         self.orphaned = ""  # why, when it ends because its parent did
         self.lost: str | None = None  # the device's last words, when it died under us
+        self.died_of = ""  # `limit` or `denied`, when the host knows it
         self.term_timer: Timer | None = None
 
         self.started_ns = now_ns
         self.ended_ns: int | None = None
         self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = 0
         self.device_s = self.cpu_s = 0.0
+        self.memory_bytes = 0
 
     @property
     def has_ended(self) -> bool:
@@ -147,6 +150,7 @@ class Process:
             abi=self.abi,
             lease_s=self.lease_s,
             connected=self.connected,
+            memory_bytes=self.memory_bytes,
         )
 
     def check(self) -> None:

@@ -26,6 +26,8 @@ from vllm_symphony.engine.sim.model import decode
 from vllm_symphony.engine.storage import StorageCore
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.kernel.effect import (
+    CancelTool,
+    FeedInput,
     Hangup,
     JobFailed,
     Launch,
@@ -41,6 +43,7 @@ from vllm_symphony.kernel.effect import (
     StoreImport,
     StoreSync,
     StoreWrite,
+    ToolJob,
 )  # fmt: skip
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
@@ -180,7 +183,9 @@ class World:
                     self._signal(e)
                 elif isinstance(e, StoreWrite | StoreSync | StoreFind | StoreCheck | StoreGc | StoreExport | StoreImport):
                     stored.append(e)
-                elif not isinstance(e, Hangup):  # no process of this world is a session
+                elif not isinstance(
+                    e, Hangup | FeedInput | ToolJob | CancelTool
+                ):  # nobody of this world is a session, or has tools
                     self.core.submit((e,))
             if stored and (done := self.storage.apply(stored)):  # disks take no time here
                 self.kernel.complete(done, self.now_ns)

@@ -15,8 +15,10 @@ from vllm_symphony.abi.calls import (
     Done,
     Emit,
     Exit,
+    Feed,
     Hello,
     HelloResult,
+    InheritedResult,
     Kill,
     LeaseResult,
     NoArgs,
@@ -119,6 +121,14 @@ def _demand_abi(abi: str) -> None:
         raise InvalidArgument(f"abi must be like {ABI_MAJOR}.{ABI_MINOR}, not {abi[:64]!r}")
     if int(major) != ABI_MAJOR:
         raise NotSupported(f"the program was written for ABI {abi}, the server speaks {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
+
+
+def inherited(m: Machine, call: Call, a: NoArgs) -> InheritedResult:
+    raise NotSupported("inherited is being built")
+
+
+def feed(m: Machine, call: Call, a: Feed) -> Done:
+    raise NotSupported("feed is being built")
 
 
 def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
