@@ -6,8 +6,9 @@
     idle           so many sessions that do nothing, each with a connection, until stdin closes
     launch         programs by Run, `at_once` of them, `times` times
     disturb        pings and launches at given rates, until stdin closes
+    ping           one ping after another at a given rate, until stdin closes: milliseconds of each
 
-Answers one JSON line on stdout (`disturb` and `idle`: `ready` first). So what a client costs is not in the measured process.
+Answers one JSON line on stdout (`disturb`, `ping` and `idle`: `ready` first). So what a client costs is in no measured process.
 """
 
 from __future__ import annotations
@@ -180,6 +181,20 @@ async def disturb(socket: str, options: dict[str, Any]) -> dict[str, float]:
     return rates
 
 
+async def ping(socket: str, options: dict[str, Any]) -> list[float]:
+    found: list[float] = []
+    async with connect(socket) as client:
+        await client.ping()
+        print("ready", flush=True)
+        closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        while not closed.done():
+            began = time.perf_counter()
+            await client.ping()
+            found.append((time.perf_counter() - began) * 1e3)
+            await asyncio.sleep(max(0.0, began + 1 / options["per_s"] - time.perf_counter()))
+    return found
+
+
 async def pace(per_s: float, start: Callable[[], Awaitable[None]]) -> None:
     """Start one every 1 / `per_s` seconds, whether or not the earlier ones are done."""
     began = time.perf_counter()
@@ -191,7 +206,7 @@ async def pace(per_s: float, start: Callable[[], Awaitable[None]]) -> None:
 
 WHAT: dict[str, Callable[[str, dict[str, Any]], Awaitable[Any]]] = {
     "kernel-calls": kernel_calls, "grpc-calls": grpc_calls, "launch": launch, "disturb": disturb, "door-socket": door_socket,
-    "door-stream": door_stream, "door-unary": door_unary, "idle": idle,
+    "door-stream": door_stream, "door-unary": door_unary, "idle": idle, "ping": ping,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -113,5 +113,10 @@ ALL = (
         "8 fused streams while a client does 500 pings/s and 20 launches/s, against their quiet rate",
         {"interference_ratio": Bound(at_least=0.95)},
     ),
+    Benchmark(
+        "isolation",
+        "a good program's decode rate and a client's pings beside 4 programs that spin and 3 that flood, against idle ones",
+        {"decode_ratio": Bound(at_least=0.8), "ping_p99_ms": Bound(at_most=25)},
+    ),
 )
 BY_NAME = {b.name: b for b in ALL}
