@@ -60,6 +60,7 @@ class Machine:
             None
         )  # of a program's input that wait; None: it has none, or closed
         self.tool_table: Callable[[str], Sequence[ToolInfo]] = lambda _: ()  # tools that a principal may use; the tool host's
+        self.granted_tools: Callable[[str], Sequence[str]] | None = None  # globs, the operator's; None: no tools
         self.may_trust: Callable[[str], bool] = lambda _: False  # with programs in the host's own process; the operator's word
         self.image: Mapping[str, str] = {}  # distributions that programs may import: name -> version
 

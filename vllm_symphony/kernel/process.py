@@ -24,6 +24,7 @@ from vllm_symphony.kernel.timer import Timer
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.call import Call, Pending
+    from vllm_symphony.kernel.grant import Grant
     from vllm_symphony.kernel.lifecycle import ChildWait
 
 
@@ -63,10 +64,9 @@ class Process:
 
     __slots__ = (
         "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
-        "events", "exit", "fds", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor", "name", "num_calls",
-        "num_forwards", "num_steps",
-        "orphaned", "os_pid", "parent", "pid", "random", "reported", "requests", "source", "spawner", "started_ns", "state",
-        "term_timer", "termed", "threads", "tokens_in", "tokens_out", "umask", "viewers", "waiters",
+        "events", "exit", "fds", "grant", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor", "name",
+        "num_calls", "num_forwards", "num_steps", "num_tools", "orphaned", "os_pid", "parent", "pid", "random", "reported",
+        "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed", "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -84,6 +84,7 @@ class Process:
         self.abi = ""
         self.minor = ABI_MINOR  # of the ABI that it was written for, as far as it said
         self.umask = UMASK
+        self.grant: Grant | None = None  # of a program: the tools that it may call
 
         self.connected = True
         self.lease_s = 0.0
@@ -109,8 +110,8 @@ class Process:
 
         self.started_ns = now_ns
         self.ended_ns: int | None = None
-        self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = 0
-        self.device_s = self.cpu_s = 0.0
+        self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = self.num_tools = 0
+        self.device_s = self.cpu_s = self.tool_s = 0.0
         self.memory_bytes = 0
 
     @property
@@ -127,7 +128,10 @@ class Process:
         return self.cred.principal == cred.principal or cred.is_admin
 
     def usage(self) -> Usage:
-        return Usage(self.num_calls, self.tokens_in, self.tokens_out, self.num_forwards, self.num_steps, self.device_s, self.cpu_s)
+        return Usage(
+            self.num_calls, self.tokens_in, self.tokens_out, self.num_forwards, self.num_steps, self.device_s, self.cpu_s,
+            tool_s=self.tool_s, num_tools=self.num_tools,
+        )  # fmt: skip
 
     def stat(self, page_size: int, offset_ns: int) -> ProcessStat:
         """As `ps` shows it. Pages count once, however many fds show the file."""

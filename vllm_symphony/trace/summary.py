@@ -83,6 +83,7 @@ _ROWS: Mapping[str, Row] = {
     "detokenize": (("n",), lambda a: (len(a.tokens) >> 2,)),
     "render_chat": (("chars",), lambda a: (len(a.messages),)),
     "parse_tools": (("chars", "parser"), lambda a: (len(a.text), a.parser)),
+    "call_tool": (("name", "chars", "timeout_s"), lambda a: (a.name, len(a.args), a.timeout_s)),
     "spawn": (("entry", "detach"), lambda a: (a.entry, a.detach or None)),
     "wait": _PID,
     "kill": (("pid", "signal"), lambda a: (a.pid, a.signal)),

@@ -33,7 +33,7 @@ from vllm_symphony.abi.calls import (
 )  # fmt: skip
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, ExitStatus, Signal
 from vllm_symphony.errors import Interrupted, InvalidArgument, NotOwner, NotSupported, TimedOut, WouldBlock
-from vllm_symphony.kernel import lease, lifecycle
+from vllm_symphony.kernel import grant, lease, lifecycle
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
@@ -105,10 +105,12 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
         raise InvalidArgument("args must be a JSON object of keyword arguments")
     if caller.is_leaving:
         raise Interrupted("the process is ending and starts nothing more")
+    granted = grant.for_child(m, call, a.tools)
     parent = None if caller.kind is Kind.EDGE else caller
     child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
     child.abi = a.abi if a.source is not None else caller.abi
     child.umask = caller.umask
+    child.grant = granted
     if child.abi:
         child.minor = int(child.abi.partition(".")[2])
     return PidResult(child.pid)

@@ -6,6 +6,7 @@
                           a stream      child: who is looked at has nothing new
                           a lock        lock
                           pages, records, the index    disk
+                          a tool        tool
                           time          timer
     it is in no call      running, or reader (it does not take its answers), or client (nobody is connected)
 
@@ -32,6 +33,7 @@ from vllm_symphony.kernel.syscall.find import FindWork
 from vllm_symphony.kernel.syscall.forward import Batch
 from vllm_symphony.kernel.syscall.text import TextWork
 from vllm_symphony.kernel.syscall.tier import MoveWork
+from vllm_symphony.kernel.syscall.tool import ToolWork
 from vllm_symphony.kernel.syscall.view import Tracer, Viewer, demand_door
 from vllm_symphony.trace import summary
 
@@ -91,6 +93,8 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return "lock", _lock(m, pending, asked)
         case FindWork():
             return "disk", f"the search index, of {len(pending.paths)} files"
+        case ToolWork():
+            return "tool", pending.name
         case MoveWork():
             return "disk", "its pages are on their way"
         case Upkeep():
