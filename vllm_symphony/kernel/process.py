@@ -66,7 +66,8 @@ class Process:
         "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
         "events", "exit", "fds", "grant", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor", "name",
         "num_calls", "num_forwards", "num_steps", "num_tools", "orphaned", "os_pid", "parent", "pid", "random", "reported",
-        "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed", "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
+        "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed",
+        "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
