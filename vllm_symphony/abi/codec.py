@@ -60,7 +60,7 @@ class Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class Program:
     """The first frame that a program's process receives: what to run, and its own random seed. `args` is JSON text. `code`: a
-    WebAssembly module, then `source` is empty."""
+    WebAssembly module, then `source` is empty. `memory_bytes`: what its process may have; 0 when nobody said."""
 
     source: str
     entry: str
@@ -68,6 +68,7 @@ class Program:
     name: str
     seed: int
     code: bytes = b""
+    memory_bytes: int = 0
 
 
 class Answer(msgspec.Struct, gc=False):

@@ -1,0 +1,106 @@
+"""The system calls as two host functions (runtime/wasm/calls.py).
+
+    symphony.call(ptr, len) -> i64    {"op": "forward", "args": {"fd": 3, "tokens": [1, 2]}}   at [ptr, ptr + len), JSON
+                                      makes the call, waits for it; gives the length of its answer in bytes
+    symphony.take(ptr)                writes that answer to ptr: {"ok": {...}}, or {"err": {"reason", "message", "values"}}
+
+A call that fails, or is none, is an answer. Only what cannot be answered ends the guest: a range outside of its memory, or `take`
+without an answer. `exit` is the last call: {"op": "exit", "args": {"code": 0, "value": "JSON text"}} does not return.
+Rejected: a host function per call. 70 signatures to bind in each language, and a new call would be a link error in an old server.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import wasmtime
+
+from vllm_symphony.abi.calls import Exit
+from vllm_symphony.abi.table import CALLS
+from vllm_symphony.errors import InvalidArgument, NoSuchCall, SymphonyError
+from vllm_symphony.runtime.wasm.memory import GuestFault, Memory
+from vllm_symphony.runtime.wasm.plain import to_call, to_json
+from vllm_symphony.runtime.wasm.transport import BlockingTransport
+
+MODULE = "symphony"
+FUNCTIONS = ("call", "take")
+
+
+class Exited(BaseException):
+    """The guest ended itself."""
+
+    def __init__(self, end: Exit) -> None:
+        super().__init__()
+        self.end = end
+
+
+class Calls:
+    """One guest's host functions. Holds the answer that it has not taken yet."""
+
+    def __init__(self, transport: BlockingTransport) -> None:
+        self._transport = transport
+        self._answer: bytes | None = None
+
+    def define(self, linker: wasmtime.Linker) -> None:
+        i32, i64 = wasmtime.ValType.i32(), wasmtime.ValType.i64()
+        linker.define_func(MODULE, "call", wasmtime.FuncType([i32, i32], [i64]), self._call, access_caller=True)
+        linker.define_func(MODULE, "take", wasmtime.FuncType([i32], []), self._take, access_caller=True)
+
+    def _call(self, caller: wasmtime.Caller, at: int, size: int) -> int:
+        self._answer = json.dumps(self._answered(Memory(caller).read(at, size)), allow_nan=False).encode()
+        return len(self._answer)
+
+    def _take(self, caller: wasmtime.Caller, at: int) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None:
+            raise GuestFault("symphony.take: there is no answer to take")
+        Memory(caller).write(at, answer)
+
+    def _answered(self, request: bytes) -> dict[str, Any]:
+        try:
+            op, args, tid = _read(request)
+            if op == "exit":
+                raise Exited(_exit(args))
+            return {"ok": to_json(self._make(op, args, tid))}
+        except SymphonyError as e:
+            return {"err": _error(e)}
+
+    def _make(self, op: str, args: dict[str, Any], tid: int) -> Any:
+        spec = CALLS.get(op)
+        if spec is None:
+            raise NoSuchCall(f"no such call: {op[:64]}", op=op[:64])
+        return self._transport.call(op, to_call(spec.args, args), tid=tid)
+
+
+def _read(request: bytes) -> tuple[str, dict[str, Any], int]:
+    try:
+        said = json.loads(request)
+    except (ValueError, RecursionError) as e:
+        raise InvalidArgument(f"the call is no JSON: {e}") from None
+    if not isinstance(said, dict) or not isinstance(said.get("op"), str):
+        raise InvalidArgument('a call is a JSON object with the name of the call as "op"')
+    args, tid = said.get("args", {}), said.get("tid", 0)
+    if unknown := [name for name in said if name not in ("op", "args", "tid")]:
+        raise InvalidArgument(f'a call has "op", "args" and "tid", not {unknown[0][:64]!r}')
+    if not isinstance(args, dict) or not isinstance(tid, int):
+        raise InvalidArgument('"args" is a JSON object with the arguments by name, "tid" a number')
+    return said["op"], args, tid
+
+
+def _exit(args: dict[str, Any]) -> Exit:
+    code, value = args.get("code", 0), args.get("value")
+    if type(code) is not int or (value is not None and not isinstance(value, str)) or args.keys() - {"code", "value"}:
+        raise InvalidArgument('exit: "code" is a number, "value" JSON text')
+    try:
+        json.loads("null" if value is None else value)
+    except (ValueError, RecursionError) as e:
+        raise InvalidArgument(f"exit: value is no JSON: {e}") from None
+    return Exit(code & 0xFF, value=value)
+
+
+def _error(error: SymphonyError) -> dict[str, Any]:
+    said: dict[str, Any] = {"reason": error.reason, "message": error.message, "values": to_json(dict(error.values))}
+    if error.retry_after_s is not None:
+        said["retry_after_s"] = error.retry_after_s
+    return said

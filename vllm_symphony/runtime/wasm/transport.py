@@ -1,0 +1,146 @@
+"""A program's calls over its socket, for one thread that blocks (runtime/wasm/transport.py).
+
+    guest's thread   call() -> frame -> socket ==> kernel
+                       ^------- queue <- reading thread <== socket         answers; and TERM, also while the guest computes
+
+The frames are those of runtime/transport.py. After TERM whatever waits here raises Terminated, for ever; when the socket is lost,
+it raises DeviceLost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_result
+from vllm_symphony.abi.frame import FrameReader, pieces
+from vllm_symphony.errors import DeviceLost, SymphonyError
+
+_RECEIVE_BYTES = 1 << 18
+
+
+class Terminated(BaseException):
+    """The kernel sent TERM: the program ends now."""
+
+
+class BlockingTransport:
+    """Owns `sock` and one thread from `start` to `close`."""
+
+    def __init__(self, sock: socket.socket, reader: FrameReader | None = None, early: list[bytes] | None = None) -> None:
+        """`reader` and `early`: what was already received and has not been looked at."""
+        self._sock = sock
+        self._reader = reader or FrameReader()
+        self._early = early or []
+        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: `_check` says why
+        self._on_term: Callable[[], Any] = lambda: None
+        self._last_id = 0
+        self._terminated = False
+        self._lost: str | None = None
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # rung by TERM and by the loss
+        self._thread: threading.Thread | None = None
+
+    def start(self, on_term: Callable[[], Any]) -> None:
+        """Begin to read. `on_term` is called once, on the reading thread, at the first TERM."""
+        self._on_term = on_term
+        self._thread = threading.Thread(target=self._read, name="symphony-transport", daemon=True)
+        self._thread.start()
+
+    def call(self, op: str, args: object, *, tid: int = 0) -> Any:
+        """Make a call, wait for its result. Parts of a stream are left out.
+
+        Raises:
+            SymphonyError: the call's, InvalidArgument when it cannot be sent, DeviceLost when the socket is gone.
+            Terminated: TERM came; the call is cancelled with all others by the end of the program.
+        """
+        call_id = self._last_id = self._last_id + 1
+        self._send(b"".join(pieces(call_id, call_frame(call_id, op, args, tid))))
+        while True:
+            answer = self._answers.get()
+            if answer is None:
+                self._answers.put(None)  # for who asks again
+                self._check()
+            elif answer.id == call_id and not answer.part:
+                break
+        if answer.err is not None:
+            raise error_of(answer.err)
+        return read_result(op, answer.ok)
+
+    def wait_for(self, fd: int, mask: int, timeout_s: float | None = None) -> bool:
+        """Until `fd` is ready for `mask` of poll. False when the time is over. Raises Terminated, DeviceLost."""
+        poll = select.poll()
+        poll.register(fd, mask)
+        poll.register(self._bell, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        if any(number == self._bell for number, _ in ready):
+            self._check()
+        return bool(ready)
+
+    def send_last(self, op: str, args: object) -> None:
+        """Send this call, waiting as long as it takes."""
+        with contextlib.suppress(OSError):
+            self._sock.sendall(call_frame(0, op, args))
+
+    def close(self) -> None:
+        """Stop reading, join the thread. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        self._sock.close()
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
+
+    def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self.wait_for(self._sock.fileno(), select.POLLOUT)
+            except OSError as e:
+                raise DeviceLost(self._lost or f"lost the kernel: {e}") from None
+
+    def _check(self) -> None:
+        if self._terminated:
+            raise Terminated
+        if self._lost is not None:
+            raise DeviceLost(self._lost)
+
+    # ---- the reading thread
+
+    def _read(self) -> None:
+        try:
+            early, self._early = self._early, []
+            for body in early:
+                self._take(body)
+            while data := self._sock.recv(_RECEIVE_BYTES):
+                for body in self._reader.feed(data):
+                    self._take(body)
+            self._lost = "lost the kernel: it closed the connection"
+        except OSError as e:
+            self._lost = f"lost the kernel: {e}"
+        except SymphonyError as e:
+            self._lost = f"lost the kernel: {e.message}"
+        self._ring()
+
+    def _take(self, body: bytes) -> None:
+        answer = read_answer(body)
+        if answer.signal is None:
+            self._answers.put(answer)
+        elif not self._terminated:
+            self._terminated = True
+            self._ring()
+            self._on_term()
+
+    def _ring(self) -> None:
+        self._answers.put(None)
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._bell, 1)
