@@ -539,8 +539,9 @@ class ToolInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """An installed program: `owner/name` at one version, never changed. `schema`: of its arguments, JSON schema as text. `tools`,
-    `paths` (None: any), `limits`, `dependencies`: what it declares. `mode`: who may see and run it (bits r and x, as of a file)."""
+    """An installed program: `owner/name` at one version, never changed. `schema`: of its arguments, JSON schema as text. `tools`
+    (None: what its caller grants), `paths` (None: any), `limits`, `dependencies`: what it declares. `mode`: who may see and run it
+    (bits r and x, as of a file)."""
 
     name: str
     version: str
@@ -554,7 +555,7 @@ class ProgramInfo:
     created_ns: int
     mode: int = 0o755
     group: str = ""
-    tools: tuple[str, ...] = ()
+    tools: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     dependencies: tuple[str, ...] = ()
     limits: ResourceLimits = ResourceLimits()
