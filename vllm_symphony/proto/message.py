@@ -4,7 +4,8 @@
     Forward(fd=3, tokens=b"...")  <->  Call { forward: Forward { fd: 3 tokens: "..." } }
 
 A dataclass and its message have the same name and the same fields (a test compares them), so two functions serve all: None is an
-unset field, an unset field takes the dataclass's default, a word is a value of the enum, nested dataclasses are nested messages.
+unset field, an unset field takes the dataclass's default, a word is a value of the enum, nested dataclasses are nested messages. A
+list that may be None is None when it is empty; a list of one empty string is one that holds nothing.
 Which oneof field carries a call or a result is told by name. Shared by the edge and the client.
 """
 
@@ -35,6 +36,8 @@ def to_message(value: Any, into: M) -> M:
         name, content = field.name, getattr(value, field.name)
         if content is None:
             continue
+        if content == () and name in _none_lists(type(value)):
+            content = ("",)
         try:
             _write(field, content, into)
         except (TypeError, ValueError) as e:  # a number out of range, text that is no Unicode, a wrong type
@@ -152,8 +155,19 @@ def _plan(descriptor: Descriptor, cls: type) -> tuple[tuple[str, Read, object], 
             unset = _DEFAULT
         elif field.has_presence and type(None) in get_args(hints[field.name]):
             unset = None
-        plan.append((field.name, _reader(field, descriptor.name), unset))
+        read = _none_or_list if field.name in _none_lists(cls) else _reader(field, descriptor.name)
+        plan.append((field.name, read, unset))
     return tuple(plan)
+
+
+@cache
+def _none_lists(cls: type) -> frozenset[str]:
+    """The fields that hold a tuple of strings or None."""
+    return frozenset(name for name, hint in get_type_hints(cls).items() if hint == tuple[str, ...] | None)
+
+
+def _none_or_list(items: Any) -> tuple[str, ...] | None:
+    return None if not items else tuple(item for item in items if item)
 
 
 def _reader(field: FieldDescriptor, owner: str) -> Read:

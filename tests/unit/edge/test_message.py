@@ -8,7 +8,21 @@ from tests.unit.abi.test_codec import example
 from vllm_symphony import errors
 from vllm_symphony.abi import calls, types
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import CallRecord, ExitStatus, FileStat, ModelInfo, ProcessEvent, ProcessStat, Usage
+from vllm_symphony.abi.types import (
+    CallRecord,
+    ChannelStat,
+    ExitStatus,
+    FileStat,
+    Message,
+    ModelInfo,
+    ProcessEvent,
+    ProcessStat,
+    ProgramInfo,
+    ResourceLimits,
+    ThreadUsage,
+    ToolInfo,
+    Usage,
+)  # fmt: skip
 from vllm_symphony.proto.message import (
     call_message,
     call_of,
@@ -21,9 +35,9 @@ from vllm_symphony.proto.message import (
     word_of,
 )  # fmt: skip
 from vllm_symphony.proto.status import TRAILER, from_trailer, to_status
-from vllm_symphony.proto.v1 import call_pb2, file_pb2, model_pb2, process_pb2
+from vllm_symphony.proto.v1 import call_pb2, channel_pb2, file_pb2, model_pb2, process_pb2, registry_pb2, tool_pb2
 
-MODULES = (file_pb2, model_pb2, process_pb2)
+MODULES = (file_pb2, model_pb2, process_pb2, channel_pb2, tool_pb2, registry_pb2)
 SHARED = {
     name: getattr(module, name)
     for module in MODULES
@@ -42,6 +56,15 @@ VALUES = [
     CallRecord(1, 2, 0, "open", "path=/a", "ok", 1, 2),
     CallRecord(1, 2, 0, "forward", "fd=3", "ok", 1, 2, 0, 5),
     ModelInfo("m", 10, 20, 16, 30, 5, (0, 1), "float32", ("a",), {"swa": "why"}),
+    ResourceLimits(),
+    ResourceLimits(tokens=0, wall_s=1.5, depth=0, calls_per_s=500.0),
+    ThreadUsage(3, "draft", Usage(tool_s=0.5, num_tools=2, num_messages=1)),
+    ChannelStat("ops/chat", "ops", "", 0o600, "topic", "drop_new", 64, 3, 1, 0),
+    Message(7, b"\xff\x00", 12, "ops", (3, 4), 9, 1),
+    ToolInfo("web.get", "fetch", "{}", True, "http"),
+    ProgramInfo("ops/a", "1.2", "ops", "ab", 9, "wasm", "main", "", "{}", 1, limits=ResourceLimits(tokens=9)),
+    ProgramInfo("ops/a", "1.2", "ops", "ab", 9, "wasm", "main", "", "{}", 1, tools=(), paths=()),
+    ProgramInfo("ops/a", "1.2", "ops", "ab", 9, "wasm", "main", "", "{}", 1, tools=("web.*",), paths=("/kb", "/tmp")),
 ]
 
 
@@ -59,6 +82,15 @@ def test_nothing_is_lost_on_the_wire(value):
     sent = to_message(value, message()).SerializeToString()
 
     assert from_message(message.FromString(sent)) == value
+
+
+@pytest.mark.parametrize("tools", [None, (), ("web.*", "calc")])
+def test_no_tools_and_nothing_said_of_tools_are_two_things(tools):
+    message = call_pb2.Call()
+
+    call_message("spawn", calls.Spawn("x", tools=tools), message)
+
+    assert call_of(call_pb2.Call.FromString(message.SerializeToString()))[1].tools == tools
 
 
 REMOTE = [op for op in CALLS if op in call_pb2.Call.DESCRIPTOR.fields_by_name]

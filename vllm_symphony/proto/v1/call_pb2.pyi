@@ -11,9 +11,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from vllm_symphony.proto.v1 import channel_pb2 as _channel_pb2
 from vllm_symphony.proto.v1 import file_pb2 as _file_pb2
 from vllm_symphony.proto.v1 import model_pb2 as _model_pb2
 from vllm_symphony.proto.v1 import process_pb2 as _process_pb2
+from vllm_symphony.proto.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -2662,12 +2664,32 @@ Global___ModelInfoResult: _TypeAlias = ModelInfoResult  # noqa: Y015
 
 @_typing.final
 class Spawn(_message.Message):
-    """Spawn holds the arguments of `spawn`. Start a program. `source` is its text, None = the caller's own program; `args` is JSON
-    text of the entry's keyword arguments. A child ends with its parent unless `detach`. `abi` ("1.1") is what the program was
-    written for; another major is refused, what is not said is not checked.
+    """Spawn holds the arguments of `spawn`. Start a program: of `source`, `code` or `program`. `args` is JSON text of the entry's keyword
+    arguments. A child ends with its parent unless `detach`. `abi` ("1.1") is what the program was written for; another major is
+    refused, what is not said is not checked.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     SOURCE_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
@@ -2675,6 +2697,13 @@ class Spawn(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
     ABI_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    FDS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The program's text."""
     entry: _builtins.str
@@ -2687,6 +2716,26 @@ class Spawn(_message.Message):
     """It outlives the session."""
     abi: _builtins.str
     """What it was written for, as 1.1; empty = not said."""
+    code: _builtins.bytes
+    """Instead of `source`: a WebAssembly module."""
+    program: _builtins.str
+    """Instead of both: an installed program, as owner/name@version; without owner the caller's, without version the latest."""
+    runtime: _builtins.str
+    """`python`, `wasm` or `trusted`; empty = by what is given."""
+    stdin: _builtins.bool
+    """Its standard input comes by ProcessService.Feed; else it is empty."""
+    @_builtins.property
+    def limits(self) -> _process_pb2.ResourceLimits:
+        """Of it and all that it spawns, never more than the caller's own; unset = none but those."""
+
+    @_builtins.property
+    def fds(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Open files that it gets: name -> fd of the session."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Globs of the tools that it may call, of those that the caller may. None given = all of them; one that is empty = no tool."""
+
     def __init__(
         self,
         *,
@@ -2696,10 +2745,17 @@ class Spawn(_message.Message):
         name: _builtins.str = ...,
         detach: _builtins.bool = ...,
         abi: _builtins.str = ...,
+        code: _builtins.bytes = ...,
+        program: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        limits: _process_pb2.ResourceLimits | None = ...,
+        fds: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        stdin: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "args", b"args", "entry", b"entry", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "args", b"args", "entry", b"entry", "limits", b"limits", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "abi", b"abi", "args", b"args", "detach", b"detach", "entry", b"entry", "name", b"name", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "abi", b"abi", "args", b"args", "code", b"code", "detach", b"detach", "entry", b"entry", "fds", b"fds", "limits", b"limits", "name", b"name", "program", b"program", "runtime", b"runtime", "source", b"source", "stdin", b"stdin", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__args: _TypeAlias = _typing.Literal["args"]  # noqa: Y015
     _WhichOneofArgType__args: _TypeAlias = _typing.Literal["_args", b"_args"]  # noqa: Y015
@@ -2816,7 +2872,7 @@ class Kill(_message.Message):
     pid: _builtins.int
     """The process."""
     signal: _builtins.str
-    """TERM or KILL; unset = TERM."""
+    """TERM, KILL, STOP or CONT; unset = TERM."""
     def __init__(
         self,
         *,
@@ -3087,6 +3143,793 @@ class ThreadEnd(_message.Message):
 Global___ThreadEnd: _TypeAlias = ThreadEnd  # noqa: Y015
 
 @_typing.final
+class InheritedResult(_message.Message):
+    """InheritedResult is the answer of `inherited`. The open files that the program was given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fds(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Name -> fd."""
+
+    def __init__(
+        self,
+        *,
+        fds: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fds", b"fds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InheritedResult: _TypeAlias = InheritedResult  # noqa: Y015
+
+@_typing.final
+class Getrlimit(_message.Message):
+    """Getrlimit holds the arguments of `getrlimit`. Of the caller, of a process, or of a principal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """A process."""
+    principal: _builtins.str
+    """A principal: the caller's own, with scope admin anybody's."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int | None = ...,
+        principal: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
+    _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
+    _WhichOneofReturnType__principal: _TypeAlias = _typing.Literal["principal"]  # noqa: Y015
+    _WhichOneofArgType__principal: _TypeAlias = _typing.Literal["_principal", b"_principal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__principal) -> _WhichOneofReturnType__principal | None: ...
+
+Global___Getrlimit: _TypeAlias = Getrlimit  # noqa: Y015
+
+@_typing.final
+class RlimitResult(_message.Message):
+    """RlimitResult is the answer of `getrlimit`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> _process_pb2.ResourceLimits:
+        """The limits."""
+
+    @_builtins.property
+    def used(self) -> _process_pb2.ResourceLimits:
+        """What of them is used: by the process and all below it, or by all programs of the principal."""
+
+    def __init__(
+        self,
+        *,
+        limits: _process_pb2.ResourceLimits | None = ...,
+        used: _process_pb2.ResourceLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RlimitResult: _TypeAlias = RlimitResult  # noqa: Y015
+
+@_typing.final
+class Setrlimit(_message.Message):
+    """Setrlimit holds the arguments of `setrlimit`. Lower the limits of the caller or of its process; scope admin may raise them too, and
+    sets those of a principal.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """A process; unset = the caller."""
+    principal: _builtins.str
+    """A principal."""
+    @_builtins.property
+    def limits(self) -> _process_pb2.ResourceLimits:
+        """What is unset stays as it is. Of a principal, a number below 0 takes the limit away."""
+
+    def __init__(
+        self,
+        *,
+        limits: _process_pb2.ResourceLimits | None = ...,
+        pid: _builtins.int | None = ...,
+        principal: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "limits", b"limits", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "limits", b"limits", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
+    _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
+    _WhichOneofReturnType__principal: _TypeAlias = _typing.Literal["principal"]  # noqa: Y015
+    _WhichOneofArgType__principal: _TypeAlias = _typing.Literal["_principal", b"_principal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__principal) -> _WhichOneofReturnType__principal | None: ...
+
+Global___Setrlimit: _TypeAlias = Setrlimit  # noqa: Y015
+
+@_typing.final
+class Getrusage(_message.Message):
+    """Getrusage holds the arguments of `getrusage`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """A process; unset = the caller."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "pid", b"pid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
+    _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
+
+Global___Getrusage: _TypeAlias = Getrusage  # noqa: Y015
+
+@_typing.final
+class RusageResult(_message.Message):
+    """RusageResult is the answer of `getrusage`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> _process_pb2.Usage:
+        """What the process has used itself."""
+
+    @_builtins.property
+    def children(self) -> _process_pb2.Usage:
+        """All that it spawned, and what those did."""
+
+    @_builtins.property
+    def threads(self) -> _containers.RepeatedCompositeFieldContainer[_process_pb2.ThreadUsage]:
+        """Its threads that have not ended."""
+
+    def __init__(
+        self,
+        *,
+        usage: _process_pb2.Usage | None = ...,
+        children: _process_pb2.Usage | None = ...,
+        threads: _abc.Iterable[_process_pb2.ThreadUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "threads", b"threads", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RusageResult: _TypeAlias = RusageResult  # noqa: Y015
+
+@_typing.final
+class ChannelOpen(_message.Message):
+    """ChannelOpen holds the arguments of `channel_open`. A handle on the channel `name`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as namespace/name; without a slash in the caller's own namespace; empty = a new one without a name."""
+    flags: _builtins.int
+    """Bits: 2 CREAT, 4 EXCL; what follows counts with CREAT only."""
+    access: _builtins.str
+    """What the handle is for: `r` receive, `w` send, `rw`; unset = `rw`."""
+    mode: _builtins.int
+    """Rights, less the bits of the process's umask: r to receive, w to send; unset = 0600."""
+    kind: _builtins.str
+    """`queue` or `topic`; unset = `queue`."""
+    capacity: _builtins.int
+    """Messages that a queue holds; unset = 64."""
+    overflow: _builtins.str
+    """Of a topic, when a subscriber's queue is full: `block`, `drop_oldest` or `drop_new`; unset = `block`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        flags: _builtins.int = ...,
+        access: _builtins.str | None = ...,
+        mode: _builtins.int | None = ...,
+        kind: _builtins.str | None = ...,
+        capacity: _builtins.int | None = ...,
+        overflow: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_access", b"_access", "_capacity", b"_capacity", "_kind", b"_kind", "_mode", b"_mode", "_overflow", b"_overflow", "access", b"access", "capacity", b"capacity", "kind", b"kind", "mode", b"mode", "overflow", b"overflow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_access", b"_access", "_capacity", b"_capacity", "_kind", b"_kind", "_mode", b"_mode", "_overflow", b"_overflow", "access", b"access", "capacity", b"capacity", "flags", b"flags", "kind", b"kind", "mode", b"mode", "name", b"name", "overflow", b"overflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__access: _TypeAlias = _typing.Literal["access"]  # noqa: Y015
+    _WhichOneofArgType__access: _TypeAlias = _typing.Literal["_access", b"_access"]  # noqa: Y015
+    _WhichOneofReturnType__capacity: _TypeAlias = _typing.Literal["capacity"]  # noqa: Y015
+    _WhichOneofArgType__capacity: _TypeAlias = _typing.Literal["_capacity", b"_capacity"]  # noqa: Y015
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__overflow: _TypeAlias = _typing.Literal["overflow"]  # noqa: Y015
+    _WhichOneofArgType__overflow: _TypeAlias = _typing.Literal["_overflow", b"_overflow"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__access) -> _WhichOneofReturnType__access | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__capacity) -> _WhichOneofReturnType__capacity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overflow) -> _WhichOneofReturnType__overflow | None: ...
+
+Global___ChannelOpen: _TypeAlias = ChannelOpen  # noqa: Y015
+
+@_typing.final
+class ChannelResult(_message.Message):
+    """ChannelResult is the answer of `channel_open`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CH_FIELD_NUMBER: _builtins.int
+    ch: _builtins.int
+    """A handle of the session."""
+    def __init__(
+        self,
+        *,
+        ch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ch", b"ch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelResult: _TypeAlias = ChannelResult  # noqa: Y015
+
+@_typing.final
+class ChannelArgs(_message.Message):
+    """ChannelArgs holds the arguments of `channel_close`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CH_FIELD_NUMBER: _builtins.int
+    ch: _builtins.int
+    """A handle of the session."""
+    def __init__(
+        self,
+        *,
+        ch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ch", b"ch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelArgs: _TypeAlias = ChannelArgs  # noqa: Y015
+
+@_typing.final
+class SendFd(_message.Message):
+    """SendFd is an open file that goes along with a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FD_FIELD_NUMBER: _builtins.int
+    WRITABLE_FIELD_NUMBER: _builtins.int
+    fd: _builtins.int
+    """An open file of the session."""
+    writable: _builtins.bool
+    """The receiver may write to it; else read and fork it."""
+    def __init__(
+        self,
+        *,
+        fd: _builtins.int = ...,
+        writable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fd", b"fd", "writable", b"writable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendFd: _TypeAlias = SendFd  # noqa: Y015
+
+@_typing.final
+class Send(_message.Message):
+    """Send holds the arguments of `send`. While the queue is full it waits for room."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CH_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    FDS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    ch: _builtins.int
+    """A handle of the session."""
+    data: _builtins.bytes
+    """The content."""
+    wait: _builtins.bool
+    """Wait for room; false = EAGAIN at once; unset = yes."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def fds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendFd]:
+        """Files that go along."""
+
+    def __init__(
+        self,
+        *,
+        ch: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        fds: _abc.Iterable[Global___SendFd] | None = ...,
+        wait: _builtins.bool | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "_wait", b"_wait", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "_wait", b"_wait", "ch", b"ch", "data", b"data", "fds", b"fds", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
+    _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait) -> _WhichOneofReturnType__wait | None: ...
+
+Global___Send: _TypeAlias = Send  # noqa: Y015
+
+@_typing.final
+class SendResult(_message.Message):
+    """SendResult is the answer of `send`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    NUM_RECEIVERS_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """Number of the message in its channel, from 1."""
+    num_receivers: _builtins.int
+    """How many queues took it; 0 = a topic that nobody listens to."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        num_receivers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_receivers", b"num_receivers", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendResult: _TypeAlias = SendResult  # noqa: Y015
+
+@_typing.final
+class Recv(_message.Message):
+    """Recv holds the arguments of `recv`. The next message, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CH_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    ch: _builtins.int
+    """A handle of the session."""
+    wait: _builtins.bool
+    """Wait for one; false = EAGAIN at once; unset = yes."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    def __init__(
+        self,
+        *,
+        ch: _builtins.int = ...,
+        wait: _builtins.bool | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "_wait", b"_wait", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "_wait", b"_wait", "ch", b"ch", "timeout_s", b"timeout_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
+    _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait) -> _WhichOneofReturnType__wait | None: ...
+
+Global___Recv: _TypeAlias = Recv  # noqa: Y015
+
+@_typing.final
+class RecvResult(_message.Message):
+    """RecvResult is the answer of `recv` and `request`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def message(self) -> _channel_pb2.Message:
+        """The message."""
+
+    def __init__(
+        self,
+        *,
+        message: _channel_pb2.Message | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecvResult: _TypeAlias = RecvResult  # noqa: Y015
+
+@_typing.final
+class Request(_message.Message):
+    """Request holds the arguments of `request`. Send to a queue and wait for what its receiver answers by `respond`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CH_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    FDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    ch: _builtins.int
+    """A handle of the session."""
+    data: _builtins.bytes
+    """The content."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = never."""
+    @_builtins.property
+    def fds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendFd]:
+        """Files that go along."""
+
+    def __init__(
+        self,
+        *,
+        ch: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        fds: _abc.Iterable[Global___SendFd] | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "ch", b"ch", "data", b"data", "fds", b"fds", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Request: _TypeAlias = Request  # noqa: Y015
+
+@_typing.final
+class Respond(_message.Message):
+    """Respond holds the arguments of `respond`. Answer a request that was received; once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    FDS_FIELD_NUMBER: _builtins.int
+    token: _builtins.int
+    """The request's."""
+    data: _builtins.bytes
+    """The content."""
+    @_builtins.property
+    def fds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendFd]:
+        """Files that go along."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        fds: _abc.Iterable[Global___SendFd] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fds", b"fds", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Respond: _TypeAlias = Respond  # noqa: Y015
+
+@_typing.final
+class Poll(_message.Message):
+    """Poll holds the arguments of `poll`. Wait until one of these can be received from, or sent to, without waiting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVE_FIELD_NUMBER: _builtins.int
+    SEND_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    timeout_s: _builtins.float
+    """After that many seconds the answer is empty; unset = never."""
+    @_builtins.property
+    def receive(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Handles of the session."""
+
+    @_builtins.property
+    def send(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Handles of the session."""
+
+    def __init__(
+        self,
+        *,
+        receive: _abc.Iterable[_builtins.int] | None = ...,
+        send: _abc.Iterable[_builtins.int] | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "receive", b"receive", "send", b"send", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Poll: _TypeAlias = Poll  # noqa: Y015
+
+@_typing.final
+class PollResult(_message.Message):
+    """PollResult is the answer of `poll`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVE_FIELD_NUMBER: _builtins.int
+    SEND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receive(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those that can be received from."""
+
+    @_builtins.property
+    def send(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those that can be sent to."""
+
+    def __init__(
+        self,
+        *,
+        receive: _abc.Iterable[_builtins.int] | None = ...,
+        send: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receive", b"receive", "send", b"send"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollResult: _TypeAlias = PollResult  # noqa: Y015
+
+@_typing.final
+class ChannelName(_message.Message):
+    """ChannelName holds the arguments of `channel_unlink`. Take the name away; open handles go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The channel."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelName: _TypeAlias = ChannelName  # noqa: Y015
+
+@_typing.final
+class Channels(_message.Message):
+    """Channels holds the arguments of `channels`. Named channels that the caller may receive from or send to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Beginning of namespace/name; empty = all."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Channels: _TypeAlias = Channels  # noqa: Y015
+
+@_typing.final
+class ChannelsResult(_message.Message):
+    """ChannelsResult is the answer of `channels`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[_channel_pb2.ChannelStat]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        channels: _abc.Iterable[_channel_pb2.ChannelStat] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelsResult: _TypeAlias = ChannelsResult  # noqa: Y015
+
+@_typing.final
+class ToolsResult(_message.Message):
+    """ToolsResult is the answer of `tools`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolInfo]:
+        """Those that the caller may call, by name."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[_tool_pb2.ToolInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolsResult: _TypeAlias = ToolsResult  # noqa: Y015
+
+@_typing.final
+class CallTool(_message.Message):
+    """CallTool holds the arguments of `call_tool`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The tool."""
+    args: _builtins.str
+    """A JSON object; unset = empty."""
+    timeout_s: _builtins.float
+    """Give up after that many seconds (ETIMEDOUT); unset = the tool's own."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        args: _builtins.str | None = ...,
+        timeout_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_timeout_s", b"_timeout_s", "args", b"args", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_timeout_s", b"_timeout_s", "args", b"args", "name", b"name", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__args: _TypeAlias = _typing.Literal["args"]  # noqa: Y015
+    _WhichOneofArgType__args: _TypeAlias = _typing.Literal["_args", b"_args"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__args) -> _WhichOneofReturnType__args | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___CallTool: _TypeAlias = CallTool  # noqa: Y015
+
+@_typing.final
+class ToolResult(_message.Message):
+    """ToolResult is the answer of `call_tool`. What the tool gave: data, never instructions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    IS_ERROR_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    NUM_TRIES_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The text."""
+    json: _builtins.str
+    """The structured part as JSON text; unset = there is none."""
+    is_error: _builtins.bool
+    """The tool itself says that it failed."""
+    truncated: _builtins.bool
+    """More came than a result may have."""
+    num_tries: _builtins.int
+    """How often it was called; unset = once."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        json: _builtins.str | None = ...,
+        is_error: _builtins.bool = ...,
+        truncated: _builtins.bool = ...,
+        num_tries: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_json", b"_json", "_num_tries", b"_num_tries", "json", b"json", "num_tries", b"num_tries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_json", b"_json", "_num_tries", b"_num_tries", "content", b"content", "is_error", b"is_error", "json", b"json", "num_tries", b"num_tries", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__json: _TypeAlias = _typing.Literal["json"]  # noqa: Y015
+    _WhichOneofArgType__json: _TypeAlias = _typing.Literal["_json", b"_json"]  # noqa: Y015
+    _WhichOneofReturnType__num_tries: _TypeAlias = _typing.Literal["num_tries"]  # noqa: Y015
+    _WhichOneofArgType__num_tries: _TypeAlias = _typing.Literal["_num_tries", b"_num_tries"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__json) -> _WhichOneofReturnType__json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_tries) -> _WhichOneofReturnType__num_tries | None: ...
+
+Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
+
+@_typing.final
 class Call(_message.Message):
     """Call is one system call of a session."""
 
@@ -3155,6 +3998,21 @@ class Call(_message.Message):
     GETQUOTA_FIELD_NUMBER: _builtins.int
     FIND_FIELD_NUMBER: _builtins.int
     WATCH_FIELD_NUMBER: _builtins.int
+    INHERITED_FIELD_NUMBER: _builtins.int
+    GETRLIMIT_FIELD_NUMBER: _builtins.int
+    SETRLIMIT_FIELD_NUMBER: _builtins.int
+    GETRUSAGE_FIELD_NUMBER: _builtins.int
+    CHANNEL_OPEN_FIELD_NUMBER: _builtins.int
+    CHANNEL_CLOSE_FIELD_NUMBER: _builtins.int
+    CHANNEL_UNLINK_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    SEND_FIELD_NUMBER: _builtins.int
+    RECV_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPOND_FIELD_NUMBER: _builtins.int
+    POLL_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    CALL_TOOL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller: ascending from 1 on a stream; 0 = no answer is wanted."""
     tid: _builtins.int
@@ -3401,6 +4259,66 @@ class Call(_message.Message):
     def watch(self) -> Global___Watch:
         """Answered by Done, after any number of WatchPart."""
 
+    @_builtins.property
+    def inherited(self) -> Global___NoArgs:
+        """Answered by InheritedResult."""
+
+    @_builtins.property
+    def getrlimit(self) -> Global___Getrlimit:
+        """Answered by RlimitResult."""
+
+    @_builtins.property
+    def setrlimit(self) -> Global___Setrlimit:
+        """Answered by Done."""
+
+    @_builtins.property
+    def getrusage(self) -> Global___Getrusage:
+        """Answered by RusageResult."""
+
+    @_builtins.property
+    def channel_open(self) -> Global___ChannelOpen:
+        """Answered by ChannelResult."""
+
+    @_builtins.property
+    def channel_close(self) -> Global___ChannelArgs:
+        """Answered by Done."""
+
+    @_builtins.property
+    def channel_unlink(self) -> Global___ChannelName:
+        """Answered by Done."""
+
+    @_builtins.property
+    def channels(self) -> Global___Channels:
+        """Answered by ChannelsResult."""
+
+    @_builtins.property
+    def send(self) -> Global___Send:
+        """Answered by SendResult."""
+
+    @_builtins.property
+    def recv(self) -> Global___Recv:
+        """Answered by RecvResult."""
+
+    @_builtins.property
+    def request(self) -> Global___Request:
+        """Answered by RecvResult."""
+
+    @_builtins.property
+    def respond(self) -> Global___Respond:
+        """Answered by Done."""
+
+    @_builtins.property
+    def poll(self) -> Global___Poll:
+        """Answered by PollResult."""
+
+    @_builtins.property
+    def tools(self) -> Global___NoArgs:
+        """Answered by ToolsResult."""
+
+    @_builtins.property
+    def call_tool(self) -> Global___CallTool:
+        """Answered by ToolResult."""
+
     def __init__(
         self,
         *,
@@ -3467,12 +4385,27 @@ class Call(_message.Message):
         getquota: Global___Getquota | None = ...,
         find: Global___Find | None = ...,
         watch: Global___Watch | None = ...,
+        inherited: Global___NoArgs | None = ...,
+        getrlimit: Global___Getrlimit | None = ...,
+        setrlimit: Global___Setrlimit | None = ...,
+        getrusage: Global___Getrusage | None = ...,
+        channel_open: Global___ChannelOpen | None = ...,
+        channel_close: Global___ChannelArgs | None = ...,
+        channel_unlink: Global___ChannelName | None = ...,
+        channels: Global___Channels | None = ...,
+        send: Global___Send | None = ...,
+        recv: Global___Recv | None = ...,
+        request: Global___Request | None = ...,
+        respond: Global___Respond | None = ...,
+        poll: Global___Poll | None = ...,
+        tools: Global___NoArgs | None = ...,
+        call_tool: Global___CallTool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "cancel", b"cancel", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getxattr", b"getxattr", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "rmdir", b"rmdir", "sample", b"sample", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "cancel", b"cancel", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getxattr", b"getxattr", "id", b"id", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "ps", b"ps", "random", b"random", "read", b"read", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request_id", b"request_id", "rmdir", b"rmdir", "sample", b"sample", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "id", b"id", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "request_id", b"request_id", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "mkdir", "rmdir", "listdir", "chmod", "chown", "umask", "setxattr", "getxattr", "listxattr", "removexattr", "chattr", "extract", "concat", "flock", "pin", "advise", "sync", "statfs", "du", "getquota", "find", "watch"]  # noqa: Y015
+    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "mkdir", "rmdir", "listdir", "chmod", "chown", "umask", "setxattr", "getxattr", "listxattr", "removexattr", "chattr", "extract", "concat", "flock", "pin", "advise", "sync", "statfs", "du", "getquota", "find", "watch", "inherited", "getrlimit", "setrlimit", "getrusage", "channel_open", "channel_close", "channel_unlink", "channels", "send", "recv", "request", "respond", "poll", "tools", "call_tool"]  # noqa: Y015
     _WhichOneofArgType_args: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_args) -> _WhichOneofReturnType_args | None: ...
 
@@ -3516,6 +4449,16 @@ class Answer(_message.Message):
     QUOTA_RESULT_FIELD_NUMBER: _builtins.int
     FIND_RESULT_FIELD_NUMBER: _builtins.int
     WATCH_PART_FIELD_NUMBER: _builtins.int
+    INHERITED_RESULT_FIELD_NUMBER: _builtins.int
+    RLIMIT_RESULT_FIELD_NUMBER: _builtins.int
+    RUSAGE_RESULT_FIELD_NUMBER: _builtins.int
+    CHANNEL_RESULT_FIELD_NUMBER: _builtins.int
+    CHANNELS_RESULT_FIELD_NUMBER: _builtins.int
+    SEND_RESULT_FIELD_NUMBER: _builtins.int
+    RECV_RESULT_FIELD_NUMBER: _builtins.int
+    POLL_RESULT_FIELD_NUMBER: _builtins.int
+    TOOLS_RESULT_FIELD_NUMBER: _builtins.int
+    TOOL_RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The call."""
     @_builtins.property
@@ -3642,6 +4585,46 @@ class Answer(_message.Message):
     def watch_part(self) -> Global___WatchPart:
         """A part; more will come."""
 
+    @_builtins.property
+    def inherited_result(self) -> Global___InheritedResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def rlimit_result(self) -> Global___RlimitResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def rusage_result(self) -> Global___RusageResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def channel_result(self) -> Global___ChannelResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def channels_result(self) -> Global___ChannelsResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def send_result(self) -> Global___SendResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def recv_result(self) -> Global___RecvResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def poll_result(self) -> Global___PollResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def tools_result(self) -> Global___ToolsResult:
+        """It succeeded."""
+
+    @_builtins.property
+    def tool_result(self) -> Global___ToolResult:
+        """It succeeded."""
+
     def __init__(
         self,
         *,
@@ -3677,12 +4660,22 @@ class Answer(_message.Message):
         quota_result: Global___QuotaResult | None = ...,
         find_result: Global___FindResult | None = ...,
         watch_part: Global___WatchPart | None = ...,
+        inherited_result: Global___InheritedResult | None = ...,
+        rlimit_result: Global___RlimitResult | None = ...,
+        rusage_result: Global___RusageResult | None = ...,
+        channel_result: Global___ChannelResult | None = ...,
+        channels_result: Global___ChannelsResult | None = ...,
+        send_result: Global___SendResult | None = ...,
+        recv_result: Global___RecvResult | None = ...,
+        poll_result: Global___PollResult | None = ...,
+        tools_result: Global___ToolsResult | None = ...,
+        tool_result: Global___ToolResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "channel_result", b"channel_result", "channels_result", b"channels_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "inherited_result", b"inherited_result", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "poll_result", b"poll_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "recv_result", b"recv_result", "rlimit_result", b"rlimit_result", "rusage_result", b"rusage_result", "sample_result", b"sample_result", "send_result", b"send_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "tool_result", b"tool_result", "tools_result", b"tools_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "id", b"id", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "sample_result", b"sample_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_result", b"bytes_result", "channel_result", b"channel_result", "channels_result", b"channels_result", "done", b"done", "du_result", b"du_result", "error", b"error", "fd_result", b"fd_result", "find_result", b"find_result", "forward_many_result", b"forward_many_result", "forward_result", b"forward_result", "generate_part", b"generate_part", "generate_result", b"generate_result", "id", b"id", "inherited_result", b"inherited_result", "json_result", b"json_result", "lease_result", b"lease_result", "length_result", b"length_result", "list_result", b"list_result", "logits_result", b"logits_result", "model_info_result", b"model_info_result", "outcome", b"outcome", "pid_result", b"pid_result", "poll_result", b"poll_result", "ps_result", b"ps_result", "quota_result", b"quota_result", "read_result", b"read_result", "recv_result", b"recv_result", "rlimit_result", b"rlimit_result", "rusage_result", b"rusage_result", "sample_result", b"sample_result", "send_result", b"send_result", "stat_result", b"stat_result", "statfs_result", b"statfs_result", "sync_result", b"sync_result", "text_result", b"text_result", "time_result", b"time_result", "tokens_result", b"tokens_result", "tool_result", b"tool_result", "tools_result", b"tools_result", "umask_result", b"umask_result", "wait_result", b"wait_result", "watch_part", b"watch_part", "xattrs_result", b"xattrs_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "lease_result", "done", "fd_result", "length_result", "read_result", "stat_result", "list_result", "forward_result", "forward_many_result", "sample_result", "logits_result", "generate_part", "generate_result", "tokens_result", "text_result", "json_result", "model_info_result", "pid_result", "wait_result", "ps_result", "time_result", "bytes_result", "umask_result", "xattrs_result", "sync_result", "statfs_result", "du_result", "quota_result", "find_result", "watch_part"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "lease_result", "done", "fd_result", "length_result", "read_result", "stat_result", "list_result", "forward_result", "forward_many_result", "sample_result", "logits_result", "generate_part", "generate_result", "tokens_result", "text_result", "json_result", "model_info_result", "pid_result", "wait_result", "ps_result", "time_result", "bytes_result", "umask_result", "xattrs_result", "sync_result", "statfs_result", "du_result", "quota_result", "find_result", "watch_part", "inherited_result", "rlimit_result", "rusage_result", "channel_result", "channels_result", "send_result", "recv_result", "poll_result", "tools_result", "tool_result"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -36,6 +36,10 @@ class _SignalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Signal.ValueTy
     """Cancel the program at its current or next call; it may clean up."""
     SIGNAL_KILL: _Signal.ValueType  # 2
     """End it at once."""
+    SIGNAL_STOP: _Signal.ValueType  # 3
+    """Hold its code and its calls."""
+    SIGNAL_CONT: _Signal.ValueType  # 4
+    """Let it go on."""
 
 class Signal(_Signal, metaclass=_SignalEnumTypeWrapper):
     """Signal that a process is sent."""
@@ -46,6 +50,10 @@ SIGNAL_TERM: Signal.ValueType  # 1
 """Cancel the program at its current or next call; it may clean up."""
 SIGNAL_KILL: Signal.ValueType  # 2
 """End it at once."""
+SIGNAL_STOP: Signal.ValueType  # 3
+"""Hold its code and its calls."""
+SIGNAL_CONT: Signal.ValueType  # 4
+"""Let it go on."""
 Global___Signal: _TypeAlias = Signal  # noqa: Y015
 
 class _ProcessState:
@@ -62,6 +70,8 @@ class _ProcessStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProcessS
     """It runs, or waits for a call."""
     PROCESS_STATE_ZOMBIE: _ProcessState.ValueType  # 3
     """It ended and its parent has not waited for it yet."""
+    PROCESS_STATE_STOPPED: _ProcessState.ValueType  # 4
+    """It was sent STOP."""
 
 class ProcessState(_ProcessState, metaclass=_ProcessStateEnumTypeWrapper):
     """ProcessState of a process."""
@@ -74,6 +84,8 @@ PROCESS_STATE_RUNNING: ProcessState.ValueType  # 2
 """It runs, or waits for a call."""
 PROCESS_STATE_ZOMBIE: ProcessState.ValueType  # 3
 """It ended and its parent has not waited for it yet."""
+PROCESS_STATE_STOPPED: ProcessState.ValueType  # 4
+"""It was sent STOP."""
 Global___ProcessState: _TypeAlias = ProcessState  # noqa: Y015
 
 class _EventKind:
@@ -155,8 +167,113 @@ class ProcessEvent(_message.Message):
 Global___ProcessEvent: _TypeAlias = ProcessEvent  # noqa: Y015
 
 @_typing.final
+class ResourceLimits(_message.Message):
+    """ResourceLimits is what a program and all that it spawns may use together, or a principal with all its programs. Unset: not limited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_S_FIELD_NUMBER: _builtins.int
+    WALL_S_FIELD_NUMBER: _builtins.int
+    CPU_S_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    FDS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    CALLS_PER_S_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """Put into files and generated, both counted."""
+    device_s: _builtins.float
+    """Its share of the engine's steps, in seconds."""
+    wall_s: _builtins.float
+    """Seconds since it started. Not of a principal."""
+    cpu_s: _builtins.float
+    """CPU time of its own code, in seconds."""
+    memory_bytes: _builtins.int
+    """Of one process: each has its own."""
+    tasks: _builtins.int
+    """Operating-system threads of one process."""
+    fds: _builtins.int
+    """Open files of one process."""
+    processes: _builtins.int
+    """Programs that run at once."""
+    depth: _builtins.int
+    """Generations of children; 0 = it may spawn none. Not of a principal."""
+    tool_calls: _builtins.int
+    """Calls of tools."""
+    calls_per_s: _builtins.float
+    """Control calls a second of one process, on the average; more are not refused but read later."""
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.int | None = ...,
+        device_s: _builtins.float | None = ...,
+        wall_s: _builtins.float | None = ...,
+        cpu_s: _builtins.float | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        tasks: _builtins.int | None = ...,
+        fds: _builtins.int | None = ...,
+        processes: _builtins.int | None = ...,
+        depth: _builtins.int | None = ...,
+        tool_calls: _builtins.int | None = ...,
+        calls_per_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_s", b"_calls_per_s", "_cpu_s", b"_cpu_s", "_depth", b"_depth", "_device_s", b"_device_s", "_fds", b"_fds", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_tasks", b"_tasks", "_tokens", b"_tokens", "_tool_calls", b"_tool_calls", "_wall_s", b"_wall_s", "calls_per_s", b"calls_per_s", "cpu_s", b"cpu_s", "depth", b"depth", "device_s", b"device_s", "fds", b"fds", "memory_bytes", b"memory_bytes", "processes", b"processes", "tasks", b"tasks", "tokens", b"tokens", "tool_calls", b"tool_calls", "wall_s", b"wall_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_s", b"_calls_per_s", "_cpu_s", b"_cpu_s", "_depth", b"_depth", "_device_s", b"_device_s", "_fds", b"_fds", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_tasks", b"_tasks", "_tokens", b"_tokens", "_tool_calls", b"_tool_calls", "_wall_s", b"_wall_s", "calls_per_s", b"calls_per_s", "cpu_s", b"cpu_s", "depth", b"depth", "device_s", b"device_s", "fds", b"fds", "memory_bytes", b"memory_bytes", "processes", b"processes", "tasks", b"tasks", "tokens", b"tokens", "tool_calls", b"tool_calls", "wall_s", b"wall_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calls_per_s: _TypeAlias = _typing.Literal["calls_per_s"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_s: _TypeAlias = _typing.Literal["_calls_per_s", b"_calls_per_s"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_s: _TypeAlias = _typing.Literal["cpu_s"]  # noqa: Y015
+    _WhichOneofArgType__cpu_s: _TypeAlias = _typing.Literal["_cpu_s", b"_cpu_s"]  # noqa: Y015
+    _WhichOneofReturnType__depth: _TypeAlias = _typing.Literal["depth"]  # noqa: Y015
+    _WhichOneofArgType__depth: _TypeAlias = _typing.Literal["_depth", b"_depth"]  # noqa: Y015
+    _WhichOneofReturnType__device_s: _TypeAlias = _typing.Literal["device_s"]  # noqa: Y015
+    _WhichOneofArgType__device_s: _TypeAlias = _typing.Literal["_device_s", b"_device_s"]  # noqa: Y015
+    _WhichOneofReturnType__fds: _TypeAlias = _typing.Literal["fds"]  # noqa: Y015
+    _WhichOneofArgType__fds: _TypeAlias = _typing.Literal["_fds", b"_fds"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__tasks: _TypeAlias = _typing.Literal["tasks"]  # noqa: Y015
+    _WhichOneofArgType__tasks: _TypeAlias = _typing.Literal["_tasks", b"_tasks"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__tool_calls: _TypeAlias = _typing.Literal["tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__tool_calls: _TypeAlias = _typing.Literal["_tool_calls", b"_tool_calls"]  # noqa: Y015
+    _WhichOneofReturnType__wall_s: _TypeAlias = _typing.Literal["wall_s"]  # noqa: Y015
+    _WhichOneofArgType__wall_s: _TypeAlias = _typing.Literal["_wall_s", b"_wall_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_s) -> _WhichOneofReturnType__calls_per_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_s) -> _WhichOneofReturnType__cpu_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__depth) -> _WhichOneofReturnType__depth | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_s) -> _WhichOneofReturnType__device_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fds) -> _WhichOneofReturnType__fds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tasks) -> _WhichOneofReturnType__tasks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_calls) -> _WhichOneofReturnType__tool_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wall_s) -> _WhichOneofReturnType__wall_s | None: ...
+
+Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
+
+@_typing.final
 class Usage(_message.Message):
-    """Usage is what a process has used so far."""
+    """Usage is what a process or a thread has used so far."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -167,6 +284,10 @@ class Usage(_message.Message):
     NUM_STEPS_FIELD_NUMBER: _builtins.int
     DEVICE_S_FIELD_NUMBER: _builtins.int
     CPU_S_FIELD_NUMBER: _builtins.int
+    PAGE_S_FIELD_NUMBER: _builtins.int
+    TOOL_S_FIELD_NUMBER: _builtins.int
+    NUM_TOOLS_FIELD_NUMBER: _builtins.int
+    NUM_MESSAGES_FIELD_NUMBER: _builtins.int
     num_calls: _builtins.int
     """System calls."""
     tokens_in: _builtins.int
@@ -181,6 +302,14 @@ class Usage(_message.Message):
     """Its share of the device's time, in seconds."""
     cpu_s: _builtins.float
     """CPU time of its own code, in seconds."""
+    page_s: _builtins.float
+    """Pages of its open files times seconds."""
+    tool_s: _builtins.float
+    """Time that it waited for tools, in seconds."""
+    num_tools: _builtins.int
+    """Calls of tools."""
+    num_messages: _builtins.int
+    """Messages that it sent to channels."""
     def __init__(
         self,
         *,
@@ -191,14 +320,50 @@ class Usage(_message.Message):
         num_steps: _builtins.int = ...,
         device_s: _builtins.float = ...,
         cpu_s: _builtins.float = ...,
+        page_s: _builtins.float = ...,
+        tool_s: _builtins.float = ...,
+        num_tools: _builtins.int = ...,
+        num_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_s", b"cpu_s", "device_s", b"device_s", "num_calls", b"num_calls", "num_forwards", b"num_forwards", "num_steps", b"num_steps", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_s", b"cpu_s", "device_s", b"device_s", "num_calls", b"num_calls", "num_forwards", b"num_forwards", "num_messages", b"num_messages", "num_steps", b"num_steps", "num_tools", b"num_tools", "page_s", b"page_s", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "tool_s", b"tool_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class ThreadUsage(_message.Message):
+    """ThreadUsage is one thread that has not ended, and what it has used. CPU time and page-seconds are known of the whole process only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    tid: _builtins.int
+    """The thread, 0 = the main one."""
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it has used."""
+
+    def __init__(
+        self,
+        *,
+        tid: _builtins.int = ...,
+        name: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tid", b"tid", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThreadUsage: _TypeAlias = ThreadUsage  # noqa: Y015
 
 @_typing.final
 class ExitStatus(_message.Message):
@@ -211,11 +376,11 @@ class ExitStatus(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     code: _builtins.int
-    """0 ok, 1 exception, 2 bad program or arguments, 70 the device was lost, 124 time limit, 130 cancelled, 137 killed, 128+n
-    other signals.
+    """0 ok, 1 exception, 2 bad program or arguments, 70 the device was lost, 124 a limit was used up, 129 its lease ran out, 130
+    cancelled, 137 killed or out of memory, 159 it tried a denied system call, 128+n other signals.
     """
     reason: _builtins.str
-    """`exit`, `exception`, `signal`, `cancelled`, `orphan`, `device` or `program`."""
+    """`exit`, `exception`, `signal`, `cancelled`, `orphan`, `lease`, `device`, `program`, `limit` (`error` says which) or `denied`."""
     value: _builtins.str
     """What the entry returned, as JSON; unset when it did not return."""
     error: _builtins.str
@@ -266,6 +431,10 @@ class ProcessStat(_message.Message):
     ABI_FIELD_NUMBER: _builtins.int
     LEASE_S_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Its id, below 2^53, never reused."""
     parent: _builtins.int
@@ -294,6 +463,14 @@ class ProcessStat(_message.Message):
     """Of a session: how long it outlives its last connection."""
     connected: _builtins.bool
     """Of a session: somebody is connected."""
+    session: _builtins.int
+    """The pid at the top of its tree."""
+    program: _builtins.str
+    """What it runs, of the registry, as owner/name@version; else empty."""
+    runtime: _builtins.str
+    """`python`, `wasm` or `trusted`; empty of a session."""
+    memory_bytes: _builtins.int
+    """Resident memory, as last looked at; 0 = nobody has looked."""
     @_builtins.property
     def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The call that each blocked thread is in."""
@@ -326,10 +503,14 @@ class ProcessStat(_message.Message):
         abi: _builtins.str = ...,
         lease_s: _builtins.float = ...,
         connected: _builtins.bool = ...,
+        session: _builtins.int = ...,
+        program: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "ended_ns", b"ended_ns", "exit", b"exit", "parent", b"parent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "abi", b"abi", "connected", b"connected", "ended_ns", b"ended_ns", "exit", b"exit", "kind", b"kind", "lease_s", b"lease_s", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "abi", b"abi", "connected", b"connected", "ended_ns", b"ended_ns", "exit", b"exit", "kind", b"kind", "lease_s", b"lease_s", "memory_bytes", b"memory_bytes", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "program", b"program", "runtime", b"runtime", "session", b"session", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ended_ns: _TypeAlias = _typing.Literal["ended_ns"]  # noqa: Y015
     _WhichOneofArgType__ended_ns: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns"]  # noqa: Y015
@@ -469,7 +650,9 @@ class ThreadWait(_message.Message):
     since_ns: _builtins.int
     """Since when, in nanoseconds since the epoch."""
     cause: _builtins.str
-    """`running`, `batch`, `pages`, `queue`, `lock`, `tokenizer`, `child`, `timer`, `reader` or `client`."""
+    """`running`, `batch`, `pages`, `queue`, `lock`, `tokenizer`, `child`, `timer`, `reader`, `client`, `channel`, `tool` or
+    `stopped`.
+    """
     detail: _builtins.str
     """The cause with its values."""
     def __init__(
@@ -493,7 +676,7 @@ Global___ThreadWait: _TypeAlias = ThreadWait  # noqa: Y015
 
 @_typing.final
 class Program(_message.Message):
-    """Program is what to run."""
+    """Program is what to run: one of `source`, `code` and `program`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -502,6 +685,12 @@ class Program(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ABI_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The program's text, in Python."""
     entry: _builtins.str
@@ -512,6 +701,22 @@ class Program(_message.Message):
     """What lists show; empty = chosen by the server."""
     abi: _builtins.str
     """The ABI that it was written for, as 1.1; empty = not said. Another major version is ENOTSUP."""
+    code: _builtins.bytes
+    """Instead of `source`: a WebAssembly module."""
+    program: _builtins.str
+    """Instead of both: an installed program, as owner/name@version; without owner the caller's, without version the latest."""
+    runtime: _builtins.str
+    """`python`, `wasm` or `trusted` (in the server's own process, where its operator allows that); empty = by what is given."""
+    stdin: _builtins.bool
+    """Its standard input comes by Feed; else it is empty."""
+    @_builtins.property
+    def limits(self) -> Global___ResourceLimits:
+        """Of it and all that it spawns; unset = the server's defaults."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Globs of the tools that it may call, of those that the caller may give; empty = none."""
+
     def __init__(
         self,
         *,
@@ -520,10 +725,16 @@ class Program(_message.Message):
         args: _builtins.str = ...,
         name: _builtins.str = ...,
         abi: _builtins.str = ...,
+        code: _builtins.bytes = ...,
+        program: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        limits: Global___ResourceLimits | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        stdin: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi", b"abi", "args", b"args", "entry", b"entry", "name", b"name", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi", b"abi", "args", b"args", "code", b"code", "entry", b"entry", "limits", b"limits", "name", b"name", "program", b"program", "runtime", b"runtime", "source", b"source", "stdin", b"stdin", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,3 +1186,235 @@ class WhyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WhyResponse: _TypeAlias = WhyResponse  # noqa: Y015
+
+@_typing.final
+class FeedRequest(_message.Message):
+    """FeedRequest is a piece of a program's standard input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process."""
+    data: _builtins.bytes
+    """The piece."""
+    eof: _builtins.bool
+    """The last one: close it."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        eof: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "pid", b"pid", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedRequest: _TypeAlias = FeedRequest  # noqa: Y015
+
+@_typing.final
+class FeedResponse(_message.Message):
+    """FeedResponse says that the piece was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedResponse: _TypeAlias = FeedResponse  # noqa: Y015
+
+@_typing.final
+class GetLimitsRequest(_message.Message):
+    """GetLimitsRequest says whose; neither: of the caller, its principal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """A process."""
+    principal: _builtins.str
+    """A principal."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int | None = ...,
+        principal: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
+    _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
+    _WhichOneofReturnType__principal: _TypeAlias = _typing.Literal["principal"]  # noqa: Y015
+    _WhichOneofArgType__principal: _TypeAlias = _typing.Literal["_principal", b"_principal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__principal) -> _WhichOneofReturnType__principal | None: ...
+
+Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class GetLimitsResponse(_message.Message):
+    """GetLimitsResponse holds the limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> Global___ResourceLimits:
+        """The limits."""
+
+    @_builtins.property
+    def used(self) -> Global___ResourceLimits:
+        """What of them is used: by the process and all below it, or by all programs of the principal."""
+
+    def __init__(
+        self,
+        *,
+        limits: Global___ResourceLimits | None = ...,
+        used: Global___ResourceLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015
+
+@_typing.final
+class SetLimitsRequest(_message.Message):
+    """SetLimitsRequest says whose, as GetLimitsRequest, and which."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """A process."""
+    principal: _builtins.str
+    """A principal."""
+    request_id: _builtins.str
+    """A retry with the same one happens once and gets the first answer; empty = none."""
+    @_builtins.property
+    def limits(self) -> Global___ResourceLimits:
+        """What is unset stays as it is. Of a principal, a number below 0 takes the limit away."""
+
+    def __init__(
+        self,
+        *,
+        limits: Global___ResourceLimits | None = ...,
+        pid: _builtins.int | None = ...,
+        principal: _builtins.str | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "limits", b"limits", "pid", b"pid", "principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pid", b"_pid", "_principal", b"_principal", "limits", b"limits", "pid", b"pid", "principal", b"principal", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
+    _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
+    _WhichOneofReturnType__principal: _TypeAlias = _typing.Literal["principal"]  # noqa: Y015
+    _WhichOneofArgType__principal: _TypeAlias = _typing.Literal["_principal", b"_principal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__principal) -> _WhichOneofReturnType__principal | None: ...
+
+Global___SetLimitsRequest: _TypeAlias = SetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class SetLimitsResponse(_message.Message):
+    """SetLimitsResponse says that they hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLimitsResponse: _TypeAlias = SetLimitsResponse  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """GetUsageRequest says whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The process."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """GetUsageResponse is what the process has used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """It alone."""
+
+    @_builtins.property
+    def children(self) -> Global___Usage:
+        """All that it spawned, and what those did."""
+
+    @_builtins.property
+    def threads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThreadUsage]:
+        """Its threads that have not ended."""
+
+    def __init__(
+        self,
+        *,
+        usage: Global___Usage | None = ...,
+        children: Global___Usage | None = ...,
+        threads: _abc.Iterable[Global___ThreadUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "threads", b"threads", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015

@@ -60,6 +60,26 @@ class ProcessServiceStub:
                 request_serializer=symphony_dot_v1_dot_process__pb2.KillRequest.SerializeToString,
                 response_deserializer=symphony_dot_v1_dot_process__pb2.KillResponse.FromString,
                 _registered_method=True)
+        self.Feed = channel.unary_unary(
+                '/symphony.v1.ProcessService/Feed',
+                request_serializer=symphony_dot_v1_dot_process__pb2.FeedRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_process__pb2.FeedResponse.FromString,
+                _registered_method=True)
+        self.GetLimits = channel.unary_unary(
+                '/symphony.v1.ProcessService/GetLimits',
+                request_serializer=symphony_dot_v1_dot_process__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_process__pb2.GetLimitsResponse.FromString,
+                _registered_method=True)
+        self.SetLimits = channel.unary_unary(
+                '/symphony.v1.ProcessService/SetLimits',
+                request_serializer=symphony_dot_v1_dot_process__pb2.SetLimitsRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_process__pb2.SetLimitsResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/symphony.v1.ProcessService/GetUsage',
+                request_serializer=symphony_dot_v1_dot_process__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_process__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
         self.ListProcesses = channel.unary_unary(
                 '/symphony.v1.ProcessService/ListProcesses',
                 request_serializer=symphony_dot_v1_dot_process__pb2.ListProcessesRequest.SerializeToString,
@@ -88,7 +108,9 @@ class ProcessServiceServicer:
         not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
         where it shall outlive the caller.
 
-        Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
+        Errors: ENOEXEC if the program is empty or needs what the server lacks, EINVAL if `args` is no JSON object or `entry` no name,
+        ENOENT if no such program is installed, EACCES if it may not be run, or tools are asked for that the caller may not give, ENOTSUP
+        for a runtime that the server does not have, EDQUOT if a limit of the caller's is used up, EAGAIN if too many programs run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,9 +146,46 @@ class ProcessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Kill(self, request, context):
-        """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
+        """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once, and what it owned is freed; STOP
+        holds its code and its calls until CONT.
 
         Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Feed(self, request, context):
+        """Feed writes to a program's standard input, which it reads in order. The program must have been started with `stdin`.
+
+        Errors: ESRCH if no such process is known, EPIPE if it has no input, or that is closed, EAGAIN while it has too much unread.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLimits(self, request, context):
+        """GetLimits tells what a program with all below it, or a principal with all its programs, may use and has used.
+
+        Errors: ESRCH if no such process is known, EPERM for another principal without scope admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLimits(self, request, context):
+        """SetLimits lowers limits of a program of the caller's; scope admin may raise them, and sets those of principals.
+
+        Errors: ESRCH if no such process is known, EPERM if a limit would be raised, EINVAL for a number that no limit can be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """GetUsage tells what a program, its children and its threads have used.
+
+        Errors: ESRCH if no such process is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +245,26 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Kill,
                     request_deserializer=symphony_dot_v1_dot_process__pb2.KillRequest.FromString,
                     response_serializer=symphony_dot_v1_dot_process__pb2.KillResponse.SerializeToString,
+            ),
+            'Feed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Feed,
+                    request_deserializer=symphony_dot_v1_dot_process__pb2.FeedRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_process__pb2.FeedResponse.SerializeToString,
+            ),
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=symphony_dot_v1_dot_process__pb2.GetLimitsRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_process__pb2.GetLimitsResponse.SerializeToString,
+            ),
+            'SetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimits,
+                    request_deserializer=symphony_dot_v1_dot_process__pb2.SetLimitsRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_process__pb2.SetLimitsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=symphony_dot_v1_dot_process__pb2.GetUsageRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_process__pb2.GetUsageResponse.SerializeToString,
             ),
             'ListProcesses': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProcesses,
@@ -339,6 +418,114 @@ class ProcessService:
             '/symphony.v1.ProcessService/Kill',
             symphony_dot_v1_dot_process__pb2.KillRequest.SerializeToString,
             symphony_dot_v1_dot_process__pb2.KillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Feed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.ProcessService/Feed',
+            symphony_dot_v1_dot_process__pb2.FeedRequest.SerializeToString,
+            symphony_dot_v1_dot_process__pb2.FeedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.ProcessService/GetLimits',
+            symphony_dot_v1_dot_process__pb2.GetLimitsRequest.SerializeToString,
+            symphony_dot_v1_dot_process__pb2.GetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.ProcessService/SetLimits',
+            symphony_dot_v1_dot_process__pb2.SetLimitsRequest.SerializeToString,
+            symphony_dot_v1_dot_process__pb2.SetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.ProcessService/GetUsage',
+            symphony_dot_v1_dot_process__pb2.GetUsageRequest.SerializeToString,
+            symphony_dot_v1_dot_process__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,7 +45,9 @@ class ProcessServiceStub:
     not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
     where it shall outlive the caller.
 
-    Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
+    Errors: ENOEXEC if the program is empty or needs what the server lacks, EINVAL if `args` is no JSON object or `entry` no name,
+    ENOENT if no such program is installed, EACCES if it may not be run, or tools are asked for that the caller may not give, ENOTSUP
+    for a runtime that the server does not have, EDQUOT if a limit of the caller's is used up, EAGAIN if too many programs run.
     """
     Spawn: _grpc.UnaryUnaryMultiCallable[_process_pb2.SpawnRequest, _process_pb2.SpawnResponse]
     """Spawn starts a program that outlives the call and the connection, and answers with its pid.
@@ -65,9 +67,30 @@ class ProcessServiceStub:
     Errors: ESRCH if no such process is known, ETIMEDOUT after `timeout_s`.
     """
     Kill: _grpc.UnaryUnaryMultiCallable[_process_pb2.KillRequest, _process_pb2.KillResponse]
-    """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
+    """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once, and what it owned is freed; STOP
+    holds its code and its calls until CONT.
 
     Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
+    """
+    Feed: _grpc.UnaryUnaryMultiCallable[_process_pb2.FeedRequest, _process_pb2.FeedResponse]
+    """Feed writes to a program's standard input, which it reads in order. The program must have been started with `stdin`.
+
+    Errors: ESRCH if no such process is known, EPIPE if it has no input, or that is closed, EAGAIN while it has too much unread.
+    """
+    GetLimits: _grpc.UnaryUnaryMultiCallable[_process_pb2.GetLimitsRequest, _process_pb2.GetLimitsResponse]
+    """GetLimits tells what a program with all below it, or a principal with all its programs, may use and has used.
+
+    Errors: ESRCH if no such process is known, EPERM for another principal without scope admin.
+    """
+    SetLimits: _grpc.UnaryUnaryMultiCallable[_process_pb2.SetLimitsRequest, _process_pb2.SetLimitsResponse]
+    """SetLimits lowers limits of a program of the caller's; scope admin may raise them, and sets those of principals.
+
+    Errors: ESRCH if no such process is known, EPERM if a limit would be raised, EINVAL for a number that no limit can be.
+    """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_process_pb2.GetUsageRequest, _process_pb2.GetUsageResponse]
+    """GetUsage tells what a program, its children and its threads have used.
+
+    Errors: ESRCH if no such process is known.
     """
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_process_pb2.ListProcessesRequest, _process_pb2.ListProcessesResponse]
     """ListProcesses shows the processes that the caller may see, by pid.
@@ -97,7 +120,9 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
     where it shall outlive the caller.
 
-    Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
+    Errors: ENOEXEC if the program is empty or needs what the server lacks, EINVAL if `args` is no JSON object or `entry` no name,
+    ENOENT if no such program is installed, EACCES if it may not be run, or tools are asked for that the caller may not give, ENOTSUP
+    for a runtime that the server does not have, EDQUOT if a limit of the caller's is used up, EAGAIN if too many programs run.
     """
     Spawn: _aio.UnaryUnaryMultiCallable[_process_pb2.SpawnRequest, _process_pb2.SpawnResponse]  # type: ignore[assignment]
     """Spawn starts a program that outlives the call and the connection, and answers with its pid.
@@ -117,9 +142,30 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     Errors: ESRCH if no such process is known, ETIMEDOUT after `timeout_s`.
     """
     Kill: _aio.UnaryUnaryMultiCallable[_process_pb2.KillRequest, _process_pb2.KillResponse]  # type: ignore[assignment]
-    """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
+    """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once, and what it owned is freed; STOP
+    holds its code and its calls until CONT.
 
     Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
+    """
+    Feed: _aio.UnaryUnaryMultiCallable[_process_pb2.FeedRequest, _process_pb2.FeedResponse]  # type: ignore[assignment]
+    """Feed writes to a program's standard input, which it reads in order. The program must have been started with `stdin`.
+
+    Errors: ESRCH if no such process is known, EPIPE if it has no input, or that is closed, EAGAIN while it has too much unread.
+    """
+    GetLimits: _aio.UnaryUnaryMultiCallable[_process_pb2.GetLimitsRequest, _process_pb2.GetLimitsResponse]  # type: ignore[assignment]
+    """GetLimits tells what a program with all below it, or a principal with all its programs, may use and has used.
+
+    Errors: ESRCH if no such process is known, EPERM for another principal without scope admin.
+    """
+    SetLimits: _aio.UnaryUnaryMultiCallable[_process_pb2.SetLimitsRequest, _process_pb2.SetLimitsResponse]  # type: ignore[assignment]
+    """SetLimits lowers limits of a program of the caller's; scope admin may raise them, and sets those of principals.
+
+    Errors: ESRCH if no such process is known, EPERM if a limit would be raised, EINVAL for a number that no limit can be.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_process_pb2.GetUsageRequest, _process_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """GetUsage tells what a program, its children and its threads have used.
+
+    Errors: ESRCH if no such process is known.
     """
     ListProcesses: _aio.UnaryUnaryMultiCallable[_process_pb2.ListProcessesRequest, _process_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """ListProcesses shows the processes that the caller may see, by pid.
@@ -152,7 +198,9 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         not parse, whose arguments do not fit or that raises is no error of this RPC: its result says how it ended. Start it by Spawn
         where it shall outlive the caller.
 
-        Errors: ENOEXEC if the program is empty, EINVAL if `args` is no JSON object or `entry` no name, EAGAIN if too many programs run.
+        Errors: ENOEXEC if the program is empty or needs what the server lacks, EINVAL if `args` is no JSON object or `entry` no name,
+        ENOENT if no such program is installed, EACCES if it may not be run, or tools are asked for that the caller may not give, ENOTSUP
+        for a runtime that the server does not have, EDQUOT if a limit of the caller's is used up, EAGAIN if too many programs run.
         """
 
     @_abc_1.abstractmethod
@@ -196,9 +244,54 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _process_pb2.KillRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_process_pb2.KillResponse, _abc.Awaitable[_process_pb2.KillResponse]]:
-        """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once. What it owned is freed.
+        """Kill sends a signal. TERM cancels the program at its current or next call; KILL ends it at once, and what it owned is freed; STOP
+        holds its code and its calls until CONT.
 
         Errors: ESRCH if no such process is known, EPERM if it is a connection and no program, EINVAL for an unknown signal.
+        """
+
+    @_abc_1.abstractmethod
+    def Feed(
+        self,
+        request: _process_pb2.FeedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_pb2.FeedResponse, _abc.Awaitable[_process_pb2.FeedResponse]]:
+        """Feed writes to a program's standard input, which it reads in order. The program must have been started with `stdin`.
+
+        Errors: ESRCH if no such process is known, EPIPE if it has no input, or that is closed, EAGAIN while it has too much unread.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLimits(
+        self,
+        request: _process_pb2.GetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_pb2.GetLimitsResponse, _abc.Awaitable[_process_pb2.GetLimitsResponse]]:
+        """GetLimits tells what a program with all below it, or a principal with all its programs, may use and has used.
+
+        Errors: ESRCH if no such process is known, EPERM for another principal without scope admin.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLimits(
+        self,
+        request: _process_pb2.SetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_pb2.SetLimitsResponse, _abc.Awaitable[_process_pb2.SetLimitsResponse]]:
+        """SetLimits lowers limits of a program of the caller's; scope admin may raise them, and sets those of principals.
+
+        Errors: ESRCH if no such process is known, EPERM if a limit would be raised, EINVAL for a number that no limit can be.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _process_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_pb2.GetUsageResponse, _abc.Awaitable[_process_pb2.GetUsageResponse]]:
+        """GetUsage tells what a program, its children and its threads have used.
+
+        Errors: ESRCH if no such process is known.
         """
 
     @_abc_1.abstractmethod
