@@ -1,37 +1,32 @@
 """FileService (edge/file_service.py). What each RPC means stands in protos/symphony/v1/file.proto.
 
-    MkdirRequest -> Mkdir -- kernel --> Done -> MkdirResponse
-
-Requests and responses have the fields of the call's arguments and result, so most RPCs are one line. What is more than one call
-has a module of its own: links and copies (naming.py), packs (spool.py).
+Most RPCs are one system call (one_call.py). What is more than one has a module of its own: links and copies (naming.py), packs
+(spool.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
-
-from google.protobuf.message import Message
 
 from vllm_symphony.abi.calls import Detokenize, Export, Import, List, Mkdir, Read, ReadResult, Stat
 from vllm_symphony.abi.calls import Rename as RenameCall
 from vllm_symphony.abi.calls import Watch as WatchCall
-from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Credentials, unpack_tokens
 from vllm_symphony.edge.concern import peer_minor
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.naming import Names, Naming
+from vllm_symphony.edge.one_call import M, one_call
 from vllm_symphony.edge.spool import Spool
 from vllm_symphony.errors import InvalidArgument, NoSuchFile
 from vllm_symphony.proto.message import read_as, to_message
 from vllm_symphony.proto.v1 import file_pb2 as pb
 from vllm_symphony.proto.v1.file_pb2_grpc import FileServiceServicer
 
-M = TypeVar("M", bound=Message)
 FIRST_MINOR_WITH_DIRECTORIES = 2
 
 
@@ -180,10 +175,7 @@ class FileService(FileServiceServicer):
         await self._kernel.call("mkdir", Mkdir(renaming.new.rpartition("/")[0] or "/", parents=True), cred)
 
     async def _call(self, op: str, request: Any, context: Any, response: M) -> M:
-        """Make the system call that the request stands for."""
-        beside = {"request_id": request.request_id} if CALLS[op].mutates else {}
-        result = await self._kernel.call(op, read_as(CALLS[op].args, request), caller(context), **beside)
-        return to_message(result, response)
+        return await one_call(self._kernel, op, request, context, response)
 
 
 async def _pieces(first: pb.ImportRequest, rest: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[bytes]:

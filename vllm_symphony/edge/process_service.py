@@ -15,8 +15,9 @@ from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
+from vllm_symphony.edge.one_call import one_call
 from vllm_symphony.errors import BadProgram, BrokenPipe, TimedOut
-from vllm_symphony.proto.message import to_message, word_of
+from vllm_symphony.proto.message import from_message, to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceServicer
 
@@ -75,6 +76,18 @@ class ProcessService(ProcessServiceServicer):
         await self._kernel.call("kill", Kill(request.pid, word), caller(context), request_id=request.request_id)
         return pb.KillResponse()
 
+    async def Feed(self, request: pb.FeedRequest, context: Any) -> pb.FeedResponse:  # noqa: N802
+        return await one_call(self._kernel, "feed", request, context, pb.FeedResponse())
+
+    async def GetLimits(self, request: pb.GetLimitsRequest, context: Any) -> pb.GetLimitsResponse:  # noqa: N802
+        return await one_call(self._kernel, "getrlimit", request, context, pb.GetLimitsResponse(), **_whose(request, context))
+
+    async def SetLimits(self, request: pb.SetLimitsRequest, context: Any) -> pb.SetLimitsResponse:  # noqa: N802
+        return await one_call(self._kernel, "setrlimit", request, context, pb.SetLimitsResponse(), **_whose(request, context))
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:  # noqa: N802
+        return await one_call(self._kernel, "getrusage", request, context, pb.GetUsageResponse())
+
     async def ListProcesses(self, request: pb.ListProcessesRequest, context: Any) -> pb.ListProcessesResponse:  # noqa: N802
         pid = request.pid if request.HasField("pid") else None
         result = await self._kernel.call("ps", Ps(pid), caller(context))
@@ -126,6 +139,25 @@ class ProcessService(ProcessServiceServicer):
 
 def _spawn(program: pb.Program) -> Spawn:
     """Detached from the edge, so that it can still be looked at when it has ended; `Run` ends it with its caller."""
-    if not program.source.strip():
+    if not program.source.strip() and not program.code and not program.program:
         raise BadProgram("the program is empty")
-    return Spawn(program.source, program.entry or "main", program.args or "{}", program.name, detach=True, abi=program.abi)
+    return Spawn(
+        source=program.source or None,
+        entry=program.entry or "main",
+        args=program.args or "{}",
+        name=program.name,
+        detach=True,
+        abi=program.abi,
+        code=program.code,
+        program=program.program,
+        runtime=program.runtime,
+        limits=from_message(program.limits) if program.HasField("limits") else None,
+        tools=tuple(program.tools),
+        stdin=program.stdin,
+    )
+
+
+def _whose(request: Any, context: Any) -> dict[str, Any]:
+    """Limits of nobody in particular are those of the caller, which is no process here."""
+    asked = request.HasField("pid") or request.HasField("principal")
+    return {} if asked else {"principal": caller(context).principal}

@@ -20,6 +20,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from vllm_symphony.edge.channel_service import ChannelService
 from vllm_symphony.edge.concern import access_log, errors, same_abi
 from vllm_symphony.edge.decoding import Decoding
 from vllm_symphony.edge.door import Door, clear, why_not
@@ -30,21 +31,28 @@ from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
+from vllm_symphony.edge.registry_service import RegistryService, ToolService
 from vllm_symphony.edge.session_service import SessionService
 from vllm_symphony.edge.spool import Spool
 from vllm_symphony.edge.system_service import SystemService
 from vllm_symphony.errors import AccessDenied
 from vllm_symphony.proto.v1 import (
+    channel_pb2,
+    channel_pb2_grpc,
     file_pb2,
     file_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     process_pb2,
     process_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
+    tool_pb2,
+    tool_pb2_grpc,
 )
 
 LAST_WORD_S = 0.2  # for sessions whose calls outlived the grace to hear why they end
@@ -70,6 +78,9 @@ _SERVICES = tuple(
         (model_pb2, "ModelService"),
         (session_pb2, "SessionService"),
         (system_pb2, "SystemService"),
+        (channel_pb2, "ChannelService"),
+        (registry_pb2, "RegistryService"),
+        (tool_pb2, "ToolService"),
     )
 )
 
@@ -104,6 +115,9 @@ class EdgeServer:
         self._sessions = SessionService(kernel)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, self._server)
         system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(kernel), self._server)
+        channel_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(kernel, self._looks), self._server)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryService(kernel), self._server)
+        tool_pb2_grpc.add_ToolServiceServicer_to_server(ToolService(kernel), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
