@@ -267,4 +267,5 @@ class Kernel(Machine):
             and not self.works
             and not self.timers
             and all(inode.names and not inode.num_open for inode in self.files.inodes.values())
+            and self.channels.is_idle()
         )

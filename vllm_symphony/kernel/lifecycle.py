@@ -130,6 +130,7 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
             m.abandon(call, now_ns)
     for fd in list(process.fds.files):
         m.files.release(process.fds.remove(fd))
+    m.channels.clean_up(process, now_ns)
     m.timers.cancel(process.term_timer)
     m.timers.cancel(process.lease_timer)
     process.requests.clear()

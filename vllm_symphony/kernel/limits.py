@@ -41,11 +41,13 @@ class Limits:
     watch_events: int = 1024  # that one of them has not read; older ones are lost
     grace_s: float = 5.0  # from TERM to KILL; from a limit that is used up to TERM
     channels: int = 4096  # with a name or open: EDQUOT
+    channels_each: int = 1024  # of one principal: EDQUOT
     handles: int = 256  # of channels, a process: EMFILE
     message_bytes: int = 1 << 16  # of one message: EINVAL
     message_fds: int = 16  # files that come along: EINVAL
     queue_messages: int = 1024  # the most that a channel's capacity may be: EINVAL
     queue_bytes: int = 1 << 20  # that wait in one queue: as if it were full
+    mail_bytes: int = 1 << 26  # that one principal sent and nobody has received: EDQUOT
     input_bytes: int = 1 << 20  # of standard input that wait for one program: EAGAIN
     tool_args_bytes: int = 1 << 18  # EINVAL
     tool_calls: int = 64  # in flight, a process: EAGAIN

@@ -72,6 +72,7 @@ class Machine:
         self.watches = Watches(self)
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
+        self.channels = Channels(self)
         self.jobs: dict[JobId, Job] = {}
         self.works: dict[JobId, Pending] = {}  # of the tokenizer and of the store
         self.tracers: list[Pending] = []
@@ -194,6 +195,9 @@ class Machine:
             "calls_ended": self.log.next_seq - 1,
         }
 
+            "channels": len(self.channels.all),
+            "handles": self.channels.num_handles,
+            "messages": self.channels.num_messages,
     def check(self) -> None:
         """All invariants of the machine. Raises AssertionError."""
         self.timers.check()
@@ -204,6 +208,7 @@ class Machine:
         assert all(self.files.inodes.get(inode.ino) is inode for inode in open_files)
         for pid, process in self.processes.items():
             assert process.pid == pid
+        open_files += self.channels.files()
             process.check()
             for call in process.calls.values():
                 assert call.pending is not None and call.pending.call is call, f"{call.op} waits for nothing"
@@ -225,3 +230,4 @@ class Machine:
         assert all(s.call is not None and not s.call.ended for s in self.tracers)
         self.watches.check()
         assert not self._dirty
+        self.channels.check()

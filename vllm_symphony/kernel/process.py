@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, Pid, ProcessStat, ProcessState, Usage
 from vllm_symphony.kernel.event import EventRing
 from vllm_symphony.kernel.fs.fd import FdTable
+from vllm_symphony.kernel.ipc.handle import HandleTable
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.timer import Timer
@@ -63,11 +64,11 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
-        "events", "exit", "fds", "grant", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor", "name",
-        "num_calls", "num_forwards", "num_steps", "num_tools", "orphaned", "os_pid", "parent", "pid", "random", "reported",
-        "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed",
-        "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
+        "abi", "below", "budget", "called_ns", "calls", "children", "code", "connected", "cred", "detached", "died_of", "ended_ns",
+        "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind", "lease_s", "lease_timer",
+        "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages", "parent", "pid", "program", "random",
+        "reported", "requests", "runtime", "session", "source", "spawner", "started_ns", "state", "stdin", "stopped", "tally",
+        "term_timer", "termed", "threads", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -101,6 +102,8 @@ class Process:
         self.events = EventRing(pid, limits.event_count, limits.event_bytes)
         self.random = ByteSource(seed, pid)
 
+        self.inherited: dict[str, int] = {}  # fds that it was started with, by name
+        self.handles = HandleTable(limits.handles)
         self.reported: ExitStatus | None = None  # by the `exit` call
         self.exit: ExitStatus | None = None  # when it ended
         self.termed = self.killed = False
@@ -170,7 +173,9 @@ class Process:
         if self.has_ended:
             assert self.exit is not None and self.ended_ns is not None
             assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
-            assert self.term_timer is None or not self.term_timer.live
+            assert not len(self.handles)
+            assert all(timer is None or not timer.live for timer in (self.term_timer, self.limit_timer))
+            assert not (self.held or self.stopped)
             assert not self.requests
         else:
             assert self.exit is None and 0 in self.threads
