@@ -23,6 +23,7 @@ from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.keep import Keeper
 from vllm_symphony.kernel.fs.table import FileTable
 from vllm_symphony.kernel.fs.watch import Watches
+from vllm_symphony.kernel.ipc.table import Channels
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.process import Process
