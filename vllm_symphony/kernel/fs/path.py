@@ -36,3 +36,8 @@ def parts_of(path: str, part_bytes: int, path_bytes: int) -> list[str]:
         if size > part_bytes and (length := len(part.encode())) > part_bytes:
             raise NameTooLong(f"a name of {length} bytes, the most is {part_bytes}", size=length, limit=part_bytes)
     return parts
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether the path is `top`, or below it."""
+    return top in ("/", path) or path.startswith(f"{top}/")
