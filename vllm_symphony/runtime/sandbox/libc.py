@@ -33,6 +33,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
     _checked(f"mount {target}", _libc.mount(os.fsencode(source), os.fsencode(target), name, ctypes.c_ulong(flags), text))
 
 
+def sethostname(name: str) -> None:
+    """sethostname(2). Raises OSError."""
+    _checked("sethostname", _libc.sethostname(name.encode(), len(name)))
+
+
 def mallopt(parameter: int, value: int) -> None:
     """Set up the C library's allocator; nothing happens where it has none of these (musl)."""
     function = getattr(_libc, "mallopt", None)

@@ -6,44 +6,66 @@ last because it forbids all that was done before it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from vllm_symphony.runtime.sandbox import landlock, privilege, rlimit
+from vllm_symphony.runtime.sandbox import landlock, namespace, privilege, rlimit
 from vllm_symphony.runtime.sandbox.libc import prctl
-from vllm_symphony.runtime.sandbox.namespace import NEW_USER, unshare
 from vllm_symphony.runtime.sandbox.plan import Plan
 
-_PR_GET_PDEATHSIG = 2
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _MAX_FD = 1 << 30
+
+
+class LayerFailed(OSError):
+    """A layer of the plan cannot be put on. The process is half confined and must end."""
+
+    def __init__(self, layer: str, error: OSError) -> None:
+        super().__init__(error.errno, f"{layer}: {error}")
+        self.layer = layer
 
 
 def lock_down(plan: Plan, keep: Collection[int] = (0, 1, 2, 3)) -> None:
     """Confine this process, for good, and close all descriptors but `keep`. It has one thread.
 
-    Raises OSError if a layer of the plan cannot be put on; the process is half confined then and must end.
+    Raises LayerFailed, an OSError.
     """
     signal = ctypes.c_int()
     prctl(_PR_GET_PDEATHSIG, ctypes.addressof(signal))
-    if plan.layers.user:
-        privilege.drop_bounding_set()
-    rlimit.apply(plan)
-    if plan.uid is not None:
-        privilege.become(plan.uid, signal.value)
-    elif plan.layers.user == "namespace":
-        unshare(NEW_USER)  # one for each: tasks are counted in it
-        privilege.drop_bounding_set()
-    privilege.drop_capabilities()
-    privilege.forbid_gains()
-    if plan.ruleset >= 0:
-        landlock.enforce(plan.ruleset)
-    _close_all_but(keep)
-    if plan.filter is not None:
-        plan.filter.put_on(os.getpid())
+    with _layer("user"):
+        if plan.layers.user:
+            privilege.drop_bounding_set()
+        rlimit.apply(plan)
+        if plan.uid is not None:
+            privilege.become(plan.uid, signal.value)
+        elif plan.layers.user == "namespace":
+            namespace.unshare(namespace.NEW_USER)  # one for each: tasks are counted in it
+            privilege.drop_bounding_set()
+            prctl(_PR_SET_PDEATHSIG, signal.value)
+        privilege.drop_capabilities()
+    with _layer("seccomp"):
+        privilege.forbid_gains()
+    with _layer("landlock"):
+        if plan.ruleset >= 0:
+            landlock.enforce(plan.ruleset)
+    close_all_but(keep)
+    with _layer("seccomp"):
+        if plan.filter is not None:
+            plan.filter.put_on(os.getpid())
 
 
-def _close_all_but(keep: Collection[int]) -> None:
+@contextlib.contextmanager
+def _layer(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise LayerFailed(name, e) from e
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every other descriptor of this process."""
     start = 0
     for fd in sorted(keep):
         if start < fd:  # os.closerange(0, 0) closes all

@@ -7,8 +7,12 @@ is a descriptor there, and children that it forks have it under the same number 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vllm_symphony.runtime.sandbox.seccomp import Filter
+
+if TYPE_CHECKING:
+    from vllm_symphony.runtime.sandbox.slot import Slots
 
 MIB = 1 << 20
 
@@ -60,6 +64,7 @@ class Plan:
     layers: Layers
     filter: Filter | None = field(default=None, repr=False)
     ruleset: int = -1
+    slots: Slots | None = field(default=None, repr=False, compare=False)
     uid: int | None = None
     base_bytes: int = 0
     memory_bytes: int = 256 * MIB

@@ -1,9 +1,9 @@
 """Limits that the system keeps for one process (runtime/sandbox/rlimit.py).
 
 Soft and hard are the same, so a program cannot raise them. The address space is a backstop for the memory cgroup, and the only
-limit on memory where there is none: what an empty program has, the program's memory, and a stack for each task, which is reserved but
-hardly used. The number of tasks is counted by the system for each user: without an own user it cannot be set here, for the server's
-own processes count too.
+limit on memory where there is none: what an empty program has, the program's memory, and a stack for each task, which is reserved
+but hardly used. The number of tasks is counted by the system for each user: without an own user it cannot be set here, for the
+server's own processes count too.
 """
 
 from __future__ import annotations
