@@ -64,11 +64,11 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "below", "budget", "called_ns", "calls", "children", "code", "connected", "cred", "detached", "died_of", "ended_ns",
-        "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind", "lease_s", "lease_timer",
-        "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages", "parent", "pid", "program", "random",
-        "reported", "requests", "runtime", "session", "source", "spawner", "started_ns", "state", "stdin", "stopped", "tally",
-        "term_timer", "termed", "threads", "umask", "viewers", "waiters",
+        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
+        "events", "exit", "fds", "grant", "handles", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor",
+        "name", "num_calls", "num_forwards", "num_messages", "num_steps", "num_tools", "orphaned", "os_pid", "parent", "pid",
+        "random", "reported", "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed",
+        "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -95,6 +95,7 @@ class Process:
 
         self.threads: dict[int, str] = {0: "main"}
         self.fds = FdTable(limits.fds)
+        self.handles = HandleTable(limits.handles)
         self.calls: dict[int, Call] = {}  # by call id; those without a reply, and an edge's for us, under negative numbers
         self.requests = Requests(limits.requests)
         self.waiters: list[ChildWait] = []  # calls of ours that wait for a child
@@ -102,8 +103,6 @@ class Process:
         self.events = EventRing(pid, limits.event_count, limits.event_bytes)
         self.random = ByteSource(seed, pid)
 
-        self.inherited: dict[str, int] = {}  # fds that it was started with, by name
-        self.handles = HandleTable(limits.handles)
         self.reported: ExitStatus | None = None  # by the `exit` call
         self.exit: ExitStatus | None = None  # when it ended
         self.termed = self.killed = False
@@ -115,6 +114,7 @@ class Process:
         self.started_ns = now_ns
         self.ended_ns: int | None = None
         self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = self.num_tools = 0
+        self.num_messages = 0
         self.device_s = self.cpu_s = self.tool_s = 0.0
         self.memory_bytes = 0
 
@@ -134,7 +134,7 @@ class Process:
     def usage(self) -> Usage:
         return Usage(
             self.num_calls, self.tokens_in, self.tokens_out, self.num_forwards, self.num_steps, self.device_s, self.cpu_s,
-            tool_s=self.tool_s, num_tools=self.num_tools,
+            tool_s=self.tool_s, num_tools=self.num_tools, num_messages=self.num_messages,
         )  # fmt: skip
 
     def stat(self, page_size: int, offset_ns: int) -> ProcessStat:
@@ -172,10 +172,9 @@ class Process:
         assert self.lease_timer is None or not self.lease_timer.live or not (self.connected or self.has_ended)
         if self.has_ended:
             assert self.exit is not None and self.ended_ns is not None
-            assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
             assert not len(self.handles)
-            assert all(timer is None or not timer.live for timer in (self.term_timer, self.limit_timer))
-            assert not (self.held or self.stopped)
+            assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
+            assert self.term_timer is None or not self.term_timer.live
             assert not self.requests
         else:
             assert self.exit is None and 0 in self.threads
