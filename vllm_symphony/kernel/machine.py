@@ -27,7 +27,6 @@ from vllm_symphony.kernel.ipc.table import Channels
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.process import Process
-from vllm_symphony.kernel.registry import Registry
 from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.sched.policy import FirstCome, Policy
 from vllm_symphony.kernel.timer import Timers
@@ -72,9 +71,9 @@ class Machine:
         self.account = Account(self)
         self.files = FileTable(limits, self.emit, boot_ns, self.account)
         self.watches = Watches(self)
+        self.channels = Channels(self)
         self.processes: dict[Pid, Process] = {}
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
-        self.channels = Channels(self)
         self.jobs: dict[JobId, Job] = {}
         self.works: dict[JobId, Pending] = {}  # of the tokenizer and of the store
         self.tracers: list[Pending] = []
@@ -88,7 +87,6 @@ class Machine:
         self.sessions_of: Counter[str] = Counter()  # that have not ended, by principal
         self.num_silent = 0  # calls without a reply so far: their keys
         self.keep = Keeper(self)
-        self.registry = Registry(self)
         self._dirty: dict[Pending, None] = {}
 
     @property
@@ -195,24 +193,23 @@ class Machine:
             "viewers": sum(len(p.viewers) for p in processes),
             "tracers": len(self.tracers),
             "watchers": self.watches.num_watchers,
-            "calls_ended": self.log.next_seq - 1,
-        }
-
             "channels": len(self.channels.all),
             "handles": self.channels.num_handles,
             "messages": self.channels.num_messages,
+            "calls_ended": self.log.next_seq - 1,
+        }
+
     def check(self) -> None:
         """All invariants of the machine. Raises AssertionError."""
         self.timers.check()
-        self.registry.check()
         self.files.check(self.model.max_positions)
         self.account.check({**self.files.inodes, **self.files.directories})
         open_files = [file.inode for p in self.processes.values() for file in p.fds.files.values()]
+        open_files += self.channels.files()
         assert len(open_files) == sum(inode.num_open for inode in self.files.inodes.values())
         assert all(self.files.inodes.get(inode.ino) is inode for inode in open_files)
         for pid, process in self.processes.items():
             assert process.pid == pid
-        open_files += self.channels.files()
             process.check()
             for call in process.calls.values():
                 assert call.pending is not None and call.pending.call is call, f"{call.op} waits for nothing"
@@ -233,5 +230,5 @@ class Machine:
         assert len(self.ended) == sum(p.has_ended and p.parent is None for p in self.processes.values()) <= self.limits.ended
         assert all(s.call is not None and not s.call.ended for s in self.tracers)
         self.watches.check()
-        assert not self._dirty
         self.channels.check()
+        assert not self._dirty
