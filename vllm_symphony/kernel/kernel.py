@@ -63,6 +63,7 @@ class Kernel(Machine):
     def restore(self, restored: Restored, now_ns: int) -> None:
         """What a store that outlives us holds; before any other entry. From here on it is told of every change."""
         self.keep.restore(restored, now_ns)
+        self.registry.restore(restored.programs)
 
     def save(self, now_ns: int) -> bool:
         """The server is about to stop: have on disk what directories keep with its pages. False: there is nothing to do."""

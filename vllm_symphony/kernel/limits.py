@@ -52,6 +52,7 @@ class Limits:
     tool_args_bytes: int = 1 << 18  # EINVAL
     tool_calls: int = 64  # in flight, a process: EAGAIN
     programs: int = 10_000  # installed, of one principal: EDQUOT
+    programs_bytes: int = 256 << 20  # theirs: EDQUOT
     program_bytes: int = 4 << 20  # source or module: ENOEXEC
     program: ResourceLimits = PROGRAM  # of a program that is spawned without limits, with all below it
 

@@ -27,6 +27,7 @@ from vllm_symphony.kernel.ipc.table import Channels
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.process import Process
+from vllm_symphony.kernel.registry import Registry
 from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.sched.policy import FirstCome, Policy
 from vllm_symphony.kernel.timer import Timers
@@ -87,6 +88,7 @@ class Machine:
         self.sessions_of: Counter[str] = Counter()  # that have not ended, by principal
         self.num_silent = 0  # calls without a reply so far: their keys
         self.keep = Keeper(self)
+        self.registry = Registry(self)
         self._dirty: dict[Pending, None] = {}
 
     @property
@@ -202,6 +204,7 @@ class Machine:
     def check(self) -> None:
         """All invariants of the machine. Raises AssertionError."""
         self.timers.check()
+        self.registry.check()
         self.files.check(self.model.max_positions)
         self.account.check({**self.files.inodes, **self.files.directories})
         open_files = [file.inode for p in self.processes.values() for file in p.fds.files.values()]
