@@ -29,14 +29,18 @@ MAX_TABLES, MAX_MEMORIES = 8, 1
 _MAX_ERROR_CHARS = 1000
 
 
-def run(program: Program, transport: BlockingTransport) -> Exit:
-    """Run the module to its end; what a user should see of a failure goes to stderr. Starts the transport."""
+def run(program: Program, transport: BlockingTransport, files: tuple[int, int, int] = (0, 1, 2)) -> Exit:
+    """Run the module to its end; what a user should see of a failure goes to stderr. Starts the transport.
+
+    `files`: the fds of its stdin, stdout and stderr.
+    """
     name = program.name or "<program>"
     memory_bytes = guest_bytes(program.memory_bytes or DEFAULT_MEMORY_BYTES)
     engine = module.make_engine(memory_bytes)
     transport.start(on_term=engine.increment_epoch)
     try:
-        compiled = module.compile_module(engine, program.code, name)
+        module.check_module(program.code, name)
+        compiled = module.compile_module(engine, program.code, name, transport.wait_for)
         wanted = _imports(compiled, name)
         args = _arguments(program)
         store = wasmtime.Store(engine)
@@ -44,8 +48,11 @@ def run(program: Program, transport: BlockingTransport) -> Exit:
         store.set_limits(memory_bytes, MAX_TABLE_ELEMENTS, 1, MAX_TABLES, MAX_MEMORIES)
         linker = wasmtime.Linker(engine)
         calls.Calls(transport).define(linker)
-        wasi.Wasi(transport, _argv(name, args), {"SYMPHONY_ARGS": json.dumps(args)}, program.seed).define(linker, wanted)
+        system = wasi.Wasi(transport, _argv(name, args), {"SYMPHONY_ARGS": json.dumps(args)}, program.seed, files)
+        system.define(linker, wanted)
         return _enter(store, linker, compiled, name)
+    except Terminated:
+        return _cancelled()
     except BadProgram as e:
         return _told(Exit(2, error=e.message, reason="program"), e.message)
 
@@ -62,11 +69,11 @@ def _enter(store: wasmtime.Store, linker: wasmtime.Linker, compiled: wasmtime.Mo
         entry = exports.get(ENTRY)
         if not isinstance(entry, wasmtime.Func):
             raise BadProgram(f"{name} exports no function {ENTRY}: it is no command of WASI (a library?)")
+        if entry.type(store).params or entry.type(store).results:
+            raise BadProgram(f"{name}: its function {ENTRY} takes arguments or gives results")
         entry(store)
     except calls.Exited as e:
         return e.end
-    except Terminated:
-        return _cancelled()
     except wasmtime.Trap as e:
         if e.trap_code == wasmtime.TrapCode.INTERRUPT:
             return _cancelled()

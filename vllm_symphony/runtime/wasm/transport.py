@@ -3,8 +3,8 @@
     guest's thread   call() -> frame -> socket ==> kernel
                        ^------- queue <- reading thread <== socket         answers; and TERM, also while the guest computes
 
-The frames are those of runtime/transport.py. After TERM whatever waits here raises Terminated, for ever; when the socket is lost,
-it raises DeviceLost.
+The frames are those of runtime/transport.py. After TERM whatever waits here raises Terminated, for ever; when the socket is lost
+every call raises DeviceLost.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, r
 from vllm_symphony.abi.frame import FrameReader, pieces
 from vllm_symphony.errors import DeviceLost, SymphonyError
 
+STACK_BYTES = 256 << 10
 _RECEIVE_BYTES = 1 << 18
 
 
@@ -37,19 +38,18 @@ class BlockingTransport:
         self._sock = sock
         self._reader = reader or FrameReader()
         self._early = early or []
-        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: `_check` says why
+        self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: TERM, or lost
         self._on_term: Callable[[], Any] = lambda: None
         self._last_id = 0
         self._terminated = False
         self._lost: str | None = None
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # rung by TERM and by the loss
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # rung by TERM
         self._thread: threading.Thread | None = None
 
     def start(self, on_term: Callable[[], Any]) -> None:
         """Begin to read. `on_term` is called once, on the reading thread, at the first TERM."""
         self._on_term = on_term
-        self._thread = threading.Thread(target=self._read, name="symphony-transport", daemon=True)
-        self._thread.start()
+        self._thread = small_thread(self._read, "symphony-transport", STACK_BYTES)
 
     def call(self, op: str, args: object, *, tid: int = 0) -> Any:
         """Make a call, wait for its result. Parts of a stream are left out.
@@ -64,7 +64,9 @@ class BlockingTransport:
             answer = self._answers.get()
             if answer is None:
                 self._answers.put(None)  # for who asks again
-                self._check()
+                if self._terminated:
+                    raise Terminated
+                raise DeviceLost(self._lost or "")
             elif answer.id == call_id and not answer.part:
                 break
         if answer.err is not None:
@@ -72,13 +74,13 @@ class BlockingTransport:
         return read_result(op, answer.ok)
 
     def wait_for(self, fd: int, mask: int, timeout_s: float | None = None) -> bool:
-        """Until `fd` is ready for `mask` of poll. False when the time is over. Raises Terminated, DeviceLost."""
+        """Until `fd` is ready for `mask` of poll. False when the time is over. Raises Terminated."""
         poll = select.poll()
         poll.register(fd, mask)
         poll.register(self._bell, select.POLLIN)
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        if any(number == self._bell for number, _ in ready):
-            self._check()
+        if self._terminated:
+            raise Terminated
         return bool(ready)
 
     def send_last(self, op: str, args: object) -> None:
@@ -108,12 +110,6 @@ class BlockingTransport:
             except OSError as e:
                 raise DeviceLost(self._lost or f"lost the kernel: {e}") from None
 
-    def _check(self) -> None:
-        if self._terminated:
-            raise Terminated
-        if self._lost is not None:
-            raise DeviceLost(self._lost)
-
     # ---- the reading thread
 
     def _read(self) -> None:
@@ -129,7 +125,7 @@ class BlockingTransport:
             self._lost = f"lost the kernel: {e}"
         except SymphonyError as e:
             self._lost = f"lost the kernel: {e.message}"
-        self._ring()
+        self._answers.put(None)
 
     def _take(self, body: bytes) -> None:
         answer = read_answer(body)
@@ -137,10 +133,17 @@ class BlockingTransport:
             self._answers.put(answer)
         elif not self._terminated:
             self._terminated = True
-            self._ring()
+            self._answers.put(None)
+            os.eventfd_write(self._bell, 1)
             self._on_term()
 
-    def _ring(self) -> None:
-        self._answers.put(None)
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._bell, 1)
+
+def small_thread(target: Callable[..., Any], name: str, stack_bytes: int, *args: Any) -> threading.Thread:
+    """A started thread that takes no more of a limited address space than it needs; a default one takes 8 MiB."""
+    thread = threading.Thread(target=target, name=name, args=args, daemon=True)
+    before = threading.stack_size(stack_bytes)
+    try:
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    return thread

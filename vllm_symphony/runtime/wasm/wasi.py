@@ -25,6 +25,7 @@ import wasmtime
 
 from vllm_symphony.abi.calls import Exit as ExitCall
 from vllm_symphony.abi.calls import Sleep
+from vllm_symphony.errors import SymphonyError
 from vllm_symphony.runtime.wasm.calls import Exited
 from vllm_symphony.runtime.wasm.memory import Memory
 from vllm_symphony.runtime.wasm.transport import BlockingTransport
@@ -197,7 +198,10 @@ class Wasi:
             return INVAL
         memory = Memory(caller)
         asked = [_Subscription(memory.read(subscriptions + i * _SUBSCRIPTION, _SUBSCRIPTION)) for i in range(count)]
-        ready = self._ready(asked)
+        try:
+            ready = self._ready(asked)
+        except SymphonyError:  # of the call `sleep`
+            return IO
         memory = Memory(caller)
         memory.write_u32(result, len(ready))
         memory.write(events, b"".join(s.event(fd_ok=s.fd in self._files) for s in ready))
