@@ -10,38 +10,45 @@ import asyncio
 import inspect
 import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakSet
 
-from vllm_symphony.abi.calls import StracePart, WhyResult
-from vllm_symphony.abi.types import ModelInfo, ProcessEvent, Signal
+from vllm_symphony.abi.calls import RlimitResult, RusageResult, StracePart, WhyResult
+from vllm_symphony.abi.types import ModelInfo, ProcessEvent, ResourceLimits, Signal
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import Caller, each
 from vllm_symphony.client.channel import Access, Tls, tls_for
 from vllm_symphony.client.display import Process, ProcessList
+from vllm_symphony.client.feeding import Stdin, feed_patiently
 from vllm_symphony.client.files import Files
 from vllm_symphony.client.follow import follow as events
 from vllm_symphony.client.packs import Packs
+from vllm_symphony.client.registry import Registry
 from vllm_symphony.client.retry import Retry
 from vllm_symphony.client.run import Program, Run, RunResult
 from vllm_symphony.client.session import Session, source_of
+from vllm_symphony.client.talk import Talk
 from vllm_symphony.client.token import token_for
 from vllm_symphony.errors import InvalidArgument, TimedOut
 from vllm_symphony.lip.program import abi_of
-from vllm_symphony.proto.message import from_message, number_of
+from vllm_symphony.proto.message import from_message, number_of, read_as, to_message
 from vllm_symphony.proto.v1 import (
+    channel_pb2_grpc,
     file_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     process_pb2,
     process_pb2_grpc,
+    registry_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
+    tool_pb2_grpc,
 )
 
 T = TypeVar("T")
@@ -76,11 +83,11 @@ def connect(
     return Client(Access(where, token_for(where, token), tls_for(where, tls)), retry or Retry())
 
 
-class Client(Files, Packs):
+class Client(Files, Packs, Registry, Talk):
     """A connection. Made by `connect`; usable inside its `async with`, by any number of tasks.
 
     `timeout_s` is a call's deadline: TimedOut when it passed, and the server stops working on the call. The keywords of `run` and
-    `spawn` are the program's; bound them by `asyncio.timeout`.
+    `spawn` that they do not name are the program's; bound them by `asyncio.timeout`.
     """
 
     def __init__(self, access: Access, retry: Retry) -> None:
@@ -98,6 +105,9 @@ class Client(Files, Packs):
         self._file: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self._channel)
         self._model: model_pb2_grpc.ModelServiceAsyncStub = model_pb2_grpc.ModelServiceStub(self._channel)
         self._system: system_pb2_grpc.SystemServiceAsyncStub = system_pb2_grpc.SystemServiceStub(self._channel)
+        self._registry: registry_pb2_grpc.RegistryServiceAsyncStub = registry_pb2_grpc.RegistryServiceStub(self._channel)
+        self._tool: tool_pb2_grpc.ToolServiceAsyncStub = tool_pb2_grpc.ToolServiceStub(self._channel)
+        self._talk: channel_pb2_grpc.ChannelServiceAsyncStub = channel_pb2_grpc.ChannelServiceStub(self._channel)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -127,17 +137,62 @@ class Client(Files, Packs):
 
     # ---- processes
 
-    def run(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> Run:
-        """Run a program (its path, its text or a `Program`) with these arguments; nothing happens before the first read."""
+    def run(
+        self,
+        program: str | bytes | os.PathLike[str] | Program,
+        /,
+        *,
+        limits: ResourceLimits | None = None,
+        tools: Sequence[str] = (),
+        stdin: Stdin = None,
+        **args: Any,
+    ) -> Run:
+        """Run a program with these arguments; nothing happens before the first read.
+
+        program   its path (.py, .wasm), its text, a module's bytes, the name of an installed one, or a `Program`
+        limits    of it and all that it spawns; None: the server's
+        tools     globs of the tools that it may call
+        stdin     its standard input: bytes, a text, or pieces of bytes as they come; True: by `Run.feed`
+        """
         program = Program.of(program)
-        run = Run(self, lambda: self.spawn(program, **args), program.name)
+        has_input = stdin is not None and stdin is not False
+        start = partial(self.spawn, program, limits=limits, tools=tools, stdin=has_input, **args)
+        run = Run(self, start, program.name, stdin=stdin)
         self._runs.add(run)
         return run
 
-    async def spawn(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> int:
-        """Start a program that outlives this client; gives its pid."""
-        request = process_pb2.SpawnRequest(program=_program(Program.of(program), args), request_id=uuid4().hex)
+    async def spawn(
+        self,
+        program: str | bytes | os.PathLike[str] | Program,
+        /,
+        *,
+        limits: ResourceLimits | None = None,
+        tools: Sequence[str] = (),
+        stdin: bool = False,
+        **args: Any,
+    ) -> int:
+        """Start a program that outlives this client; gives its pid. What it takes is told by `run`; `stdin`: by `feed`."""
+        made = _program(Program.of(program), args)
+        if limits is not None:
+            to_message(limits, made.limits)
+            made.limits.SetInParent()
+        made.tools.extend(tools)
+        made.stdin = stdin
+        request = process_pb2.SpawnRequest(program=made, request_id=uuid4().hex)
         return (await self._ask(self._process.Spawn, request)).pid
+
+    async def feed(self, pid: int, data: bytes | str = b"", *, eof: bool = False, timeout_s: float | None = None) -> None:
+        """Write to a program's standard input, and with `eof` close it; waits while it has too much unread."""
+
+        async def once(piece: bytes, is_last: bool) -> None:
+            request = process_pb2.FeedRequest(pid=pid, data=piece, eof=is_last, request_id=uuid4().hex)
+            await self._ask(self._process.Feed, request)
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                await feed_patiently(once, data.encode() if isinstance(data, str) else data, eof)
+        except TimeoutError:
+            raise TimedOut(f"process {pid} did not read its input within {timeout_s:g} s", pid=pid) from None
 
     def attach(self, pid: int, *, from_seq: int = 1, follow: bool = True) -> AsyncGenerator[ProcessEvent, None]:
         """The events of a process from number `from_seq` on, until it ends (`follow`) or until no more are kept.
@@ -167,10 +222,10 @@ class Client(Files, Packs):
         return RunResult(from_message(response.exit), Process.of(from_message(response.process)))
 
     async def kill(self, pid: int, signal: str = Signal.TERM, *, timeout_s: float | None = None) -> None:
-        """Send TERM or KILL."""
+        """Send TERM, KILL, STOP or CONT."""
         number = number_of(process_pb2.Signal.DESCRIPTOR, signal)
         if not number:
-            raise InvalidArgument(f"no such signal: {signal} (TERM, KILL)")
+            raise InvalidArgument(f"no such signal: {signal} ({', '.join(Signal)})")
         request = process_pb2.KillRequest(pid=pid, request_id=uuid4().hex)
         request.signal = number  # type: ignore[assignment]
         await self._ask(self._process.Kill, request, timeout_s)
@@ -193,6 +248,23 @@ class Client(Files, Packs):
         """What each thread of a process waits for."""
         response = await self._ask(self._process.Why, process_pb2.WhyRequest(pid=pid), timeout_s)
         return WhyResult(from_message(response.process), tuple(map(from_message, response.threads)))
+
+    async def limits(self, pid: int | None = None, *, principal: str | None = None, timeout_s: float | None = None) -> RlimitResult:
+        """What a process with all below it, or a principal with all its programs, may use, and has used; of neither: yours."""
+        request = process_pb2.GetLimitsRequest(pid=pid, principal=principal)
+        return read_as(RlimitResult, await self._ask(self._process.GetLimits, request, timeout_s))
+
+    async def set_limits(
+        self, limits: ResourceLimits, pid: int | None = None, *, principal: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Lower limits of a process, field by field; scope admin may raise them, and sets those of principals (below 0: none)."""
+        request = process_pb2.SetLimitsRequest(pid=pid, principal=principal, request_id=uuid4().hex)
+        to_message(limits, request.limits)
+        await self._ask(self._process.SetLimits, request, timeout_s)
+
+    async def usage(self, pid: int, *, timeout_s: float | None = None) -> RusageResult:
+        """What a process has used, its children, and each of its threads."""
+        return read_as(RusageResult, await self._ask(self._process.GetUsage, process_pb2.GetUsageRequest(pid=pid), timeout_s))
 
     # ---- model and server
 
@@ -223,7 +295,16 @@ class Client(Files, Packs):
 
 def _program(program: Program, args: Mapping[str, Any]) -> process_pb2.Program:
     try:
-        text = json.dumps(args)
+        text = json.dumps({**program.args, **args})
     except (TypeError, ValueError) as e:
         raise InvalidArgument(f"program arguments must be JSON: {e}") from None
-    return process_pb2.Program(source=program.source, entry=program.entry, args=text, name=program.name, abi=abi_of(program.source))
+    return process_pb2.Program(
+        source=program.source,
+        entry=program.entry,
+        args=text,
+        name=program.name,
+        abi=abi_of(program.source),
+        code=program.code,
+        program=program.installed,
+        runtime=program.runtime,
+    )

@@ -10,7 +10,7 @@ One event loop in a background thread for each client. Remote programs stay asyn
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,15 +20,32 @@ from vllm_symphony.abi.calls import (
     FsckResult,
     GcResult,
     ImportResult,
+    ProgramTextResult,
+    RlimitResult,
+    RusageResult,
+    SendResult,
     StracePart,
     SyncResult,
     WatchPart,
     WhyResult,
 )  # fmt: skip
-from vllm_symphony.abi.types import FileStat, FsStat, ModelInfo, ProcessEvent, Quota, Signal
+from vllm_symphony.abi.types import (
+    ChannelStat,
+    FileStat,
+    FsStat,
+    Message,
+    ModelInfo,
+    ProcessEvent,
+    ProgramInfo,
+    Quota,
+    ResourceLimits,
+    Signal,
+    ToolInfo,
+)  # fmt: skip
 from vllm_symphony.client.channel import Tls
 from vllm_symphony.client.client import Client, ServerInfo, connect
 from vllm_symphony.client.display import FileList, ProcessList
+from vllm_symphony.client.feeding import Stdin
 from vllm_symphony.client.files import FileText
 from vllm_symphony.client.packs import Moved
 from vllm_symphony.client.portal import Portal
@@ -81,13 +98,43 @@ class SyncClient:
         """Run `main` in this process as a remote program, and give what it returned. Raises what `session` and `main` raise."""
         return self._portal.call(self._client.run_here(main, **args))
 
-    def run(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> SyncRun:
-        """Run a program (its path, its text or a `Program`) with these arguments; nothing happens before the first read."""
-        return SyncRun(self._portal, self._portal.do(lambda: self._client.run(program, **args)))
+    def run(
+        self,
+        program: str | bytes | os.PathLike[str] | Program,
+        /,
+        *,
+        limits: ResourceLimits | None = None,
+        tools: Sequence[str] = (),
+        stdin: Stdin = None,
+        **args: Any,
+    ) -> SyncRun:
+        """Run a program with these arguments; nothing happens before the first read.
 
-    def spawn(self, program: str | os.PathLike[str] | Program, /, **args: Any) -> int:
-        """Start a program that outlives this client; gives its pid."""
-        return self._portal.call(self._client.spawn(program, **args))
+        program   its path (.py, .wasm), its text, a module's bytes, the name of an installed one, or a `Program`
+        limits    of it and all that it spawns; None: the server's
+        tools     globs of the tools that it may call
+        stdin     its standard input: bytes, a text, or pieces of bytes as they come; True: by `Run.feed`
+        """
+        return SyncRun(
+            self._portal, self._portal.do(lambda: self._client.run(program, limits=limits, tools=tools, stdin=stdin, **args))
+        )
+
+    def spawn(
+        self,
+        program: str | bytes | os.PathLike[str] | Program,
+        /,
+        *,
+        limits: ResourceLimits | None = None,
+        tools: Sequence[str] = (),
+        stdin: bool = False,
+        **args: Any,
+    ) -> int:
+        """Start a program that outlives this client; gives its pid. What it takes is told by `run`; `stdin`: by `feed`."""
+        return self._portal.call(self._client.spawn(program, limits=limits, tools=tools, stdin=stdin, **args))
+
+    def feed(self, pid: int, data: bytes | str = b"", *, eof: bool = False, timeout_s: float | None = None) -> None:
+        """Write to a program's standard input, and with `eof` close it; waits while it has too much unread."""
+        self._portal.call(self._client.feed(pid, data, eof=eof, timeout_s=timeout_s))
 
     def attach(self, pid: int, *, from_seq: int = 1, follow: bool = True) -> Generator[ProcessEvent, None, None]:
         """The events of a process from number `from_seq` on, until it ends (`follow`) or until no more are kept.
@@ -105,7 +152,7 @@ class SyncClient:
         return self._portal.call(self._client.wait(pid, timeout_s))
 
     def kill(self, pid: int, signal: str = Signal.TERM, *, timeout_s: float | None = None) -> None:
-        """Send TERM or KILL."""
+        """Send TERM, KILL, STOP or CONT."""
         self._portal.call(self._client.kill(pid, signal, timeout_s=timeout_s))
 
     def ps(self, pid: int | None = None, *, timeout_s: float | None = None) -> ProcessList:
@@ -121,6 +168,20 @@ class SyncClient:
     def why(self, pid: int, *, timeout_s: float | None = None) -> WhyResult:
         """What each thread of a process waits for."""
         return self._portal.call(self._client.why(pid, timeout_s=timeout_s))
+
+    def limits(self, pid: int | None = None, *, principal: str | None = None, timeout_s: float | None = None) -> RlimitResult:
+        """What a process with all below it, or a principal with all its programs, may use, and has used; of neither: yours."""
+        return self._portal.call(self._client.limits(pid, principal=principal, timeout_s=timeout_s))
+
+    def set_limits(
+        self, limits: ResourceLimits, pid: int | None = None, *, principal: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Lower limits of a process, field by field; scope admin may raise them, and sets those of principals (below 0: none)."""
+        self._portal.call(self._client.set_limits(limits, pid, principal=principal, timeout_s=timeout_s))
+
+    def usage(self, pid: int, *, timeout_s: float | None = None) -> RusageResult:
+        """What a process has used, its children, and each of its threads."""
+        return self._portal.call(self._client.usage(pid, timeout_s=timeout_s))
 
     def model(self, *, timeout_s: float | None = None) -> ModelInfo:
         """The model and its limits."""
@@ -372,6 +433,75 @@ class SyncClient:
             self._client.import_file(local, path, mode=mode, trust=trust, progress=progress, timeout_s=timeout_s)
         )
 
+    def install(
+        self,
+        program: str | bytes | os.PathLike[str] | Program,
+        name: str,
+        *,
+        description: str = "",
+        mode: int = 493,
+        timeout_s: float | None = None,
+    ) -> ProgramInfo:
+        """Keep a program under `name`: owner/name@version, or name@version for your own. The same content again is no error.
+
+        Raises:
+            InvalidArgument: the name has no version, or is none.
+            FileExists: that version is there with other content.
+            BadProgram: it does not parse, or needs what programs at the server cannot import.
+        """
+        return self._portal.call(self._client.install(program, name, description=description, mode=mode, timeout_s=timeout_s))
+
+    def uninstall(self, program: str, *, timeout_s: float | None = None) -> None:
+        """Take a version (owner/name@version) away; programs that run go on."""
+        self._portal.call(self._client.uninstall(program, timeout_s=timeout_s))
+
+    def programs(self, pattern: str = "", *, timeout_s: float | None = None) -> list[ProgramInfo]:
+        """Installed programs, by name, newest version first; `pattern`: a glob on owner/name@version."""
+        return self._portal.call(self._client.programs(pattern, timeout_s=timeout_s))
+
+    def program(self, program: str, *, timeout_s: float | None = None) -> ProgramTextResult:
+        """An installed program with its content; without version the latest."""
+        return self._portal.call(self._client.program(program, timeout_s=timeout_s))
+
+    def tools(self, *, timeout_s: float | None = None) -> list[ToolInfo]:
+        """The tools that you may give to programs, by name."""
+        return self._portal.call(self._client.tools(timeout_s=timeout_s))
+
+    def channels(self, prefix: str = "", *, timeout_s: float | None = None) -> list[ChannelStat]:
+        """Named channels that you may receive from or send to, by name."""
+        return self._portal.call(self._client.channels(prefix, timeout_s=timeout_s))
+
+    def create_channel(
+        self,
+        name: str,
+        *,
+        kind: str = "queue",
+        mode: int = 384,
+        capacity: int = 64,
+        overflow: str = "block",
+        timeout_s: float | None = None,
+    ) -> None:
+        """Make a channel: a `queue` or a `topic`; FileExists where the name is taken."""
+        self._portal.call(
+            self._client.create_channel(name, kind=kind, mode=mode, capacity=capacity, overflow=overflow, timeout_s=timeout_s)
+        )
+
+    def unlink_channel(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Take a channel's name away; who has it open goes on."""
+        self._portal.call(self._client.unlink_channel(name, timeout_s=timeout_s))
+
+    def send(self, name: str, data: bytes | str, *, wait: bool = True, timeout_s: float | None = None) -> SendResult:
+        """Send a message. Where the queue is full: wait for room, or WouldBlock without `wait`."""
+        return self._portal.call(self._client.send(name, data, wait=wait, timeout_s=timeout_s))
+
+    def request(self, name: str, data: bytes | str, *, timeout_s: float | None = None) -> Message:
+        """Send a message and wait for what its receiver answers."""
+        return self._portal.call(self._client.request(name, data, timeout_s=timeout_s))
+
+    def recv(self, name: str, *, count: int | None = None, timeout_s: float | None = None) -> Generator[Message, None, None]:
+        """Messages as they come: `count` of them, or without end. TimedOut when none came for `timeout_s`."""
+        return self._portal.iterate(lambda: self._client.recv(name, count=count, timeout_s=timeout_s))
+
 
 class SyncRun:
     """One program's events and result. One reader; `for` again goes on where the last one stopped."""
@@ -417,6 +547,25 @@ class SyncRun:
         (None: if SYMPHONY_PROGRESS is set). Raises as iterating does.
         """
         return self._portal.call(self._run.result(progress=progress))
+
+    def feed(self, data: bytes | str = b"", *, eof: bool = False) -> None:
+        """Write to its standard input, and with `eof` close it; waits while it has too much unread. It must have been run with
+        `stdin`.
+
+        Raises:
+            InvalidArgument: it was not started yet.
+            BrokenPipe: it has no input, or has closed it.
+            NoSuchProcess: it has ended.
+        """
+        self._portal.call(self._run.feed(data, eof=eof))
+
+    def stop(self) -> None:
+        """Hold its code and its calls until `cont`."""
+        self._portal.call(self._run.stop())
+
+    def cont(self) -> None:
+        """Let it go on."""
+        self._portal.call(self._run.cont())
 
     def detach(self) -> int | None:
         """Let the program go on when this client leaves; gives its pid, None when it was not started."""
