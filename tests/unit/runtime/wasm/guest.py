@@ -38,7 +38,7 @@ PRELUDE = """
 
 
 def command(body: str, *, data: str | bytes = b"", more: str = "") -> str:
-    """A command whose `_start` is `body`; `data` lies at 1024, `more` are further parts of the module. $print and $ask are there."""
+    """A command whose `_start` is `body`, with $print and $ask; `data` lies at 1024, `more` are further parts of the module."""
     raw = data.encode() if isinstance(data, str) else data
     text = "".join(f"\\{byte:02x}" for byte in raw)
     imports = [line for line in more.splitlines() if "(import" in line]

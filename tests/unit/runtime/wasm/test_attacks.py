@@ -118,7 +118,8 @@ def test_take_writes_nothing_outside_and_nothing_twice():
 
 
 def test_a_guest_without_memory_cannot_call():
-    wat = '(module (import "symphony" "call" (func $c (param i32 i32) (result i64))) (func (export "_start") (drop (call $c (i32.const 0) (i32.const 0)))))'
+    imports = '(import "symphony" "call" (func $c (param i32 i32) (result i64)))'
+    wat = f'(module {imports} (func (export "_start") (drop (call $c (i32.const 0) (i32.const 0)))))'
 
     assert Guest().run(wat).error == 'it exports no memory with the name "memory"'
 

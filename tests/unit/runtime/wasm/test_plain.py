@@ -76,8 +76,16 @@ def test_a_result_is_plain_json():
     assert to_json(ForwardResult(5, (seen,))) == {
         "length": 5,
         "distributions": [
-            {"position": 4, "ids": [9, 8], "logprobs": [-0.5, None], "logsumexp": 12.5, "entropy": None, "temperature": 1.0, "logsumexp_t": 0.0}
+            {
+                "position": 4,
+                "ids": [9, 8],
+                "logprobs": [-0.5, None],
+                "logsumexp": 12.5,
+                "entropy": None,
+                "temperature": 1.0,
+                "logsumexp_t": 0.0,
+            }
         ],
-    }  # fmt: skip
+    }
     assert to_json(GenerateResult(1, "stop", pack_tokens([3]), stop="x"))["tokens"] == [3]
     assert to_json(LogitsResult(0, pack_floats([1.0]))) == {"position": 0, "logits": "AACAPw=="}
