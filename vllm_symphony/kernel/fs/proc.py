@@ -17,7 +17,7 @@ from vllm_symphony.abi.types import Ino
 from vllm_symphony.errors import NoSuchFile, NoSuchProcess, NotDirectory
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.node import SYSTEM, Node
-from vllm_symphony.kernel.fs.path import PROC
+from vllm_symphony.kernel.fs.path import PROC, demand_within
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
@@ -69,9 +69,11 @@ def is_in_proc(path: str) -> bool:
 
 
 def find(m: Machine, call: Call, path: str) -> Node:
-    """What is at a path below /proc. Raises NoSuchFile, NotDirectory."""
+    """What is at a path below /proc. Raises NoSuchFile, NotDirectory, AccessDenied."""
     node: Node = ViewDirectory(None, False, m.boot_ns)
-    for name in m.files.parts(path)[1:]:
+    parts = m.files.parts(path)
+    demand_within(call.cred, path)
+    for name in parts[1:]:
         if not isinstance(node, ViewDirectory):
             raise NotDirectory(f"no directory holds {name!r} of {path}: a file is in the way", path=path)
         found = _entry(m, call, node, name)

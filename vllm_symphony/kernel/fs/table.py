@@ -30,7 +30,7 @@ from vllm_symphony.kernel.fs.directory import FIXED, Directory
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.fs.node import MAY_WRITE, SETGID, Node
-from vllm_symphony.kernel.fs.path import PROC
+from vllm_symphony.kernel.fs.path import PROC, demand_within
 from vllm_symphony.kernel.fs.tree import Tree
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.timer import Timers, after
@@ -129,7 +129,7 @@ class FileTable(Tree):
 
     def make_parents(self, path: str, cred: Credentials, mode: int, now_ns: int, num_more: int = 1) -> None:
         """Make the directories of the path that are missing: all of them, if there is room for them and `num_more`, or none. Raises
-        what `lookup` and `mkdir` raise."""
+        what `lookup` and `mkdir` raise, and AccessDenied for those above the caller's paths."""
         parts = self.parts(path)[:-1]
         if parts[:1] == [PROC]:
             return
@@ -140,6 +140,7 @@ class FileTable(Tree):
             except NoSuchFile:
                 assert isinstance(node, Directory)
                 missing = parts[depth:]
+                demand_within(cred, "/" + "/".join(parts[: depth + 1]))
                 break
         else:
             return

@@ -3,8 +3,9 @@
     /  --home--> Directory 3 --ann--> Directory 4 --draft--> Inode 7
        --kb----> Directory 9 --doc1-> Inode 7                           a file may have many names, a directory has one
 
-Who follows a path must be allowed to pass each directory on it; that is checked here, so that no call can forget it. Who may touch
-what a name stands for is the calls' business. `changed` is the one way by which watchers and the store hear of a change.
+Who follows a path must be allowed to pass each directory on it, and to name it at all (`Credentials.paths`, kernel/fs/path.py);
+that is checked here, so that no call can forget it. Who may touch what a name stands for is the calls' business. `changed` is the
+one way by which watchers and the store hear of a change.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.directory import DURABLE, FIXED, HOME_INO, TMP_INO, Directory
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.fs.node import MAY_PASS, MAY_READ, STICKY, SYSTEM, Node
-from vllm_symphony.kernel.fs.path import PROC, parts_of
+from vllm_symphony.kernel.fs.path import PROC, demand_within, is_within, leads_within, parts_of
 from vllm_symphony.kernel.limits import Limits
 
 Change = Callable[[Node, str, str, str, str], None]  # node, kind as in FileEvent, path, new_path, detail
@@ -46,16 +47,20 @@ class Tree:
 
     # ---- from a path
 
-    def lookup(self, path: str, cred: Credentials) -> Node:
-        """What is at the path.
+    def lookup(self, path: str, cred: Credentials, *, looking: bool = False) -> Node:
+        """What is at the path. `looking`: it may be a directory on the way to the caller's paths.
 
         Raises:
             NoSuchFile, NotDirectory: there is no such thing.
-            AccessDenied: the caller may not pass a directory of the path.
+            AccessDenied: the caller may not pass a directory of the path, or not name it.
         """
+        parts = self.parts(path)
+        demand_within(cred, path, looking=looking)
         node: Node = self.root
-        for name in self.parts(path):
+        for name in parts:
             node = self._step(node, name, cred, path)
+        if not isinstance(node, Directory):
+            demand_within(cred, path)
         return node
 
     def lookup_file(self, path: str, cred: Credentials) -> Inode:
@@ -81,6 +86,7 @@ class Tree:
             And what `lookup` raises, of the directory.
         """
         parts = self.parts(path)
+        demand_within(cred, path)
         if not parts:
             raise IsDirectory("/ is the root directory", path=path)
         if parts[0] == PROC:
@@ -125,11 +131,10 @@ class Tree:
 
     # ---- to a path
 
-    def path_of(self, node: Node) -> str | None:
-        """Its first path; None: it has no name."""
-        for directory, name in node.names:
-            return self.path_in(directory, name)
-        return "/" if node is self.root else None
+    def path_of(self, node: Node, cred: Credentials = SYSTEM) -> str | None:
+        """Its first path that the caller may name; None: there is none."""
+        paths = (self.path_in(directory, name) for directory, name in node.names)
+        return "/" if node is self.root else next((path for path in paths if is_within(cred, path)), None)
 
     def path_in(self, directory: Directory, name: str) -> str:
         """The path of a name in a directory."""
@@ -157,7 +162,7 @@ class Tree:
             if isinstance(node, Directory) and node.allows(cred, MAY_READ) and node.allows(cred, MAY_PASS):
                 entries = node.entries
                 inside = ((f"{at}/{name}", entries[name]) for name in sorted(entries, reverse=True))
-                stack += [pair for pair in inside if pair[1].visible_to(cred)]
+                stack += [pair for pair in inside if pair[1].visible_to(cred) and shows(cred, *pair)]
 
     def visible(self, cred: Credentials, prefix: str) -> Iterator[tuple[str, Node]]:
         """What the caller may see and whose path begins with `prefix`, which need not end with a name."""
@@ -210,3 +215,8 @@ class Tree:
         node = directory.entries.pop(name)
         del node.names[directory, name]
         return node
+
+
+def shows(cred: Credentials, path: str, node: Node) -> bool:
+    """Whether lists show it to who is bound to some paths."""
+    return cred.paths is None or (leads_within if isinstance(node, Directory) else is_within)(cred, path)

@@ -21,6 +21,7 @@ from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Part
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.node import MAY_PASS, MAY_READ, Node
+from vllm_symphony.kernel.fs.tree import shows
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
@@ -119,7 +120,8 @@ class Watcher(Pending):
         """Take it, if it is of what is watched and may be seen. `way`: the directories that lead to its path."""
         if not node.visible_to(self.cred):
             return False
-        was, comes = self._sees(node, way), new_way is not None and self._sees(node, new_way)
+        was = self._sees(node, way, event.path)
+        comes = new_way is not None and self._sees(node, new_way, event.new_path)
         if not was and not comes:
             return False
         if event.kind == "modify":
@@ -141,8 +143,10 @@ class Watcher(Pending):
                 self.unsent.discard(lost.ino)
         self._m.mark(self)
 
-    def _sees(self, node: Node, way: Way) -> bool:
+    def _sees(self, node: Node, way: Way, path: str) -> bool:
         """Whether it is of what is watched, and lists would show it to the caller there, by the rights as they are now."""
+        if not shows(self.cred, path, node):
+            return False
         if node is not self.top and not (self.top in way if self.recursive else self.top is way[-1]):
             return False
         cred = self.cred

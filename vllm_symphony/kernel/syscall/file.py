@@ -246,10 +246,10 @@ def rename(m: Machine, call: Call, a: Rename) -> Done:
 
 def stat(m: Machine, call: Call, a: Stat) -> StatResult:
     """A file by fd, or a file or directory by name."""
-    node, path = target.node(m, call, a.fd, a.path)
+    node, path = target.node(m, call, a.fd, a.path, looking=True)
     if path is not None:
         target.demand_visible(node, call, path)
-    return StatResult(target.shown(m, node, path))
+    return StatResult(target.shown(m, node, path, call.cred))
 
 
 def list_(m: Machine, call: Call, a: List) -> ListResult:

@@ -106,7 +106,7 @@ def _changed_ns(m: Machine, inode: Inode) -> int:
 def find(m: Machine, call: Call, a: Find) -> FindResult | None:
     """What matches all that is given; by path, with `text` the best first."""
     _demand_sound(a)
-    top = m.files.lookup(a.path, call.cred)
+    top = m.files.lookup(a.path, call.cred, looking=True)
     if isinstance(top, Directory):
         top.demand(call.cred, MAY_READ, a.path)
         below = m.files.below(top, a.path, call.cred)
@@ -175,7 +175,7 @@ def _matches(a: Find, path: str, node: Node, now_ns: int) -> bool:
 
 def watch(m: Machine, call: Call, a: Watch) -> None:
     """Tell what happens, until cancelled. The first part is empty: it says that nothing is missed from then on."""
-    top = m.files.lookup(a.path, call.cred)
+    top = m.files.lookup(a.path, call.cred, looking=True)
     target.demand_visible(top, call, a.path)
     call.pending = Watcher(m, call, a, top)
     m.emit(Part(call.door.pid, call.id, WatchPart(())))

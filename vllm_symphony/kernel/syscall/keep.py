@@ -82,7 +82,8 @@ def sync(m: Machine, call: Call, a: Sync) -> None:
     argument.demand_timeout(a.timeout_s)
     _demand_store(m)
     if a.fd is None and a.path is None:
-        mine = [inode for inode in m.files.inodes.values() if inode.owner == call.cred.principal and m.keep.keeps(inode)]
+        owned = [inode for inode in m.files.inodes.values() if inode.owner == call.cred.principal and m.keep.keeps(inode)]
+        mine = [inode for inode in owned if m.files.path_of(inode, call.cred) is not None]
     else:
         mine = [_kept(m, call, a)]
     files = [inode for inode in mine if to_save(m, inode)]

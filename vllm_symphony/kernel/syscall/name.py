@@ -16,6 +16,7 @@ from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs import proc
 from vllm_symphony.kernel.fs.directory import FIXED, Directory
 from vllm_symphony.kernel.fs.node import MAY_READ, SETGID, STICKY, is_in
+from vllm_symphony.kernel.fs.path import is_within
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.syscall import target
@@ -58,12 +59,12 @@ def rmdir(m: Machine, call: Call, a: PathArgs) -> Done:
 
 def listdir(m: Machine, call: Call, a: Listdir) -> ListResult:
     """What a directory holds, of what the caller may see; /proc is looked into only where it is named."""
-    found = target.at(m, call, a.path)
+    found = target.at(m, call, a.path, looking=True)
     if isinstance(found, Directory):
         found.demand(call.cred, MAY_READ, a.path)
         inside = m.files.below(found, a.path, call.cred, deep=a.recursive)
         shown = [target.shown(m, node, path) for path, node in inside]
-        if found is m.files.root:
+        if found is m.files.root and is_within(call.cred, proc.ROOT):
             shown.append(target.shown(m, proc.find(m, call, proc.ROOT), proc.ROOT))
             shown.sort(key=lambda stat: stat.path.split("/") if stat.path else [])
         return ListResult(tuple(shown))

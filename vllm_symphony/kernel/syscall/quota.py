@@ -49,11 +49,11 @@ def statfs(m: Machine, call: Call, a: NoArgs) -> StatfsResult:
 
 def du(m: Machine, call: Call, a: FileArgs) -> DuResult:
     """What it takes. Of a directory: all below it, and for each directory the sum of what is in it."""
-    found, path = target.node(m, call, a.fd, a.path)
+    found, path = target.node(m, call, a.fd, a.path, looking=True)
     if path is not None:
         target.demand_visible(found, call, path)
     if not isinstance(found, Directory):
-        file = target.shown(m, found, path)
+        file = target.shown(m, found, path, call.cred)
         return DuResult((file,), file.charge, file.length)
     assert path is not None, "directories have no fds"
     found.demand(call.cred, MAY_READ, path)

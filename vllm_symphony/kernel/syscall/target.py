@@ -7,18 +7,18 @@ fd 3 ------------------> the open file; an fd carries its rights
 
 from __future__ import annotations
 
-from vllm_symphony.abi.types import FileStat
+from vllm_symphony.abi.types import Credentials, FileStat
 from vllm_symphony.errors import AccessDenied, InvalidArgument, IsDirectory, ReadOnly
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs import proc
 from vllm_symphony.kernel.fs.directory import Directory
 from vllm_symphony.kernel.fs.inode import Inode
-from vllm_symphony.kernel.fs.node import Node
+from vllm_symphony.kernel.fs.node import SYSTEM, Node
 from vllm_symphony.kernel.machine import Machine
 
 
-def node(m: Machine, call: Call, fd: int | None, path: str | None) -> tuple[Node, str | None]:
-    """What exactly one of fd and path speaks of, and the path. Rights on it are not checked.
+def node(m: Machine, call: Call, fd: int | None, path: str | None, *, looking: bool = False) -> tuple[Node, str | None]:
+    """What exactly one of fd and path speaks of, and the path. Rights on it are not checked. `looking`: as of `Tree.lookup`.
 
     Raises:
         BadFile, NoSuchFile, NotDirectory, AccessDenied: there is nothing, or it cannot be reached.
@@ -28,12 +28,12 @@ def node(m: Machine, call: Call, fd: int | None, path: str | None) -> tuple[Node
     if fd is not None:
         return call.process.fds.get(fd, call.cred).inode, None
     assert path is not None
-    return at(m, call, path), path
+    return at(m, call, path, looking=looking), path
 
 
-def at(m: Machine, call: Call, path: str) -> Node:
+def at(m: Machine, call: Call, path: str, *, looking: bool = False) -> Node:
     """What is at the path, below /proc too. Raises as `node`."""
-    return proc.find(m, call, path) if proc.is_in_proc(path) else m.files.lookup(path, call.cred)
+    return proc.find(m, call, path) if proc.is_in_proc(path) else m.files.lookup(path, call.cred, looking=looking)
 
 
 def file(m: Machine, call: Call, fd: int | None, path: str | None, right: int) -> tuple[Inode, str | None]:
@@ -68,11 +68,11 @@ def demand_visible(found: Node, call: Call, path: str) -> None:
         raise AccessDenied(f"{call.cred.principal} may not see {path} (mode {found.mode:#o}, owner {found.owner})", path=path)
 
 
-def shown(m: Machine, found: Node, path: str | None = None) -> FileStat:
-    """As `stat` and lists show it, under the name by which it was found."""
+def shown(m: Machine, found: Node, path: str | None = None, cred: Credentials = SYSTEM) -> FileStat:
+    """As `stat` and lists show it, under the name by which it was found; else under one that `cred` may name."""
     shift = m.offset_ns
     if path is None:
-        path = m.files.path_of(found)
+        path = m.files.path_of(found, cred)
     if not isinstance(found, Inode):
         durable, ttl_s = (found.durable, found.ttl_s) if isinstance(found, Directory) else ("none", 0.0)
         return FileStat(
