@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from vllm_symphony.abi import manifest, version
 from vllm_symphony.abi.calls import Spawn
 from vllm_symphony.abi.manifest import Manifest
+from vllm_symphony.abi.reference import reference
 from vllm_symphony.abi.types import Credentials, ResourceLimits
 from vllm_symphony.abi.version import Clause
 from vllm_symphony.errors import BadProgram, InvalidArgument, NotOwner, SymphonyError
@@ -79,7 +80,7 @@ def _chosen(m: Machine, call: Call, a: Spawn) -> Prepared:
     if len(given) > 1:
         raise InvalidArgument(f"spawn takes one of source, code and program, not {' and '.join(given)}")
     if a.program:
-        info = m.registry.find(registry.reference(a.program, cred), cred, MAY_RUN)
+        info = m.registry.find(reference(a.program, cred.principal), cred, MAY_RUN)
         if a.entry not in (DEFAULT_ENTRY, info.entry):
             raise InvalidArgument(f"{registry.label(info)} begins at {info.entry}, not at {a.entry[:64]}", entry=info.entry)
         content = m.registry.contents[info.sha256]

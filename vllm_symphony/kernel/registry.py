@@ -14,40 +14,24 @@ Invariants (`check`): contents are those that programs have; each is counted as 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi import version
 from vllm_symphony.abi.record import ProgramRecord
+from vllm_symphony.abi.reference import Reference, version_of
 from vllm_symphony.abi.types import Credentials, ProgramInfo
 from vllm_symphony.abi.version import Version
-from vllm_symphony.errors import AccessDenied, DataCorrupt, FileExists, InvalidArgument, NameTooLong, NoSuchFile, QuotaExceeded
+from vllm_symphony.errors import AccessDenied, DataCorrupt, FileExists, InvalidArgument, NoSuchFile, QuotaExceeded
 from vllm_symphony.kernel.effect import StoreWrite
 from vllm_symphony.kernel.fs.node import MAY_PASS, MAY_READ, is_in
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
 
-MAX_NAME, MAX_OWNER = 64, 255  # characters
 MAY_RUN = MAY_PASS
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """`owner/name@version` as it is asked for; `version` None: the latest."""
-
-    owner: str
-    name: str
-    version: Version | None = None
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.owner}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +48,6 @@ class Content:
     @property
     def size(self) -> int:
         return len(self.code) or len(self.source.encode())
-
-
-def reference(text: str, cred: Credentials) -> Reference:
-    """Of a text like `ops/triage@1.2`, or `triage` for the caller's own.
-
-    Raises:
-        InvalidArgument: it is none.
-        NameTooLong: the owner or the name.
-    """
-    owner, slash, rest = text.rpartition("/")
-    name, at, number = rest.partition("@")
-    owner = owner if slash else cred.principal
-    if len(owner) > MAX_OWNER or len(name) > MAX_NAME:
-        raise NameTooLong(f"an owner has up to {MAX_OWNER} characters, a program's name up to {MAX_NAME}", limit=MAX_NAME)
-    if not owner or not owner.isprintable() or not _NAME.fullmatch(name):
-        raise InvalidArgument(
-            f"a program is called owner/name@version, its name in small letters, digits and . _ -, not {text[:MAX_OWNER]!r}"
-        )
-    return Reference(owner, name, version_of(number) if at else None)
-
-
-def version_of(text: str) -> Version:
-    """Raises InvalidArgument."""
-    try:
-        return version.parse(text)
-    except ValueError as error:
-        raise InvalidArgument(str(error), version=text[: version.MAX_VERSION]) from None
 
 
 class Registry:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from vllm_symphony.abi import manifest
 from vllm_symphony.abi.calls import Done, Install, ProgramArgs, ProgramResult, Programs, ProgramsResult, ProgramTextResult
+from vllm_symphony.abi.reference import Reference, reference, version_of
 from vllm_symphony.abi.types import ProgramInfo
 from vllm_symphony.errors import AccessDenied, InvalidArgument, NotOwner
 from vllm_symphony.kernel import registry
@@ -18,7 +19,7 @@ from vllm_symphony.kernel.fs.node import MAY_READ
 from vllm_symphony.kernel.lifecycle import MAX_NAME
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.program import PYTHON, WASM, demand_image, demand_size
-from vllm_symphony.kernel.registry import Content, Reference
+from vllm_symphony.kernel.registry import Content
 from vllm_symphony.kernel.syscall.process import SCOPE
 from vllm_symphony.kernel.syscall.view import demand_door
 
@@ -31,12 +32,12 @@ def install(m: Machine, call: Call, a: Install) -> ProgramResult:
     demand_door(call)
     if SCOPE not in call.cred.scopes:
         raise NotOwner(f"{call.cred.principal} may not install programs: scope {SCOPE} is missing", scope=SCOPE)
-    wanted = registry.reference(a.name, call.cred)
+    wanted = reference(a.name, call.cred.principal)
     if wanted.version is not None:
         raise InvalidArgument(f"give name and version apart, not {a.name!r} as the name")
     if not registry.owns(wanted.owner, call.cred):
         raise AccessDenied(f"{call.cred.principal} may not install under the name of {wanted.owner}", owner=wanted.owner)
-    registry.version_of(a.version)
+    version_of(a.version)
     return ProgramResult(m.registry.install(_described(m, call, a, wanted), Content(a.source, a.code)))
 
 
@@ -77,7 +78,7 @@ def _demand_schema(schema: str) -> None:
 def uninstall(m: Machine, call: Call, a: ProgramArgs) -> Done:
     """Take a version away; what runs goes on."""
     demand_door(call)
-    m.registry.uninstall(registry.reference(a.program, call.cred), call.cred)
+    m.registry.uninstall(reference(a.program, call.cred.principal), call.cred)
     return Done()
 
 
@@ -93,6 +94,6 @@ def programs(m: Machine, call: Call, a: Programs) -> ProgramsResult:
 def program(m: Machine, call: Call, a: ProgramArgs) -> ProgramTextResult:
     """One of them, with its text for who may read that."""
     demand_door(call)
-    info = m.registry.find(registry.reference(a.program, call.cred), call.cred, MAY_READ)
+    info = m.registry.find(reference(a.program, call.cred.principal), call.cred, MAY_READ)
     content = m.registry.contents[info.sha256]
     return ProgramTextResult(info, content.source, content.code)
