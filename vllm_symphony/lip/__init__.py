@@ -9,6 +9,7 @@ A guide with an example of each: docs/programs.md.
 """
 
 from vllm_symphony.abi.types import (
+    ChannelStat,
     ExitStatus,
     FileEvent,
     FileStat,
@@ -55,6 +56,7 @@ from vllm_symphony.errors import (
     WouldBlock,
 )  # fmt: skip
 from vllm_symphony.lip import transport
+from vllm_symphony.lip.channel import Channel, Message, channel, channel_unlink, channels
 from vllm_symphony.lip.distribution import Distribution
 from vllm_symphony.lip.edit import concat, copy
 from vllm_symphony.lip.file import File, open
@@ -90,21 +92,23 @@ from vllm_symphony.lip.path import (
 from vllm_symphony.lip.predicate import Condition, after, best_in, entropy, every, margin, mass, top1
 from vllm_symphony.lip.process import Process, ProgramFailed, detach, getpid, kill, ps, spawn
 from vllm_symphony.lip.sampling import Token
+from vllm_symphony.lip.select import select
 from vllm_symphony.lip.text import detokenize, model_info, parse_tools, render_chat, tokenize
 from vllm_symphony.lip.thread import Group, Thread, group
 from vllm_symphony.lip.watch import Watch, watch
 from vllm_symphony.lip.world import emit, monotonic, now, random, sleep
 
 __all__ = [
-    "AccessDenied", "BadFile", "BadProgram", "BrokenPipe", "Completion", "Condition", "ContextTooLong", "DataCorrupt",
-    "DeviceLost", "Distribution", "ExitStatus", "File", "FileBusy", "FileEvent", "FileExists", "FileStat", "FsStat", "Generation",
-    "Grammar", "Group", "Interrupted", "InvalidArgument", "IsDirectory", "Lock", "ModelInfo", "NameTooLong", "NoAttribute",
-    "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess", "NotDirectory", "NotEmpty", "NotOwner", "NotSupported", "OutOfPages",
-    "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed", "Quota", "QuotaExceeded", "ReadOnly", "Sampler", "Span",
-    "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token", "TooManyFiles", "Unauthenticated", "Watch", "WouldBlock",
-    "advise", "after", "best_in", "cat", "chattr", "chmod", "choice", "chown", "concat", "copy", "detach", "detokenize", "du",
-    "ebnf", "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill",
-    "listdir", "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps",
-    "random", "regex", "removexattr", "rename", "render_chat", "rmdir", "setxattr", "sleep", "spawn", "stat", "statfs", "sync",
-    "tokenize", "top1", "transport", "umask", "unlink", "watch",
+    "AccessDenied", "BadFile", "BadProgram", "BrokenPipe", "Channel", "ChannelStat", "Completion", "Condition", "ContextTooLong",
+    "DataCorrupt", "DeviceLost", "Distribution", "ExitStatus", "File", "FileBusy", "FileEvent", "FileExists", "FileStat", "FsStat",
+    "Generation", "Grammar", "Group", "Interrupted", "InvalidArgument", "IsDirectory", "Lock", "Message", "ModelInfo",
+    "NameTooLong", "NoAttribute", "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess", "NotDirectory", "NotEmpty", "NotOwner",
+    "NotSupported", "OutOfPages", "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed", "Quota", "QuotaExceeded",
+    "ReadOnly", "Sampler", "Span", "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token", "TooManyFiles", "Unauthenticated",
+    "Watch", "WouldBlock", "advise", "after", "best_in", "cat", "channel", "channel_unlink", "channels", "chattr", "chmod",
+    "choice", "chown", "concat", "copy", "detach", "detokenize", "du", "ebnf", "emit", "entropy", "every", "find", "forward_many",
+    "getpid", "getquota", "getxattr", "group", "json", "kill", "listdir", "listxattr", "ls", "margin", "mass", "mkdir",
+    "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps", "random", "regex", "removexattr", "rename", "render_chat",
+    "rmdir", "select", "setxattr", "sleep", "spawn", "stat", "statfs", "sync", "tokenize", "top1", "transport", "umask", "unlink",
+    "watch",
 ]  # fmt: skip

@@ -120,6 +120,10 @@ class Generation:
         if self._reply is not None:
             self._reply.cancel()
 
+    def in_flight(self) -> asyncio.Future[Any]:
+        """The call that it is, for `select`; it begins if it has not."""
+        return self._reply or self._start(stream=False)
+
     def __del__(self) -> None:
         if self._reply is None:
             warnings.warn(f"generate on {self._file!r} was never awaited: nothing ran", RuntimeWarning, source=self, stacklevel=2)

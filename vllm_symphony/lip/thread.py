@@ -32,6 +32,11 @@ class Thread(Generic[T]):
         self._task = task
 
     @property
+    def task(self) -> asyncio.Task[T]:
+        """What runs it, for `select`."""
+        return self._task
+
+    @property
     def done(self) -> bool:
         return self._task.done()
 

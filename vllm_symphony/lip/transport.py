@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
-from vllm_symphony.abi.calls import FdArgs, FdResult
+from vllm_symphony.abi.calls import Cancel, FdArgs, FdResult
 from vllm_symphony.abi.calls import Random as RandomArgs
 from vllm_symphony.abi.draw import key64
 
@@ -28,7 +28,7 @@ class Transport(Protocol):
         """Send a call; the future resolves to the result dataclass of `CALLS[op]` or raises a `SymphonyError`.
 
         `on_part` gets each part of a streaming call, in order, before the future resolves. Cancelling the future sends `cancel`
-        for the call; what it still answers is dropped.
+        for the call; what it still answers is dropped. The future has the call's id as `call_id`.
         """
 
     def post(self, op: str, args: object, *, tid: int) -> None:
@@ -107,6 +107,26 @@ async def call_fd(op: str, args: object) -> FdResult:
         pending.add_done_callback(lambda done: _close_lost(transport, thread, done))
         raise
     return result
+
+
+async def call_kept(op: str, args: object, keep: Callable[[Any], None]) -> Any:
+    """A call whose result must not be lost: when the caller is cancelled the call is too, and what it gives all the same, because
+    that was on its way, goes to `keep`."""
+    transport, thread = session().transport, _tid.get()
+    pending = transport.call(op, args, tid=thread)
+    try:
+        return await asyncio.shield(pending)
+    except asyncio.CancelledError:
+        if not pending.done():
+            call_id: int = getattr(pending, "call_id")  # noqa: B009 (a future has none by its type)
+            transport.post("cancel", Cancel(call_id), tid=thread)
+        pending.add_done_callback(lambda done: _give(done, keep))
+        raise
+
+
+def _give(done: asyncio.Future[Any], keep: Callable[[Any], None]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        keep(done.result())
 
 
 def post(op: str, args: object) -> None:

@@ -23,12 +23,12 @@ class MemoryFuture(asyncio.Future[Any]):
     def __init__(self, transport: MemoryTransport, call_id: int) -> None:
         super().__init__(loop=transport.world.loop)
         self._transport = transport
-        self._call_id = call_id
+        self.call_id = call_id
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
-        self._transport.post("cancel", Cancel(self._call_id))
+        self._transport.post("cancel", Cancel(self.call_id))
         return True
 
 
