@@ -164,8 +164,8 @@ class CallSpec:
 
     @property
     def all_errors(self) -> frozenset[str]:
-        """Reasons that it may answer, those of any call too."""
-        return frozenset(_ANY + self.errors)
+        """Reasons that it may answer, those of any call too. What waits may run out of time or of what it waits for: EDQUOT."""
+        return frozenset(_ANY + self.errors + (("EDQUOT",) if self.kind in ("model", "text", "wait") else ()))
 
 
 CALLS: Mapping[str, CallSpec] = {

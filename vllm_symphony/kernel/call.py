@@ -3,8 +3,9 @@
     Kernel.call --> Call --handler--> result at once                    -> Reply
                                  or   call.pending = what it waits for  -> Reply when that comes
 
-A `Pending` is a device job, a timer, a child, a stream. Whatever ends a call early goes through it: `interrupt` asks politely (the
-reply comes when the work has really stopped), `drop` at once (the process is gone, nobody reads the reply).
+A `Pending` is a device job, a timer, a child, a stream, or of a stopped process that it may go on. Whatever ends a call early goes
+through it: `interrupt` asks politely (the reply comes when the work has really stopped), `drop` at once (the process is gone,
+nobody reads the reply).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vllm_symphony.kernel.machine import Machine
     from vllm_symphony.kernel.process import Process
     from vllm_symphony.kernel.request import Requests
+    from vllm_symphony.kernel.tally import Tally
 
 
 class Call:
@@ -52,6 +54,11 @@ class Call:
         self.step_first: int | None = None
         self.step_last: int | None = None
 
+    def tallies(self) -> tuple[Tally, ...]:
+        """Who counts what it uses: its process, and its thread if that runs."""
+        thread = self.process.threads.get(self.tid)
+        return (self.process.tally,) if thread is None else (self.process.tally, thread.tally)
+
 
 class Pending:
     """What a call waits for. `timer` is the call's own time limit, or the thing it waits for."""
@@ -82,3 +89,19 @@ class Pending:
 
     def flush(self, m: Machine, now_ns: int) -> None:
         """Streams: send what is new."""
+
+
+class Held(Pending):
+    """A call of a stopped process: it is carried out when the process goes on."""
+
+    __slots__ = ("args", "request_id")
+
+    def __init__(self, call: Call, args: Any, request_id: str) -> None:
+        super().__init__(call)
+        self.args = args
+        self.request_id = request_id
+
+    def drop(self, m: Machine) -> None:
+        if self.call is not None:
+            self.call.process.held.remove(self)
+        super().drop(m)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.types import JobId
 from vllm_symphony.errors import DataCorrupt, Interrupted, SymphonyError, TimedOut
+from vllm_symphony.kernel.budget import Payer
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import CancelJob, JobFailed, StepSpan
 from vllm_symphony.kernel.fs.inode import Inode
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 class Job(Pending):
     """Work on `inode` through `fd`. `writes`: it holds the file's writer bit. `planned`: how many tokens of the file may be
-    computed with it, for its owner's quota. `stopping`: why it was cancelled."""
+    computed with it, for its owner's quota. `payer` is charged for it; `held`: tokens that are kept free for it in the budgets.
+    `stopping`: why it was cancelled."""
 
-    __slots__ = ("fd", "id", "inode", "planned", "process", "stopping", "writes")
+    __slots__ = ("fd", "held", "id", "inode", "payer", "planned", "process", "stopping", "writes")
 
     def __init__(self, m: Machine, call: Call, inode: Inode, fd: int, writes: bool) -> None:
         """Number the job and take hold of the file; everything was checked before."""
@@ -35,7 +37,8 @@ class Job(Pending):
         self.inode = inode
         self.fd = fd
         self.writes = writes
-        self.planned = 0
+        self.planned = self.held = 0
+        self.payer = Payer(m, call)
         self.stopping: SymphonyError | None = None
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
@@ -57,6 +60,14 @@ class Job(Pending):
         if self.stopping is None:
             self.stopping = Interrupted("the process ended")
             m.effects.append(CancelJob(self.id))
+
+    def cut_short(self, m: Machine, error: SymphonyError, now_ns: int) -> None:
+        """Nothing is left of a limit of tokens. What this job needs was kept free for it."""
+
+    def hold(self, num_tokens: int) -> None:
+        """So many tokens are put into files or drawn if it succeeds; the budgets have room for them."""
+        self.held = num_tokens
+        self.payer.hold(num_tokens)
 
     def closed(self, m: Machine, fd: int, now_ns: int) -> None:
         if fd == self.fd:
@@ -84,10 +95,12 @@ class Job(Pending):
             inode.readers.discard(self.id)
         if inode.lock is not None:
             inode.lock.stir()  # who waits for it waits for writers too
+        if self.held:
+            self.payer.release(self.held)
+        self.process.fds.touched[inode.ino] = inode
         if span.last:
-            process, call = self.process, self.call
-            process.num_steps += span.last - span.first + 1
-            process.device_s += span.device_s
+            call = self.call
+            self.payer.compute(span.last - span.first + 1, span.device_s)
             if call is not None:
                 call.step_first = span.first if call.step_first is None else min(call.step_first, span.first)
                 call.step_last = span.last if call.step_last is None else max(call.step_last, span.last)

@@ -18,16 +18,18 @@ from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
-from vllm_symphony.kernel import lease, lifecycle
-from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel import budget, lease, lifecycle, overrun
+from vllm_symphony.kernel.call import Call, Held
 from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.process import Kind
+from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.request import Requests
 from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
+
+UNHELD = ("cancel",)  # calls that a stopped process may have made before: they only end what is held
 
 
 class Kernel(Machine):
@@ -63,6 +65,8 @@ class Kernel(Machine):
     def restore(self, restored: Restored, now_ns: int) -> None:
         """What a store that outlives us holds; before any other entry. From here on it is told of every change."""
         self.keep.restore(restored, now_ns)
+        for record in restored.principals:
+            budget.restore(self, record)
         self.registry.restore(restored.programs)
 
     def save(self, now_ns: int) -> bool:
@@ -109,22 +113,57 @@ class Kernel(Machine):
                 call.process = lease.find(self, session, cred)
                 lease.renew(self, call.process, now_ns)
             self._admit(call)
-            result = self._repeated(call, request_id, args) if request_id and CALLS[op].mutates else None
+        except SymphonyError as error:
+            self.fail(call, error, now_ns)
+        else:
+            if call.process.stopped and op not in UNHELD:
+                held = call.pending = Held(call, args, request_id)
+                call.process.held.append(held)
+                return
+            self._run(call, args, request_id, now_ns)
+        self._settle(now_ns)
+
+    def _run(self, call: Call, args: Any, request_id: str, now_ns: int) -> None:
+        """Carry the call out: it ends, or waits for something."""
+        try:
+            thread = call.process.threads.get(call.tid)
+            if thread is None:
+                raise InvalidArgument(f"unknown thread: {call.tid} ({len(call.process.threads)} run)", tid=call.tid)
+            thread.tally.num_calls += 1
+            overrun.demand_time(self, call)
+            result = self._repeated(call, request_id, args) if request_id and CALLS[call.op].mutates else None
             if result is None:
-                result = SYSCALLS[op](self, call, args)
+                result = SYSCALLS[call.op](self, call, args)
         except SymphonyError as error:
             self.fail(call, error, now_ns)
         else:
             if result is not None:
                 self.finish(call, result, now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        """The end of an entry: who was told to go on does, budgets that are used up are dealt with, streams and the store hear."""
+        while self.continued or self.overrun:
+            overrun.enforce(self, now_ns)
+            if self.continued:
+                self._release(self.continued.pop(0), now_ns)
         if self._dirty or self.keep.is_due:
             self.flush(now_ns)
+
+    def _release(self, process: Process, now_ns: int) -> None:
+        """Carry out the calls of a process that goes on, in the order in which it made them."""
+        while process.held and not process.stopped:
+            held = process.held.pop(0)
+            call = held.call
+            assert call is not None, "who ends a held call takes it out"
+            held.call = call.pending = None
+            call.start_ns = now_ns
+            self._run(call, held.args, held.request_id, now_ns)
 
     def _admit(self, call: Call) -> None:
         """Let the call in, or say why not; from here it is in the process's table until it ends, and in its door's."""
         process, door = call.process, call.door
         calls = process.calls
-        process.num_calls += 1
+        process.tally.num_calls += 1
         if call.id == 0 or door is not process:
             self.num_silent += 1
             call.key = -self.num_silent
@@ -132,8 +171,6 @@ class Kernel(Machine):
             raise InvalidArgument(f"call id {call.id} is negative, or still in flight", id=call.id)
         if call.op not in SYSCALLS:
             raise NoSuchCall(f"no such call: {call.op}", op=call.op)
-        if call.tid not in process.threads:
-            raise InvalidArgument(f"unknown thread: {call.tid} ({len(process.threads)} run)", tid=call.tid)
         if process.reported is not None or process.killed:
             raise Interrupted("the process has ended and waits for its socket to close")
         if len(calls) >= self.limits.calls:
@@ -161,9 +198,9 @@ class Kernel(Machine):
         """The codec refused the frame: the caller gets `error`, and the log a line."""
         process = self.processes.get(pid)
         if process is not None and not process.has_ended:
-            process.num_calls += 1
+            process.tally.num_calls += 1
             self.fail(Call(process, process, call_id, tid, op, (), process.cred, now_ns), error, now_ns)
-            self.flush(now_ns)
+            self._settle(now_ns)
 
     def started(self, pid: Pid, os_pid: int, now_ns: int) -> None:
         """The program's OS process runs."""
@@ -185,9 +222,9 @@ class Kernel(Machine):
         """What the program's OS process has used since it started: CPU seconds, and resident memory now."""
         process = self.processes.get(pid)
         if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
-            process.cpu_s = max(process.cpu_s, cpu_s)
+            lifecycle.burnt(self, process, cpu_s)
             process.memory_bytes = memory_bytes
-            self.flush(now_ns)
+            self._settle(now_ns)
 
     def exited(
         self, pid: Pid, code: int, cpu_s: float, now_ns: int, error: SymphonyError | str | None = None, reason: str = ""
@@ -196,10 +233,10 @@ class Kernel(Machine):
         the host's word, `reason` if the host knows it: `limit` (out of memory, CPU time) or `denied` (a system call)."""
         process = self.processes.get(pid)
         if process is not None and process.kind is Kind.PROGRAM and not process.has_ended:
-            process.cpu_s = max(process.cpu_s, cpu_s)
+            lifecycle.burnt(self, process, cpu_s)
             process.died_of = reason
             lifecycle.finalise(self, process, lifecycle.status_of(process, code, error), now_ns)
-            self.flush(now_ns)
+            self._settle(now_ns)
 
     def disconnected(self, pid: Pid, now_ns: int) -> None:
         """A client or an edge is gone; what it owned goes with it. A session's lease begins."""
@@ -230,8 +267,7 @@ class Kernel(Machine):
                 job.failed(self, completion, now_ns)
             else:
                 job.completed(self, completion, now_ns)
-        if self._dirty or self.keep.is_due:
-            self.flush(now_ns)
+        self._settle(now_ns)
 
     def device_lost(self, message: str, now_ns: int) -> None:
         """Nothing can be computed any more: device calls end with ENODEV, programs are told to end, with code 70."""
@@ -253,7 +289,7 @@ class Kernel(Machine):
         """Let what is due happen."""
         self.timers.run(now_ns)
         self.files.expiries.run(now_ns)
-        self.flush(now_ns)
+        self._settle(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When `tick` has something to do; None: never."""

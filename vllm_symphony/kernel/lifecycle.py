@@ -1,6 +1,8 @@
 """From birth to the end of a process (kernel/lifecycle.py).
 
     launch --> STARTING --> RUNNING --TERM--(grace_s)--KILL--> OS process gone --> finalise --> zombie --> reaped or pushed out
+                            |     ^
+                           STOP  CONT      its calls are held meanwhile
 
 However a process ends (its `exit`, an exception, a signal, its parent, the device, a vanished connection), `finalise` is the one
 place that frees what it held: calls, fds, anonymous files, threads, timers, children, viewers. Work that the device still does
@@ -14,15 +16,18 @@ from collections import Counter
 from dataclasses import asdict
 from hashlib import blake2b
 
-from vllm_symphony.abi.calls import WaitResult
+from vllm_symphony.abi.calls import Spawn, WaitResult
 from vllm_symphony.abi.types import Credentials, ExitStatus, Pid, ProcessState, Signal
 from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, NoSuchProcess, SymphonyError, WouldBlock
+from vllm_symphony.kernel import budget
+from vllm_symphony.kernel.budget import Budget
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Hangup, Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.kernel.program import Prepared
 
-BAD_PROGRAM, DEVICE_LOST, KILLED = 2, 70, 137
+BAD_PROGRAM, DEVICE_LOST, LIMIT, KILLED = 2, 70, 124, 137
 MAX_NAME = 255  # characters
 
 
@@ -31,26 +36,48 @@ def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> 
     m.num_pids += 1
     process = Process(Pid(m.num_pids), kind, name, cred, m.limits, m.seed, now_ns)
     m.processes[process.pid] = process
+    if kind is not Kind.EDGE:
+        above = budget.of_principal(m, cred.principal)
+        process.budget = Budget(f"process {process.pid}", budget.NO_LIMITS, above, now_ns)
     return process
 
 
-def launch(
-    m: Machine, parent: Process | None, cred: Credentials, source: str, entry: str, args: str, name: str, detach: bool, now_ns: int
-) -> Process:
-    """Make a program and have its OS process started. Raises WouldBlock when too many run."""
+def launch(m: Machine, parent: Process | None, what: Prepared, a: Spawn, now_ns: int) -> Process:
+    """Make a program and have its OS process started.
+
+    Raises:
+        WouldBlock: too many run.
+        QuotaExceeded: too many of its tree or its principal, or too deep.
+    """
     if m.num_programs >= m.limits.processes:
         raise WouldBlock(f"{m.num_programs} programs run, the most at once", limit=m.limits.processes)
-    process = birth(m, Kind.PROGRAM, name or entry, cred, now_ns)
-    process.source = source
-    process.detached = detach
+    above = budget.of_principal(m, what.cred.principal) if parent is None else parent.own_budget
+    budget.demand_child(above, now_ns)
+    limits = budget.tighter(a.limits or budget.NO_LIMITS, what.limits)
+    if parent is None or parent.kind is not Kind.PROGRAM:
+        limits = budget.filled(limits, m.limits.program)
+
+    process = birth(m, Kind.PROGRAM, what.name or what.entry, what.cred, now_ns)
+    process.source, process.code, process.program = what.source, what.code, what.program
+    process.runtime, process.stdin, process.detached = what.runtime, a.stdin, a.detach
+    process.budget = Budget(f"process {process.pid} and what it spawned", limits, above, now_ns)
     m.num_programs += 1
     if parent is not None:
         process.parent = parent
         process.spawner = parent.pid
+        process.session = parent.session
         parent.children[process.pid] = process
-    seed = int.from_bytes(blake2b(f"{m.seed}:{process.pid}".encode(), digest_size=8).digest(), "little") >> 11
-    m.emit(Launch(process.pid, source, entry, args, process.name, seed))
+    budget.start_program(m, process)
+    m.emit(Launch(
+        process.pid, what.source, what.entry, a.args, process.name, seed_of(m, process), what.code, what.runtime,
+        budget.in_force(process.budget, now_ns), a.stdin,
+    ))  # fmt: skip
     return process
+
+
+def seed_of(m: Machine, process: Process) -> int:
+    """Of the program's own random numbers."""
+    return int.from_bytes(blake2b(f"{m.seed}:{process.pid}".encode(), digest_size=8).digest(), "little") >> 11
 
 
 def note(m: Machine, process: Process, kind: str, text: str, now_ns: int) -> None:
@@ -70,6 +97,7 @@ def terminate(m: Machine, process: Process, now_ns: int) -> None:
     if process.has_ended or process.termed or process.killed:
         return
     process.termed = True
+    m.timers.cancel(process.limit_timer)
     m.emit(Signalled(process.pid, Signal.TERM))
     start_grace(m, process, now_ns)
 
@@ -80,12 +108,37 @@ def start_grace(m: Machine, process: Process, now_ns: int) -> None:
         process.term_timer = m.timers.at(now_ns + int(m.limits.grace_s * 1e9), lambda at_ns: kill(m, process, at_ns))
 
 
+def stop(m: Machine, process: Process) -> None:
+    """STOP: hold its code, and its calls from here on. What it waits for already goes on, and is answered."""
+    if not (process.has_ended or process.killed or process.stopped):
+        process.stopped = True
+        m.emit(Signalled(process.pid, Signal.STOP))
+
+
+def go_on(m: Machine, process: Process) -> None:
+    """CONT: let it run, and carry out the calls that were held, in order."""
+    if process.stopped:
+        process.stopped = False
+        m.emit(Signalled(process.pid, Signal.CONT))
+        m.continued.append(process)
+
+
+def burnt(m: Machine, process: Process, cpu_s: float) -> None:
+    """Its code has used so much processor time since it started."""
+    more = cpu_s - process.tally.cpu_s
+    if more > 0:
+        process.tally.cpu_s = cpu_s
+        budget.charge(m, process.own_budget, "cpu_s", more)
+
+
 def kill(m: Machine, process: Process, now_ns: int) -> None:
     """KILL: end it now. Its calls end here, the rest when the OS process is gone."""
     if process.has_ended or process.killed:
         return
     process.killed = True
-    m.timers.cancel(process.term_timer)
+    process.stopped = False
+    for timer in (process.term_timer, process.limit_timer):
+        m.timers.cancel(timer)
     if process.kind is Kind.SESSION:  # its code is the client's: there is nothing to wait for
         finalise(m, process, ExitStatus(KILLED, "signal"), now_ns)
         return
@@ -116,6 +169,8 @@ def status_of(process: Process, code: int, error: SymphonyError | str | None) ->
         else:
             reason = "program" if code == BAD_PROGRAM else "exception"
         reported = ExitStatus(code, reason, error=None if error is None else str(error))
+    if process.exhausted and reported.code:
+        return ExitStatus(LIMIT, "limit", reported.value, process.exhausted)
     if process.orphaned and reported.code:
         return ExitStatus(reported.code, process.orphaned, reported.value, reported.error)
     return reported
@@ -131,11 +186,13 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     for fd in list(process.fds.files):
         m.files.release(process.fds.remove(fd))
     m.channels.clean_up(process, now_ns)
-    m.timers.cancel(process.term_timer)
-    m.timers.cancel(process.lease_timer)
+    for timer in (process.term_timer, process.limit_timer, process.lease_timer):
+        m.timers.cancel(timer)
     process.requests.clear()
     process.threads.clear()
-    process.source = None
+    process.source, process.code = None, b""
+    process.stopped = False
+    process.settle_pages(m.model.page_size, now_ns)
     process.state = ProcessState.ZOMBIE
     process.ended_ns = now_ns
     process.exit = status
@@ -150,6 +207,7 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
         m.emit(Hangup(process.pid, status.error or status.reason))
     elif process.kind is Kind.PROGRAM:
         m.num_programs -= 1
+        budget.end_program(m, process)
     else:
         del m.processes[process.pid]
         return
@@ -161,6 +219,7 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
 
 def _leave_children(m: Machine, process: Process, now_ns: int) -> None:
     """Children end with their parent unless they were detached; nobody will reap them, so they join the ended ones."""
+    process.below = process.all_below()
     children, process.children = process.children, {}
     for child in children.values():
         child.parent = None
@@ -212,6 +271,8 @@ def reap(m: Machine, parent: Process, wanted: int | None) -> WaitResult | None:
     child = min(ended, key=lambda c: (c.ended_ns or 0, c.pid))
     assert child.exit is not None
     stat = child.stat(m.model.page_size, m.offset_ns)
+    parent.below.add(child.tally)
+    parent.below.add(child.below)
     del parent.children[child.pid], m.processes[child.pid]
     child.parent = None
     return WaitResult(child.pid, child.exit, stat)

@@ -17,6 +17,7 @@ from typing import Any
 
 from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, StepRecord, ToolInfo
 from vllm_symphony.errors import NoSuchProcess, SymphonyError
+from vllm_symphony.kernel.budget import Budget
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
 from vllm_symphony.kernel.fs.account import Account
@@ -74,6 +75,9 @@ class Machine:
         self.watches = Watches(self)
         self.channels = Channels(self)
         self.processes: dict[Pid, Process] = {}
+        self.budgets: dict[str, Budget] = {}  # of principals
+        self.overrun: dict[tuple[Budget, str], None] = {}  # budgets that were used up in this entry, and what of them
+        self.continued: list[Process] = []  # that go on after this entry, with the calls that were held
         self.ended: deque[Process] = deque()  # zombies without a parent, oldest first
         self.jobs: dict[JobId, Job] = {}
         self.works: dict[JobId, Pending] = {}  # of the tokenizer and of the store
@@ -143,6 +147,8 @@ class Machine:
 
     def _end(self, call: Call, result: str, now_ns: int) -> None:
         process, door = call.process, call.door
+        if process.fds.touched:
+            process.settle_pages(self.model.page_size, now_ns)
         call.ended = True
         call.pending = None
         if process.calls.get(call.key) is call:
@@ -211,6 +217,7 @@ class Machine:
         open_files += self.channels.files()
         assert len(open_files) == sum(inode.num_open for inode in self.files.inodes.values())
         assert all(self.files.inodes.get(inode.ino) is inode for inode in open_files)
+        self._check_budgets()
         for pid, process in self.processes.items():
             assert process.pid == pid
             process.check()
@@ -234,4 +241,17 @@ class Machine:
         assert all(s.call is not None and not s.call.ended for s in self.tracers)
         self.watches.check()
         self.channels.check()
-        assert not self._dirty
+        assert not (self._dirty or self.overrun or self.continued)
+
+    def _check_budgets(self) -> None:
+        """Each program is counted in each budget above it."""
+        running: Counter[Budget] = Counter()
+        known = dict.fromkeys(self.budgets.values())
+        for process in self.processes.values():
+            if process.budget is not None:
+                chain = list(process.budget.chain())
+                known.update(dict.fromkeys(chain))
+                if process.kind == "program" and not process.has_ended:
+                    running.update(chain)
+        for budget in known:
+            budget.check(running[budget], bool(self.jobs))

@@ -21,10 +21,12 @@ from vllm_symphony.kernel.fs.fd import FdTable
 from vllm_symphony.kernel.ipc.handle import HandleTable
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.request import Requests
+from vllm_symphony.kernel.tally import PageClock, Tally, Thread
 from vllm_symphony.kernel.timer import Timer
 
 if TYPE_CHECKING:
-    from vllm_symphony.kernel.call import Call, Pending
+    from vllm_symphony.kernel.budget import Budget
+    from vllm_symphony.kernel.call import Call, Held, Pending
     from vllm_symphony.kernel.grant import Grant
     from vllm_symphony.kernel.lifecycle import ChildWait
 
@@ -64,11 +66,11 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "called_ns", "calls", "children", "connected", "cpu_s", "cred", "detached", "device_s", "died_of", "ended_ns",
-        "events", "exit", "fds", "grant", "handles", "killed", "kind", "lease_s", "lease_timer", "lost", "memory_bytes", "minor",
-        "name", "num_calls", "num_forwards", "num_messages", "num_steps", "num_tools", "orphaned", "os_pid", "parent", "pid",
-        "random", "reported", "requests", "source", "spawner", "started_ns", "state", "term_timer", "termed",
-        "threads", "tokens_in", "tokens_out", "tool_s", "umask", "viewers", "waiters",
+        "abi", "below", "budget", "called_ns", "calls", "children", "code", "connected", "cred", "detached", "died_of", "ended_ns",
+        "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind", "lease_s", "lease_timer",
+        "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages", "parent", "pid", "program", "random",
+        "reported", "requests", "runtime", "session", "source", "spawner", "started_ns", "state", "stdin", "stopped", "tally",
+        "term_timer", "termed", "threads", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -81,7 +83,12 @@ class Process:
         self.spawner: Pid | None = None  # its first parent, for the event log: it stays when the parent has ended
         self.children: dict[Pid, Process] = {}  # in order of birth; zombies wait here to be reaped
         self.detached = False
+        self.session = pid  # the pid at the top of its tree
         self.source: str | None = None
+        self.code = b""  # a WebAssembly module, in place of a source
+        self.program = ""  # of the registry: owner/name@version
+        self.runtime = ""
+        self.stdin = False  # its standard input comes by `feed`
         self.os_pid: int | None = None
         self.abi = ""
         self.minor = ABI_MINOR  # of the ABI that it was written for, as far as it said
@@ -93,8 +100,9 @@ class Process:
         self.lease_timer: Timer | None = None
         self.called_ns = 0  # when the last call from outside of its connection ended
 
-        self.threads: dict[int, str] = {0: "main"}
+        self.threads: dict[int, Thread] = {0: Thread("main")}
         self.fds = FdTable(limits.fds)
+        self.inherited: dict[str, int] = {}  # fds that it was started with, by name
         self.handles = HandleTable(limits.handles)
         self.calls: dict[int, Call] = {}  # by call id; those without a reply, and an edge's for us, under negative numbers
         self.requests = Requests(limits.requests)
@@ -102,6 +110,12 @@ class Process:
         self.viewers: list[Pending] = []  # streams of anyone that show our events
         self.events = EventRing(pid, limits.event_count, limits.event_bytes)
         self.random = ByteSource(seed, pid)
+
+        self.budget: Budget | None = None  # None of an edge: whom it calls for pays
+        self.exhausted = ""  # the limit whose end it was told, in words
+        self.limit_timer: Timer | None = None  # from then to TERM
+        self.stopped = False  # between STOP and CONT
+        self.held: list[Held] = []  # its calls that wait for CONT, in order
 
         self.reported: ExitStatus | None = None  # by the `exit` call
         self.exit: ExitStatus | None = None  # when it ended
@@ -113,9 +127,9 @@ class Process:
 
         self.started_ns = now_ns
         self.ended_ns: int | None = None
-        self.num_calls = self.tokens_in = self.tokens_out = self.num_forwards = self.num_steps = self.num_tools = 0
-        self.num_messages = 0
-        self.device_s = self.cpu_s = self.tool_s = 0.0
+        self.tally = Tally()
+        self.below = Tally()  # of all that it spawned and that has ended, with what those did
+        self.pages = PageClock(now_ns)
         self.memory_bytes = 0
 
     @property
@@ -131,11 +145,31 @@ class Process:
         """A principal sees its own processes, scope `admin` all."""
         return self.cred.principal == cred.principal or cred.is_admin
 
+    @property
+    def own_budget(self) -> Budget:
+        """Of a process that has one: all but edges."""
+        assert self.budget is not None
+        return self.budget
+
+    @property
+    def shown_state(self) -> ProcessState:
+        return ProcessState.STOPPED if self.stopped and not self.has_ended else self.state
+
+    def settle_pages(self, page_size: int, now_ns: int) -> None:
+        """Add up page-seconds."""
+        self.tally.page_s += self.pages.settle(self.fds, page_size, now_ns)
+
     def usage(self) -> Usage:
-        return Usage(
-            self.num_calls, self.tokens_in, self.tokens_out, self.num_forwards, self.num_steps, self.device_s, self.cpu_s,
-            tool_s=self.tool_s, num_tools=self.num_tools, num_messages=self.num_messages,
-        )  # fmt: skip
+        return self.tally.usage()
+
+    def all_below(self) -> Tally:
+        """What was used by all that it spawned and that it has waited for, or that is still its child, with what those spawned."""
+        total = Tally()
+        total.add(self.below)
+        for child in self.children.values():
+            total.add(child.tally)
+            total.add(child.all_below())
+        return total
 
     def stat(self, page_size: int, offset_ns: int) -> ProcessStat:
         """As `ps` shows it. Pages count once, however many fds show the file."""
@@ -145,7 +179,7 @@ class Process:
             parent=self.parent.pid if self.parent is not None else None,
             name=self.name,
             principal=self.cred.principal,
-            state=str(self.state),
+            state=str(self.shown_state),
             started_ns=self.started_ns + offset_ns,
             ended_ns=None if self.ended_ns is None else self.ended_ns + offset_ns,
             num_threads=len(self.threads),
@@ -158,6 +192,9 @@ class Process:
             abi=self.abi,
             lease_s=self.lease_s,
             connected=self.connected,
+            session=self.session,
+            program=self.program,
+            runtime=self.runtime,
             memory_bytes=self.memory_bytes,
         )
 
@@ -169,12 +206,16 @@ class Process:
         assert all(child.parent is self for child in self.children.values())
         assert self.parent is None or self.parent.children.get(self.pid) is self
         assert all(self in (call.process, call.door) and not call.ended for call in self.calls.values())
+        self.pages.check(self.fds)
+        assert self.stopped or not self.held
+        assert all(held.call is None or self.calls.get(held.call.key) is held.call for held in self.held)
         assert self.lease_timer is None or not self.lease_timer.live or not (self.connected or self.has_ended)
         if self.has_ended:
             assert self.exit is not None and self.ended_ns is not None
-            assert not len(self.handles)
             assert not (self.calls or len(self.fds) or self.children or self.waiters or self.viewers or self.threads)
-            assert self.term_timer is None or not self.term_timer.live
+            assert not len(self.handles)
+            assert all(timer is None or not timer.live for timer in (self.term_timer, self.limit_timer))
+            assert not (self.held or self.stopped)
             assert not self.requests
         else:
             assert self.exit is None and 0 in self.threads

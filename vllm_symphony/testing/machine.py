@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, Signal
+from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, ResourceLimits, Signal
 from vllm_symphony.engine.sim import Cost, Model, SimDevice
 from vllm_symphony.engine.sim.model import decode
 from vllm_symphony.engine.tier import TierLimits
@@ -35,6 +36,7 @@ from vllm_symphony.testing.run import Run
 from vllm_symphony.testing.script import Script, Wants
 from vllm_symphony.testing.world import World
 
+UNLIMITED = replace(DEFAULT, program=ResourceLimits())  # a program has the limits that a test gives it
 SHOWN_CALLS = 12  # of the event log, in `describe`
 
 
@@ -46,7 +48,7 @@ class Machine(World):
         *,
         seed: int = 0,
         device: SimDevice | None = None,
-        limits: Limits = DEFAULT,
+        limits: Limits = UNLIMITED,
         principal: str = "ann",
         step_s: float | None = None,
         state_dir: Path | None = None,

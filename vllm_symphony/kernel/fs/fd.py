@@ -8,7 +8,7 @@ get EBADF, not somebody else's file. An edge process acts for many principals, s
 
 from __future__ import annotations
 
-from vllm_symphony.abi.types import Credentials, Fd
+from vllm_symphony.abi.types import Credentials, Fd, Ino
 from vllm_symphony.errors import BadFile, TooManyFiles
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.fs.sampling import Sampling
@@ -59,13 +59,16 @@ class OpenFile:
 
 
 class FdTable:
-    """fd -> OpenFile of one process; counts itself in `Inode.num_open`."""
+    """fd -> OpenFile of one process; counts itself in `Inode.num_open`. `counts`: fds of each file; `touched`: files that may have
+    more or fewer pages since the process's page clock looked (kernel/tally.py)."""
 
-    __slots__ = ("_next", "files", "limit")
+    __slots__ = ("_next", "counts", "files", "limit", "touched")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.files: dict[int, OpenFile] = {}
+        self.counts: dict[Ino, int] = {}
+        self.touched: dict[Ino, Inode] = {}
         self._next = _FIRST_FD
 
     def __len__(self) -> int:
@@ -81,7 +84,10 @@ class FdTable:
         fd = Fd(self._next)
         self._next += 1
         self.files[fd] = file
-        file.inode.num_open += 1
+        inode = file.inode
+        self.touched[inode.ino] = inode
+        self.counts[inode.ino] = self.counts.get(inode.ino, 0) + 1
+        inode.num_open += 1
         file.holder.num_fds += 1
         return fd
 
@@ -105,14 +111,24 @@ class FdTable:
         file = self.get(fd, cred)
         if not file.writable:
             raise BadFile(f"fd {fd} is open for reading only", fd=fd)
+        self.touched[file.inode.ino] = file.inode
         return file
 
     def remove(self, fd: int) -> Inode:
         """Forget the number; the caller drops the file if it was the last."""
         file = self.files.pop(fd)
         inode, holder = file.inode, file.holder
+        self.touched[inode.ino] = inode
+        if self.counts[inode.ino] == 1:
+            del self.counts[inode.ino]
+        else:
+            self.counts[inode.ino] -= 1
         inode.num_open -= 1
         holder.num_fds -= 1
         if inode.lock is not None and not holder.num_fds:
             inode.lock.forget(holder)
         return inode
+
+    def touch_all(self) -> None:
+        """Somebody is about to look at the pages."""
+        self.touched.update((file.inode.ino, file.inode) for file in self.files.values())

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi.record import ROOT_INO, NodeRecord, QuotaRecord, Restored, SavedPage
+from vllm_symphony.abi.record import ROOT_INO, NodeRecord, PrincipalRecord, QuotaRecord, Restored, SavedPage
 from vllm_symphony.abi.types import Ino, unpack_tokens
 from vllm_symphony.kernel.effect import CreateFile, StoreWrite
 from vllm_symphony.kernel.fs.directory import FIXED, Directory
@@ -43,6 +43,7 @@ class Keeper:
         self._keeping: set[Ino] = set()  # directories whose content is kept
         self._pages: dict[Ino, tuple[SavedPage, ...]] = {}  # as the store has them
         self._quotas: dict[str, QuotaRecord] = {}
+        self.principals: dict[str, PrincipalRecord] = {}  # whose limits, or what is used of them, changed
         self._ceilings = {_INOS: 0, _PIDS: 0}
 
     # ---- what is kept
@@ -112,9 +113,11 @@ class Keeper:
         self.dirty.clear()
         quotas = tuple(self._quotas.values())
         self._quotas.clear()
+        principals = tuple(self.principals.values()) if self.on else ()
+        self.principals.clear()
         counters = self._reserve()
-        if nodes or removed or quotas or counters:
-            self._m.emit(StoreWrite(tuple(nodes), tuple(removed), quotas, counters))
+        if nodes or removed or quotas or counters or principals:
+            self._m.emit(StoreWrite(tuple(nodes), tuple(removed), quotas, counters, principals))
 
     def close(self) -> None:
         """The server stops: the next one goes on from the numbers as they are."""
@@ -132,7 +135,7 @@ class Keeper:
     def is_due(self) -> bool:
         """Whether `flush` has something to tell."""
         m = self._m
-        return bool(self.dirty or self._quotas) or (
+        return bool(self.dirty or self._quotas or self.principals) or (
             self.on and (m.files.next_ino >= self._ceilings[_INOS] or m.num_pids >= self._ceilings[_PIDS])
         )
 

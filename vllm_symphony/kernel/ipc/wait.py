@@ -113,7 +113,8 @@ class SendWait(ChannelWait):
 
 def sent(call: Call, handle: Handle, letter: Letter) -> SendResult:
     """Put the letter into the channel, which has room, and count it for its sender. Who waits is not served yet."""
-    call.process.num_messages += 1
+    for tally in call.tallies():
+        tally.num_messages += 1
     num_took = handle.channel.post(letter)
     return SendResult(letter.seq, num_took)
 

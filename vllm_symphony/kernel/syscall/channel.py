@@ -169,7 +169,8 @@ def respond(m: Machine, call: Call, a: Respond) -> Done:
     call.process.handles.get(receiver.ch, call.cred)
     letter = Letter(m, call, a.data, a.fds, is_answer=True)
     letter.seq = asked.letter.seq
-    call.process.num_messages += 1
+    for tally in call.tallies():
+        tally.num_messages += 1
     asked.answer(m, letter, call.start_ns)
     return Done()
 

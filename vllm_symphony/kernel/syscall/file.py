@@ -29,6 +29,8 @@ from vllm_symphony.abi.calls import (
 )  # fmt: skip
 from vllm_symphony.abi.types import OpenFlags, pack_tokens
 from vllm_symphony.errors import FileExists, InvalidArgument, IsDirectory, NoSuchFile
+from vllm_symphony.kernel import overrun
+from vllm_symphony.kernel.budget import Payer
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs import proc
 from vllm_symphony.kernel.fs.directory import Directory
@@ -56,6 +58,8 @@ def open_(m: Machine, call: Call, a: Open) -> FdResult:
         raise InvalidArgument(f"require must be {EXACT!r} or empty, not {a.require!r}")
     tokens = argument.tokens(a.tokens, m.model.vocab_size, context=m.model.max_positions) if a.tokens is not None else []
     call.process.fds.demand_room()
+    if tokens:
+        overrun.demand_tokens(m, call, len(tokens))
     if a.path is None:
         return _open_anonymous(m, call, a, tokens)
 
@@ -95,7 +99,7 @@ def _open_new(m: Machine, call: Call, a: Open, tokens: list[int], directory: Dir
     cred, mode = call.cred, a.mode & ~call.process.umask
     inode = m.files.create(tokens, cred.principal, mode, call.start_ns, directory.group_for(cred))
     m.files.link(directory, name, inode, cred, call.start_ns)
-    call.process.tokens_in += len(tokens)
+    Payer(m, call).put(len(tokens))
     return _fd(call, inode, bool(a.flags & RDWR))
 
 
@@ -105,9 +109,10 @@ def _open_anonymous(m: Machine, call: Call, a: Open, tokens: list[int]) -> FdRes
         raise InvalidArgument("open needs a path, tokens or TMPFILE")
     if a.flags & (CREAT | EXCL | TRUNC):
         raise InvalidArgument("CREAT, EXCL and TRUNC need a path", flags=int(a.flags))
-    call.process.tokens_in += len(tokens)
     mode = a.mode & ~call.process.umask
-    return _fd(call, m.files.create(tokens, call.cred.principal, mode, call.start_ns), True)
+    inode = m.files.create(tokens, call.cred.principal, mode, call.start_ns)
+    Payer(m, call).put(len(tokens))
+    return _fd(call, inode, True)
 
 
 def _open_existing(m: Machine, call: Call, a: Open, inode: Inode) -> FdResult:
@@ -194,8 +199,9 @@ def append(m: Machine, call: Call, a: Append) -> LengthResult:
     inode.demand_quiet()
     file.demand_write(call.start_ns)
     m.account.demand_growth(inode, len(tokens))
+    overrun.demand_tokens(m, call, len(tokens))
     m.files.extend(inode, tokens, start, call.start_ns)
-    call.process.tokens_in += len(tokens)
+    Payer(m, call).put(len(tokens))
     return LengthResult(inode.length)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from vllm_symphony.abi.calls import CallError, Forward, ForwardMany, ForwardManyResult, ForwardResult
 from vllm_symphony.abi.types import unpack_tokens
 from vllm_symphony.errors import DeviceLost, InvalidArgument, SymphonyError
+from vllm_symphony.kernel import overrun
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import ForwardDone, ForwardJob, JobFailed
 from vllm_symphony.kernel.fs.inode import Inode
@@ -48,10 +49,9 @@ class ForwardWork(Job):
         m.account.shares.grew(inode)
         if inode.names and tokens:
             m.files.changed(inode, "modify")
-        process = self.process
-        process.num_forwards += 1
-        process.tokens_in += len(tokens)
+        self.payer.count("num_forwards")
         self.retire(m, completion.span)
+        self.payer.put(len(tokens))
         result = ForwardResult(length, completion.distributions)
         if self.batch is not None:
             self.batch.settle(m, self.index, result, None, now_ns)
@@ -157,6 +157,8 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
     keep = _keep(a.keep, num_tokens)
     start = argument.start_position(a.start, inode, num_tokens, model.max_positions)
     inode.demand_fresh()
+    if num_tokens:
+        overrun.demand_tokens(m, call, num_tokens)
     if inode.writer is not None:
         if num_tokens or not _only_looks(m, inode):
             inode.demand_free()
@@ -168,6 +170,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
 
     work = ForwardWork(m, call, inode, a.fd, tokens, start)
     work.planned = inode.length + num_tokens
+    work.hold(num_tokens)
     inode.stale = False  # what is exact is computed again
     key = m.policy.key(call.process.pid, work.id)
     m.effects.append(ForwardJob(work.id, inode.ino, tokens, start, outputs, a.top_k, keep, a.temperature, a.entropy, key))

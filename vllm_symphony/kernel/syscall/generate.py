@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from vllm_symphony.abi.calls import Generate, GeneratePart, GenerateResult
-from vllm_symphony.abi.types import Grammar, pack_floats, pack_tokens
-from vllm_symphony.errors import ContextTooLong, DeviceLost, InvalidArgument, SymphonyError, from_reason
+from vllm_symphony.abi.types import Distribution, Grammar, pack_floats, pack_tokens
+from vllm_symphony.errors import ContextTooLong, DeviceLost, Interrupted, InvalidArgument, SymphonyError, from_reason
+from vllm_symphony.kernel import overrun
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.effect import GenerateDone, GenerateJob, GenerateTokens, JobFailed, Part
 from vllm_symphony.kernel.fs.inode import Inode
@@ -25,10 +26,10 @@ from vllm_symphony.kernel.syscall import argument
 
 
 class GenerateWork(Job):
-    """One generate on the device, and what it delivered so far. `quota`: how many tokens its owner's quota leaves it, if fewer than
-    it asked for."""
+    """One generate on the device, and what it delivered so far. `quota`: how many tokens the quota of the file's owner, or a limit
+    of tokens, leaves it, if fewer than it asked for. `cut`: others have used meanwhile what was left."""
 
-    __slots__ = ("args", "grammar", "logprobs", "quota", "text", "tokens")
+    __slots__ = ("args", "cut", "grammar", "logprobs", "quota", "text", "tokens")
 
     def __init__(self, m: Machine, call: Call, inode: Inode, args: Generate, grammar: Grammar | None) -> None:
         super().__init__(m, call, inode, args.fd, writes=True)
@@ -38,6 +39,7 @@ class GenerateWork(Job):
         self.logprobs: list[float] = []
         self.text: list[str] = []
         self.quota: int | None = None
+        self.cut = False
 
     def completed(self, m: Machine, completion: Any, now_ns: int) -> None:
         if isinstance(completion, GenerateTokens):
@@ -58,7 +60,7 @@ class GenerateWork(Job):
         m.account.shares.grew(inode)
         if inode.names:
             m.files.changed(inode, "modify")
-        self.process.tokens_out += len(step.tokens)
+        self.payer.draw(len(step.tokens))
         self.tokens += step.tokens
         self.logprobs += step.logprobs
         if step.text:
@@ -76,21 +78,33 @@ class GenerateWork(Job):
         length = inode.length
         self.retire(m, done.span)
         if self.call is not None:
-            result = GenerateResult(
-                length=length,
-                reason="quota" if done.reason == "length" and len(self.tokens) == self.quota else done.reason,
-                tokens=pack_tokens(self.tokens),
-                text="".join(self.text),
-                stop=done.stop,
-                logprobs=pack_floats(self.logprobs),
-                distribution=done.distribution,
-            )
-            m.finish(self.call, result, now_ns)
+            reason = "quota" if done.reason == "length" and len(self.tokens) == self.quota else done.reason
+            m.finish(self.call, self._result(length, reason, done.stop, done.distribution), now_ns)
+
+    def _result(self, length: int, reason: str, stop: str | None = None, last: Distribution | None = None) -> GenerateResult:
+        return GenerateResult(
+            length=length,
+            reason=reason,
+            tokens=pack_tokens(self.tokens),
+            text="".join(self.text),
+            stop=stop,
+            logprobs=pack_floats(self.logprobs),
+            distribution=last,
+        )
+
+    def cut_short(self, m: Machine, error: SymphonyError, now_ns: int) -> None:
+        """Nothing is left of a limit of tokens: end with what there is."""
+        self.cut = self.cut or self.stopping is None
+        self.interrupt(m, error, now_ns)
 
     def failed(self, m: Machine, failed: JobFailed, now_ns: int) -> None:
         length = self.inode.length
         self.retire(m, failed.span)
-        if self.call is not None:
+        if self.call is None:
+            return
+        if self.cut and self.tokens and isinstance(failed.error, Interrupted):
+            m.finish(self.call, self._result(length, "quota"), now_ns)
+        else:
             m.fail(self.call, with_length(self.why(failed), length), now_ns)
 
     def _ended_by_token(self, m: Machine, done: GenerateDone) -> bool:
@@ -137,7 +151,7 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
     inode.demand_fresh()
     file.demand_write(call.start_ns)
     wanted = min(a.max_tokens, room)
-    max_tokens = m.account.demand_pages(inode, wanted, least=1)
+    max_tokens = m.account.demand_pages(inode, overrun.demand_tokens(m, call, wanted, least=1), least=1)
 
     work = GenerateWork(m, call, inode, a, grammar)
     work.planned = length + max_tokens

@@ -1,6 +1,6 @@
 """Calls on processes and threads (kernel/syscall/process.py).
 
-    spawn wait kill ps getpid exit emit thread_start thread_end cancel hello keep_alive ping
+    spawn inherited feed wait kill ps getpid exit emit thread_start thread_end cancel hello keep_alive ping
 
 A program that is spawned by a process is its child and ends with it, unless detached. What an edge spawns for a principal has no
 parent: it is that principal's, and does not end when the edge does. What one may not see does not exist: ESRCH.
@@ -32,12 +32,24 @@ from vllm_symphony.abi.calls import (
     WaitResult,
 )  # fmt: skip
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, ExitStatus, Signal
-from vllm_symphony.errors import Interrupted, InvalidArgument, NotOwner, NotSupported, TimedOut, WouldBlock
-from vllm_symphony.kernel import grant, lease, lifecycle
+from vllm_symphony.errors import (
+    BrokenPipe,
+    Interrupted,
+    InvalidArgument,
+    NotOwner,
+    NotSupported,
+    TimedOut,
+    TooManyFiles,
+    WouldBlock,
+)  # fmt: skip
+from vllm_symphony.kernel import budget, grant, lease, lifecycle, program
 from vllm_symphony.kernel.call import Call
+from vllm_symphony.kernel.effect import FeedInput
+from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.syscall import argument
+from vllm_symphony.kernel.tally import Thread
 from vllm_symphony.kernel.timer import after
 
 EXIT_REASONS = ("exit", "exception", "signal", "cancelled", "orphan", "device", "program")
@@ -88,9 +100,6 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
         raise NotOwner(f"{call.cred.principal} may not start programs here: {why}", scope=SCOPE)
     if a.abi:
         _demand_abi(a.abi)
-    source = a.source if a.source is not None else caller.source
-    if source is None:
-        raise InvalidArgument("spawn needs the program's source: the caller is no program")
     if not a.entry.isidentifier() or len(a.entry) > lifecycle.MAX_NAME or len(a.name) > lifecycle.MAX_NAME:
         raise InvalidArgument(
             f"entry must be a function's name of up to {lifecycle.MAX_NAME} characters, and so must name be short"
@@ -106,14 +115,35 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
     if caller.is_leaving:
         raise Interrupted("the process is ending and starts nothing more")
     granted = grant.for_child(m, call, a.tools)
-    parent = None if caller.kind is Kind.EDGE else caller
-    child = lifecycle.launch(m, parent, call.cred, source, a.entry, a.args, a.name, a.detach, call.start_ns)
-    child.abi = a.abi if a.source is not None else caller.abi
+    if a.limits is not None:
+        budget.demand_limits(a.limits)
+    what = program.prepare(m, call, a)
+    granted = grant.for_child(m, call, a.tools)
+    if what.tools is not None:
+        granted = granted.narrowed(what.tools)
+    files = _inherited_files(m, call, a.fds)
+    child = lifecycle.launch(m, None if caller.kind is Kind.EDGE else caller, what, a, call.start_ns)
+    for name, file in files.items():
+        child.inherited[name] = child.fds.add(file)
+    child.abi = what.abi
     child.umask = caller.umask
     child.grant = granted
     if child.abi:
         child.minor = int(child.abi.partition(".")[2])
     return PidResult(child.pid)
+
+
+def _inherited_files(m: Machine, call: Call, fds: dict[str, int]) -> dict[str, OpenFile]:
+    """New open files for the child, with the rights of the caller's. Locks stay with the caller."""
+    if len(fds) > m.limits.fds:
+        raise TooManyFiles(f"{len(fds)} files for the child, the most a process may have is {m.limits.fds}", limit=m.limits.fds)
+    for name in fds:
+        if not name.isprintable() or not 0 < len(name) <= lifecycle.MAX_NAME:
+            raise InvalidArgument(
+                f"the name of an inherited file has 1..{lifecycle.MAX_NAME} printable characters, not {name[:64]!r}"
+            )
+    files = {name: call.process.fds.get(fd, call.cred) for name, fd in fds.items()}
+    return {name: OpenFile(file.inode, file.writable, call.cred.principal) for name, file in files.items()}
 
 
 def _demand_abi(abi: str) -> None:
@@ -126,11 +156,27 @@ def _demand_abi(abi: str) -> None:
 
 
 def inherited(m: Machine, call: Call, a: NoArgs) -> InheritedResult:
-    raise NotSupported("inherited is being built")
+    """The files that the program was started with, as far as it has not closed them."""
+    process = call.process
+    return InheritedResult({name: fd for name, fd in process.inherited.items() if fd in process.fds.files})
 
 
 def feed(m: Machine, call: Call, a: Feed) -> Done:
-    raise NotSupported("feed is being built")
+    """Write to a program's standard input."""
+    target = m.find(a.pid, call.cred)
+    if len(a.data) > m.limits.input_bytes:
+        raise InvalidArgument(f"{len(a.data)} bytes, the most at once is {m.limits.input_bytes}", limit=m.limits.input_bytes)
+    waiting = m.input_bytes(target.pid) if target.stdin and not target.has_ended else None
+    if waiting is None:
+        why = "has ended" if target.has_ended else "has closed it" if target.stdin else "was started without one"
+        raise BrokenPipe(f"process {a.pid} has no standard input: it {why}", pid=a.pid)
+    if waiting and waiting + len(a.data) > m.limits.input_bytes:
+        raise WouldBlock(
+            f"{waiting} bytes of input wait for process {a.pid}, the most is {m.limits.input_bytes}", limit=m.limits.input_bytes
+        )
+    if a.data or a.eof:
+        m.emit(FeedInput(target.pid, a.data, a.eof))
+    return Done()
 
 
 def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
@@ -148,15 +194,22 @@ def wait(m: Machine, call: Call, a: Wait) -> WaitResult | None:
 
 def kill(m: Machine, call: Call, a: Kill) -> Done:
     """Signal a program; one that has ended takes no harm."""
-    if a.signal not in (Signal.TERM, Signal.KILL):
-        raise InvalidArgument(f"signal must be TERM or KILL, not {a.signal!r}")
+    if a.signal not in tuple(Signal):
+        raise InvalidArgument(f"signal must be one of {', '.join(Signal)}, not {a.signal[:64]!r}")
     target = m.find(a.pid, call.cred)
     if target.kind not in (Kind.PROGRAM, Kind.SESSION):
         raise NotOwner(f"process {a.pid} is a connection, not a program", pid=a.pid)
-    if a.signal == Signal.KILL:
-        lifecycle.kill(m, target, call.start_ns)
-    else:
-        lifecycle.terminate(m, target, call.start_ns)
+    if a.signal in (Signal.STOP, Signal.CONT) and target.kind is Kind.SESSION:
+        raise InvalidArgument(f"process {a.pid} is a session, whose code runs at its client: {a.signal} is for programs", pid=a.pid)
+    match a.signal:
+        case Signal.KILL:
+            lifecycle.kill(m, target, call.start_ns)
+        case Signal.TERM:
+            lifecycle.terminate(m, target, call.start_ns)
+        case Signal.STOP:
+            lifecycle.stop(m, target)
+        case _:
+            lifecycle.go_on(m, target)
     return Done()
 
 
@@ -166,6 +219,8 @@ def ps(m: Machine, call: Call, a: Ps) -> PsResult:
         found = [m.find(a.pid, call.cred)]
     else:
         found = [p for p in m.processes.values() if p.kind in (Kind.PROGRAM, Kind.SESSION) and p.visible_to(call.cred)]
+    for process in found:
+        process.settle_pages(m.model.page_size, call.start_ns)
     return PsResult(tuple(p.stat(m.model.page_size, m.offset_ns) for p in found))
 
 
@@ -206,7 +261,7 @@ def thread_start(m: Machine, call: Call, a: ThreadStart) -> Done:
         )
     if len(threads) >= m.limits.threads:
         raise WouldBlock(f"{len(threads)} threads run, the most a process may have", limit=m.limits.threads)
-    threads[a.tid] = a.name
+    threads[a.tid] = Thread(a.name)
     return Done()
 
 

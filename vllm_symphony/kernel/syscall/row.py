@@ -14,6 +14,7 @@ from typing import Any
 from vllm_symphony.abi.calls import Logits, LogitsResult, Sample, SampleResult
 from vllm_symphony.abi.types import Grammar, pack_floats, pack_tokens
 from vllm_symphony.errors import DeviceLost, InvalidArgument, StaleFile
+from vllm_symphony.kernel import overrun
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.effect import JobFailed, RowDone, RowJob, SampleDone, SampleJob
 from vllm_symphony.kernel.fs.fd import OpenFile
@@ -42,8 +43,8 @@ class SampleWork(Job):
         sampling.drawn(self.position + 1, self.grammar)
         if self.grammar is not None and len(completion.tokens) == 1 and completion.tokens[0] in m.model.eos_tokens:
             sampling.finished(self.grammar)
-        self.process.tokens_out += len(completion.tokens)
         self.retire(m, completion.span)
+        self.payer.draw(len(completion.tokens))
         if self.call is not None:
             m.finish(self.call, SampleResult(pack_tokens(completion.tokens), pack_floats(completion.logprobs)), now_ns)
 
@@ -83,7 +84,9 @@ def sample(m: Machine, call: Call, a: Sample) -> None:
         grammar = replace(a.grammar, start=file.sampling.grammar_start(a.grammar, position + 1))
     m.account.demand_computed(file.inode, position + 1)
 
+    overrun.demand_tokens(m, call, a.n)
     work = SampleWork(m, call, file, a.fd, position, grammar)
+    work.hold(a.n)
     call.pending = work
     key = m.policy.key(call.process.pid, work.id)
     m.emit(SampleJob(work.id, file.inode.ino, position, a.sampler, penalty_from, grammar, a.n, a.first_draw, key))

@@ -16,6 +16,7 @@ from vllm_symphony.abi.calls import CallTool, NoArgs, ToolsResult
 from vllm_symphony.abi.types import JobId
 from vllm_symphony.errors import InvalidArgument, NoSuchFile, NotSupported, SymphonyError, TimedOut, WouldBlock
 from vllm_symphony.kernel import grant
+from vllm_symphony.kernel.budget import Payer, demand, of_call
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import CancelTool, ToolDone, ToolJob
 from vllm_symphony.kernel.job import surprise
@@ -30,11 +31,12 @@ LATE_S = 0.5  # the tool host keeps the limit and says what was late; if it does
 class ToolWork(Pending):
     """One call of a tool in flight."""
 
-    __slots__ = ("id", "name")
+    __slots__ = ("id", "name", "payer")
 
     def __init__(self, m: Machine, call: Call, name: str) -> None:
         super().__init__(call)
         self.name = name
+        self.payer = Payer(m, call)
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
         m.works[self.id] = self
@@ -66,7 +68,7 @@ class ToolWork(Pending):
 
     def _account(self, now_ns: int) -> None:
         assert self.call is not None
-        self.call.process.tool_s += (now_ns - self.call.start_ns) / 1e9
+        self.payer.count("tool_s", (now_ns - self.call.start_ns) / 1e9)
 
 
 def tools(m: Machine, call: Call, a: NoArgs) -> ToolsResult:
@@ -93,8 +95,9 @@ def call_tool(m: Machine, call: Call, a: CallTool) -> None:
     busy = sum(isinstance(other.pending, ToolWork) for other in process.calls.values())
     if busy >= m.limits.tool_calls:
         raise WouldBlock(f"{busy} tools work for the process, the most at once", limit=m.limits.tool_calls)
-    process.num_tools += 1
+    demand(of_call(m, call), "tool_calls", 1, call.start_ns)
     work = ToolWork(m, call, a.name)
+    work.payer.call_tool()
     call.pending = work
     if a.timeout_s is not None:
         error = TimedOut(f"{a.name} was not done in {a.timeout_s:g} s", timeout_s=a.timeout_s)

@@ -116,7 +116,7 @@ def _missing(m: Machine, tracer: Tracer) -> int:
         if (family is None or family.takes(p.pid, p.spawner)) and (principal is None or p.cred.principal == principal)
     ]  # fmt: skip
     kept = m.log.kept(family, principal)
-    return sum(max(0, p.num_calls - len(p.calls) - kept[p.pid]) for p in shown)
+    return sum(max(0, p.tally.num_calls - len(p.calls) - kept[p.pid]) for p in shown)
 
 
 def demand_door(call: Call) -> None:

@@ -8,6 +8,7 @@
                           pages, records, the index    disk
                           a tool        tool
                           time          timer
+                          CONT          stopped
     it is in no call      running, or reader (it does not take its answers), or client (nobody is connected)
 
 A thread with several calls in flight has a line for each. Only `flock` waits for a lock: a write on a busy or a locked file is
@@ -20,7 +21,7 @@ from collections.abc import Collection
 
 from vllm_symphony.abi.calls import PidArgs, WhyResult
 from vllm_symphony.abi.types import Credentials, ProcessState, ThreadWait
-from vllm_symphony.kernel.call import Call, Pending
+from vllm_symphony.kernel.call import Call, Held, Pending
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.lock import LockWait
 from vllm_symphony.kernel.fs.watch import Watcher
@@ -39,6 +40,7 @@ from vllm_symphony.trace import summary
 
 UNREAD_BYTES = 1 << 20  # from here on a peer's calls are held back until it reads (engine/connection.py)
 _MAX_HOLDERS = 5
+_STOPPED = "it was sent STOP and goes on at CONT"
 _WORST_FIRST = ("pages", "queue", "batch")
 
 
@@ -56,14 +58,17 @@ def why(m: Machine, call: Call, a: PidArgs) -> WhyResult:
 def _in_call(m: Machine, c: Call, asked: Call) -> ThreadWait:
     assert c.pending is not None
     cause, detail = _cause(m, c.pending, asked)
-    name = c.process.threads.get(c.tid, "")
+    thread = c.process.threads.get(c.tid)
+    name = thread.name if thread is not None else ""
     return ThreadWait(c.tid, name, c.op, summary.text(c.op, c.digest), c.start_ns + m.offset_ns, cause, detail)
 
 
 def _outside(m: Machine, process: Process, tid: int, asked: Call) -> ThreadWait:
     since_ns = m.log.last_end_ns(process.pid, tid) or process.started_ns
     cause, detail = "running", ""
-    if process.state is ProcessState.STARTING:
+    if process.stopped:
+        cause, detail = "stopped", _STOPPED
+    elif process.state is ProcessState.STARTING:
         detail = "its code has not started"
     elif process.kind is Kind.SESSION and not process.connected:
         cause, detail = "client", "nobody is connected"
@@ -71,7 +76,7 @@ def _outside(m: Machine, process: Process, tid: int, asked: Call) -> ThreadWait:
             detail += f"; its lease ends in {_seconds(process.lease_timer.when_ns - asked.start_ns)}"
     elif (unread := m.unread_bytes(process.pid)) > UNREAD_BYTES:
         cause, detail = "reader", f"{unread} bytes of answers are not read; its calls wait until they are"
-    return ThreadWait(tid, process.threads[tid], "", "", since_ns + m.offset_ns, cause, detail)
+    return ThreadWait(tid, process.threads[tid].name, "", "", since_ns + m.offset_ns, cause, detail)
 
 
 def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
@@ -82,6 +87,8 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             states = [_job(m, work, asked.cred) for work in pending.open.values()]
             cause, detail = min(states, key=lambda state: _WORST_FIRST.index(state[0]))
             return cause, "; ".join(filter(None, (f"{len(states)} of {len(pending.results)} forwards are not done", detail)))
+        case Held():
+            return "stopped", _STOPPED
         case TextWork():
             ahead = list(m.works).index(pending.id)
             return "tokenizer", f"text calls before it: {ahead}" if ahead else "it is next, or worked on"
@@ -162,7 +169,7 @@ def _children(wait: ChildWait) -> str:
     children = wait.parent.children
     if wait.wanted is not None:
         child = next((c for pid, c in children.items() if pid == wait.wanted), None)
-        return f"process {wait.wanted}" + (f" ({child.name}) is {child.state}" if child is not None else "")
+        return f"process {wait.wanted}" + (f" ({child.name}) is {child.shown_state}" if child is not None else "")
     shown = ", ".join(str(pid) for pid in list(children)[:_MAX_HOLDERS]) + (", ..." if len(children) > _MAX_HOLDERS else "")
     return f"any of {len(children)}: {shown}"
 
