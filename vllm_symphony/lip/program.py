@@ -1,6 +1,6 @@
 """A program's face (lip/program.py): what its `main` takes, read from the text without running it, and arguments made to fit.
 
-    abi_of(source)              the ABI that the text says it was written for
+    abi_of(source)              the ABI that the text says it was written for (abi/manifest.py)
     parse(source)               name, docstring, options: what `symphony run FILE --help` shows. Pure `ast`, runs nothing.
     bind_arguments(fn, args)    a JSON object against the real signature, in the child, before `main` runs
 
@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vllm_symphony.abi.manifest import abi_of as abi_of
 from vllm_symphony.errors import BadProgram
 
-_ABI = re.compile(r"""^__abi__ *= *(["'])(\d+\.\d+)\1""", re.MULTILINE)
 OptionType = Literal["str", "int", "float", "bool", "list[str]", "json"]
 
 
@@ -44,12 +44,6 @@ class Program:
     summary: str
     doc: str
     options: tuple[Option, ...]
-
-
-def abi_of(source: str) -> str:
-    """`1.1` for a text with the line `__abi__ = "1.1"`; empty for one that does not say."""
-    said = _ABI.search(source)
-    return said[2] if said else ""
 
 
 def parse(source: str, entry: str = "main") -> Program:
