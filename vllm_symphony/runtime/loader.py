@@ -31,8 +31,8 @@ MODULE = "program"  # what `__name__` is inside
 _OURS = (os.path.dirname(vllm_symphony.__file__) + os.sep, os.path.dirname(asyncio.__file__) + os.sep, "<frozen ")
 
 
-def load(program: Program) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Run the program's top level; give its entry and the keyword arguments to call it with.
+def load(program: Program, name: str = MODULE) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Run the program's top level as the module `name`; give its entry and the keyword arguments to call it with.
 
     Raises:
         BadProgram: it does not parse, has no such entry, or the arguments do not fit; the message is for the user.
@@ -40,9 +40,9 @@ def load(program: Program) -> tuple[Callable[..., Any], dict[str, Any]]:
     """
     filename = program.name or "<program>"
     code = _compile(program.source, filename)
-    module = types.ModuleType(MODULE)
+    module = types.ModuleType(name)
     module.__file__ = filename
-    sys.modules[MODULE] = module
+    sys.modules[name] = module
     exec(code, module.__dict__)
     entry = getattr(module, program.entry, None)
     if not callable(entry):
