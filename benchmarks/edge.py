@@ -19,7 +19,7 @@ async def serve(kernel_socket: str, socket: str) -> None:
     await edge.start()
     try:
         await kernel.open()
-        await edge.ready()
+        await edge.ready({"level": "A"})
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
     finally:

@@ -59,7 +59,7 @@ class Settings:
     tls: ServerTls | None = None  # of the TCP doors
     state_dir: Path = field(default_factory=default_state_dir)  # holds the tokens, and below `fs` the files
     keeps_files: bool = True  # they outlive the server
-    unconfined: bool = False  # scope `run` works for others than our own user
+    unconfined: bool = False  # programs are, and scope `run` works for everybody who has it
 
 
 class Progress(Protocol):
@@ -179,8 +179,9 @@ class _Node:
                     self._error = (str(e), EXIT_DEVICE_LOST)
                     self._kernel.close()
                     return
-                await edge.ready()
-                self._progress.ready(message["ready"] or {})
+                info = message["ready"] or {}
+                await edge.ready(info.get("confinement", {}))
+                self._progress.ready(info)
 
     async def _drain(self, host: HostProcess, edge: EdgeServer) -> None:
         self._progress.stopping(self._settings.grace_s)

@@ -117,6 +117,7 @@ def main() -> int:
     parser.add_argument("--socket")
     parser.add_argument("--status-fd", type=int)
     parser.add_argument("--log-level")
+    parser.add_argument("--confinement", default="B")  # what it finds, for the edge
     ours, theirs = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     args, _ = parser.parse_known_args(ours)
     status = os.fdopen(args.status_fd, "w", buffering=1)
@@ -141,7 +142,7 @@ def main() -> int:
     kernel = Kernel(MODEL, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=lambda: {"engine": device.counters()})
     reactor = Reactor(kernel, device, socket_path=args.socket, principal="local")
     reactor.start()
-    say(ready={"model": MODEL.name})
+    say(ready={"model": MODEL.name, "confinement": {"level": args.confinement, "active": ["seccomp"], "lacks": "user: none here"}})
     while not stop.wait(0.05) and os.getppid() != 1:
         pass
     reactor.stop()

@@ -238,7 +238,7 @@ def test_open_calls_of_others_go_on_when_a_token_is_revoked(server, program):
     assert run.returncode == 130
 
 
-def test_without_confinement_only_the_servers_user_starts_programs(server, program):
+def test_where_programs_have_no_users_of_their_own_only_the_servers_user_starts_them(server, program):
     token = add(server, "runner", scopes=("run", "admin"))
 
     for target in (server.run_dir / "symphony.sock", addresses(server)[0]):

@@ -146,10 +146,26 @@ def test_the_own_token_is_new_at_each_start_and_needs_a_loopback_door(fresh_serv
 
 
 def test_the_state_of_confinement_is_said_at_the_start(fresh_server):
-    for flags, said in (((), "only your own user may start them"), (("--unconfined",), "whoever has scope run starts them")):
+    own, all_ = "only your own user may start them; missing: user: none here", "whoever has scope run may start them"
+    for flags, said in (
+        ((), f"confined at level B (seccomp): {own}"),
+        (("--confinement", "A"), f"confined at level A (seccomp): {all_}"),
+        (("--unconfined",), "not confined: whoever has scope run starts them with your rights"),
+        (("--confinement", "C"), "not confined: whoever has scope run starts them with your rights"),
+    ):
         server = fresh_server(*flags)
-        assert f"programs are not confined: {said}" in (server.run_dir / "serve.log").read_text()
+        assert f"programs are {said}" in (server.run_dir / "serve.log").read_text()
         server.stop()
+
+
+def test_no_confinement_beside_a_door_for_strangers_must_be_said_plainly(fresh_server):
+    for flags, said in (
+        (("--confinement", "C", "--listen", "127.0.0.1:0"), "say --unconfined if you mean that"),
+        (("--confinement", "B", "--unconfined"), "choose one"),
+    ):
+        server = fresh_server(*flags, ready=False)
+        assert server.process.wait(20) != 0
+        assert said in (server.run_dir / "serve.log").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,22 @@ def cores() -> Iterator[Finding]:
         yield Finding("cores", "ok", detail)
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, vllm, torch, packages, run_dir, memory, cores)
+def confinement() -> Iterator[Finding]:
+    """What a server would find at its start: a process locks itself up as a fork server does, and tries what is denied."""
+    from vllm_symphony.engine.confinement import LEAST, Probe
+
+    found = Probe().result()
+    what = {"A": "fit for strangers' programs", "B": "fit for your own programs"}.get(found.level, "no program can be started")
+    detail = f"level {found.level}, {what}: {', '.join(found.active) or 'nothing holds'}"
+    state = "ok" if found.level == "A" else "warning" if found.meets(LEAST) else "broken"
+    yield Finding("confinement", state, detail, "" if found.meets(LEAST) else "see below, or symphony serve --unconfined")
+    for each in found.missing:
+        yield Finding(f"- {each.layer}", "warning", f"missing: {each.why}", each.fix)
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    python, vllm, torch, packages, run_dir, memory, cores, confinement,
+)  # fmt: skip
 
 
 def _installed(name: str) -> str | None:

@@ -23,6 +23,7 @@ from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
 from vllm_symphony.cli.size import parsed
 from vllm_symphony.client.address import SOCKET_NAME, default_run_dir, default_socket
+from vllm_symphony.errors import InvalidArgument
 
 EXAMPLE = "symphony serve Qwen/Qwen3-0.6B --max-model-len 8192"
 
@@ -57,9 +58,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-client-ca", metavar="FILE", type=Path,
                         help="TCP clients need a certificate that this CA signed; where no token is sent its common name is the "
                         "principal")  # fmt: skip
+    parser.add_argument("--confinement", choices=("A", "B", "C"), metavar="LEVEL",
+                        help="do not start where programs cannot be confined at level A (fit for strangers' programs) or B (those "
+                        "of your own user); C is --unconfined, for a server without TCP doors (default: start, and refuse programs "
+                        "that would run below their level; `symphony doctor` shows what there is)")  # fmt: skip
     parser.add_argument("--unconfined", action="store_true",
-                        help="programs are not confined yet, so only your own user may start them; with this, every principal with "
-                        "scope run may, with all your rights")  # fmt: skip
+                        help="do not confine programs: every principal with scope run runs them with all your rights")  # fmt: skip
     parser.add_argument("--grace", metavar="SECONDS", type=float, default=5.0,
                         help="when asked to stop, let calls in flight go on that long (default: 5)")  # fmt: skip
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
@@ -80,6 +84,7 @@ def start(args: argparse.Namespace) -> int:
     from vllm_symphony.edge.tls import server_tls
     from vllm_symphony.node import Settings, serve
 
+    _settle_confinement(args)
     for name in ("SYMPHONY_TOKEN", "SYMPHONY_TOKEN_FILE"):  # a client's; the host and what it starts have no use for it
         os.environ.pop(name, None)
     run_dir = (args.run_dir or default_run_dir()).expanduser().absolute()
@@ -101,12 +106,30 @@ def start(args: argparse.Namespace) -> int:
         keeps_files=not args.no_state,
         unconfined=args.unconfined,
     )
-    confinement = "programs are not confined: " + (
-        "whoever has scope run starts them with your rights (--unconfined)"
-        if args.unconfined
-        else "only your own user may start them"
+    return serve(settings, _Terminal(args.unconfined) if is_terminal else _Log(args.unconfined))
+
+
+def _settle_confinement(args: argparse.Namespace) -> None:
+    """`--confinement C` means `--unconfined`, but not where strangers' tokens can come in."""
+    if args.confinement == "C":
+        if any(not address.startswith("unix:") for address in args.listen):
+            raise InvalidArgument("programs of whoever has a token would run with your rights: say --unconfined if you mean that")
+        args.unconfined, args.confinement = True, None
+    if args.unconfined and args.confinement:
+        raise InvalidArgument(f"--unconfined and --confinement {args.confinement}: choose one")
+
+
+def _said(info: dict[str, Any], unconfined: bool) -> str:
+    """How programs are confined, for whoever starts the server."""
+    if unconfined:
+        return "programs are not confined: whoever has scope run starts them with your rights (--unconfined)"
+    found = info.get("confinement", {})
+    level, layers = found.get("level", "C"), ", ".join(found.get("active", ()))
+    who = {"A": "whoever has scope run may start them", "B": "only your own user may start them"}.get(
+        level, "nobody may start them"
     )
-    return serve(settings, _Terminal(confinement) if is_terminal else _Log(confinement))
+    lacks = f"; missing: {found['lacks']}" if found.get("lacks") else ""
+    return f"programs are confined at level {level} ({layers or 'nothing'}): {who}{lacks}"
 
 
 def _part(text: str) -> float:
@@ -127,16 +150,18 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
         "--disk-cache-bytes": None if args.disk_cache is None else str(args.disk_cache),
         "--disk-high-water": str(args.disk_high_water),
         "--device": args.device,
+        "--confinement": args.confinement,
         "--crash-at": args.crash_at,
     }
-    return tuple(word for name, value in given.items() if value is not None for word in (name, value))
+    words = tuple(word for name, value in given.items() if value is not None for word in (name, value))
+    return (*words, "--unconfined") if args.unconfined else words
 
 
 class _Terminal:
     """Progress for a person: one line for each phase, with how long it took."""
 
-    def __init__(self, confinement: str) -> None:
-        self._confinement = confinement
+    def __init__(self, unconfined: bool) -> None:
+        self._unconfined = unconfined
         self._addresses: Sequence[str] = ()
         self._began = self._phase_began = time.monotonic()
         self._phase = ""
@@ -154,7 +179,7 @@ class _Terminal:
         model = f"{info['model']} " if isinstance(info.get("model"), str) else ""
         where = ", ".join(self._addresses)
         print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on {where}", file=sys.stderr)
-        print(self._confinement, file=sys.stderr)
+        print(_said(info, self._unconfined), file=sys.stderr)
         print("try: symphony run FILE   (Ctrl-C stops the server)", file=sys.stderr)
 
     def stopping(self, grace_s: float) -> None:
@@ -174,20 +199,20 @@ class _Terminal:
 class _Log:
     """Progress for a log."""
 
-    def __init__(self, confinement: str) -> None:
-        self._confinement = confinement
+    def __init__(self, unconfined: bool) -> None:
+        self._unconfined = unconfined
         self._addresses: Sequence[str] = ()
         self._log = logging.getLogger("symphony")
 
     def listening(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
-        self._log.info("%s", self._confinement)
 
     def phase(self, text: str) -> None:
         self._log.info("%s", text)
 
     def ready(self, info: dict[str, Any]) -> None:
         self._log.info("ready, listening on %s", ", ".join(self._addresses))
+        self._log.info("%s", _said(info, self._unconfined))
 
     def stopping(self, grace_s: float) -> None:
         self._log.info("stopping: calls in flight get %g s", grace_s)

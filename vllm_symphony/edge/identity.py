@@ -9,7 +9,8 @@ Fail closed: a header that is wrong in any way is refused where none would do, a
 meant to be somebody. No message repeats what was shown. While an RPC of a token is open it is looked at again twice a second: one
 whose token was revoked, or has expired, ends with UNAUTHENTICATED.
 
-Programs are not confined yet, so scope `run` works for the server's own user only, unless the server was told otherwise.
+Scope `run` counts as far as programs are confined, which is known when the server is ready (`confined`): at level A for everybody
+who has it, at B for the server's own user, below that for nobody. `--unconfined` lifts it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Identity:
         self._unconfined = unconfined
         self._clock = clock
         self._open: dict[asyncio.Timeout, Token] = {}  # the RPCs of tokens
+        self._level, self._lacks = "C", ""
+
+    def confined(self, level: str, lacks: str = "") -> None:
+        """How far programs are confined from now on, and what keeps it from being A."""
+        self._level, self._lacks = level, lacks
 
     @asynccontextmanager
     async def known(self, method: str, context: Any) -> AsyncIterator[None]:
@@ -149,9 +155,10 @@ class Identity:
         return "has expired" if token.is_expired(self._clock()) else None
 
     def _confined(self, credentials: Credentials) -> Credentials:
-        """Admins may do everything, so start programs too; where programs are not confined only our own user may."""
+        """Admins may do everything, so start programs too; but nobody's programs run less confined than they must be."""
         scopes = credentials.scopes + (("run",) if credentials.is_admin and "run" not in credentials.scopes else ())
-        if not self._unconfined and credentials.principal != OWN.principal:
+        needed = "B" if credentials.principal == OWN.principal else "A"
+        if not self._unconfined and self._level > needed:
             scopes = tuple(s for s in scopes if s != "run")
         return replace(credentials, scopes=scopes)
 
@@ -160,9 +167,11 @@ class Identity:
         if need is None or need in have.scopes:
             return
         if need in had.scopes or had.is_admin:
+            whom = "the server's own user only" if self._level == "B" else "nobody"
+            why = f" ({self._lacks})" if self._lacks else ""
             raise NotOwner(
-                f"{had.principal} may not start programs: they are not confined here, so scope {need} works for the server's own "
-                "user only, unless it was started with `symphony serve --unconfined`",
+                f"{had.principal} may not start programs: they are confined at level {self._level} here, so scope {need} works for "
+                f"{whom}, unless the server is started with `symphony serve --unconfined`{why}",
                 scope=need,
             )
         how = f"`symphony token add --scope {need}` makes a token that has it"

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -159,8 +160,9 @@ class EdgeServer:
             raise why_not(door.where) from None
         return str(replace(door.where, port=port))
 
-    async def ready(self) -> None:
-        """The kernel answers."""
+    async def ready(self, confinement: Mapping[str, Any]) -> None:
+        """The kernel answers; `confinement` is how far it confines programs."""
+        self._identity.confined(str(confinement.get("level", "C")), str(confinement.get("lacks", "")))
         await self._say(health_pb2.HealthCheckResponse.SERVING)
 
     async def lost(self) -> None:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony import __version__
+from vllm_symphony.engine.confinement import NONE, Confinement, Probe
 from vllm_symphony.engine.tier import TierLimits
-from vllm_symphony.errors import DeviceLost, SymphonyError
+from vllm_symphony.errors import DeviceLost, NotSupported, SymphonyError
 from vllm_symphony.store import point
 from vllm_symphony.store.state import StateDirectory
 
@@ -78,12 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host-cache-bytes", type=int, help="memory for pages that leave the device (engine/tier.py)")
     parser.add_argument("--disk-cache-bytes", type=int, help="disk for pages that leave the device, in the state directory")
     parser.add_argument("--disk-high-water", type=float, default=0.9, help="part of the disk above which gc gives up saved pages")
+    parser.add_argument("--confinement", choices=("A", "B"), help="do not start where programs cannot be confined as far")
+    parser.add_argument("--unconfined", action="store_true", help="run programs without confinement")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     args = parser.parse_args(ours)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", args.log_level.upper())
     status = Status(args.status_fd)
+    probe = None if args.unconfined else Probe()  # it runs while the engine starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -96,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             point.kill_at(args.crash_at)
         device = make_device(args.device, vllm_words, status, limits)
         storage = open_storage(directory, device, args.disk_high_water)
+        confinement = probe.result() if probe is not None else NONE
+        if args.confinement and not confinement.meets(args.confinement):
+            raise NotSupported(confinement.shortfall(args.confinement))
     except SystemExit as e:  # vLLM's argument parser has said why
         status.error("vLLM refused the arguments (see above)", EXIT_USAGE)
         return int(e.code or 0) and EXIT_USAGE
@@ -103,10 +110,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("the engine did not start") if log.isEnabledFor(logging.DEBUG) else None
         status.error(str(e).strip() or type(e).__name__, 1)
         return 1
-    return serve(device, storage, args.socket, status, stop)
+    return serve(device, storage, args.socket, status, stop, confinement, confined=not args.unconfined)
 
 
-def serve(device: Device, storage: Storage, socket_path: str, status: Status, stop: threading.Event) -> int:
+def serve(
+    device: Device,
+    storage: Storage,
+    socket_path: str,
+    status: Status,
+    stop: threading.Event,
+    confinement: Confinement,
+    *,
+    confined: bool = True,
+) -> int:
     """Run the kernel over the device until `stop` is set or the engine dies."""
     from vllm_symphony.engine.reactor import Reactor
     from vllm_symphony.kernel.kernel import Kernel
@@ -126,13 +142,16 @@ def serve(device: Device, storage: Storage, socket_path: str, status: Status, st
             "pid": os.getpid(),
             "engine": device.counters(),
             "store": storage.counters(),
+            "confinement": confinement.told(),
             **versions(),
         }
 
     kernel = Kernel(
         device.model, seed=int.from_bytes(os.urandom(6), "little"), boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info
     )
-    reactor = Reactor(kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), on_death=on_death)
+    reactor = Reactor(
+        kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, on_death=on_death
+    )
     try:
         if storage.is_lasting:
             status.phase("reading the files")
@@ -145,7 +164,7 @@ def serve(device: Device, storage: Storage, socket_path: str, status: Status, st
     m = device.model
     status.ready(
         {"model": m.name, "vocab_size": m.vocab_size, "max_positions": m.max_positions, "pages": m.num_pages,
-         "page_size": m.page_size, "dtype": m.dtype, **versions()}
+         "page_size": m.page_size, "dtype": m.dtype, "confinement": confinement.told(), **versions()}
     )  # fmt: skip
     stop.wait()
     if died:

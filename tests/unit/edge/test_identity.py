@@ -40,6 +40,7 @@ class World:
         self.file = TokenFile(path / "state")
         self.own = OwnToken(path / "token")
         self.identity = Identity(TokenFile(path / "state"), self.own, clock=lambda: self.now_s, **settings)
+        self.identity.confined("B", "user: not root")
 
     def token(self, name: str = "ci", principal: str = "alice", **kwargs: object) -> tuple[str, str]:
         """A header with a new token."""
@@ -175,6 +176,7 @@ def test_without_a_token_file_no_token_opens_anything(world):
     header = world.token()
 
     world.identity = Identity()
+    world.identity.confined("B")
 
     assert "unknown" in world.refused(Context(UNIX, header))
     assert world.who(Context(UNIX)) == OWN
@@ -194,16 +196,42 @@ def test_starting_programs_needs_scope_run(tmp_path, method):
 
 
 @pytest.mark.parametrize("scopes", [("run",), ("admin",), ("run", "admin")])
-def test_where_programs_are_not_confined_only_the_servers_user_starts_them(world, scopes):
+def test_where_programs_have_no_users_of_their_own_only_the_servers_user_starts_them(world, scopes):
     header = world.token(scopes=scopes)
 
     message = world.refused(Context(UNIX, header), NotOwner, RUN)
 
-    assert "scope run" in message and "symphony serve --unconfined" in message
+    assert "level B here, so scope run works for the server's own user only" in message
+    assert "symphony serve --unconfined` (user: not root)" in message
     assert "run" not in world.who(Context(UNIX, header)).scopes
     assert world.who(Context(UNIX), RUN) == OWN
     mine = world.token("mine", OWN.principal, scopes=("run",))
     assert world.who(Context(TCP, mine), RUN).scopes == ("run",)
+
+
+def test_at_level_a_whoever_has_the_scope_starts_programs(world):
+    world.identity.confined("A")
+
+    assert world.who(Context(TCP, world.token(scopes=("run",))), RUN).scopes == ("run",)
+
+
+@pytest.mark.parametrize("unconfined", [False, True])
+def test_where_nothing_confines_programs_nobody_starts_them_unless_it_was_asked_for(tmp_path, unconfined):
+    world = World(tmp_path, unconfined=unconfined)
+    world.identity.confined("C", "seccomp: none")
+
+    if unconfined:
+        assert world.who(Context(UNIX), RUN) == OWN
+    else:
+        assert "works for nobody" in world.refused(Context(UNIX), NotOwner, RUN)
+        assert world.who(Context(UNIX)).scopes == ("admin",)
+
+
+def test_before_the_server_knows_how_it_confines_programs_nobody_starts_them(tmp_path):
+    world = World(tmp_path)
+    world.identity = Identity()
+
+    assert "level C" in world.refused(Context(UNIX), NotOwner, SPAWN)
 
 
 def test_an_rpc_that_nobody_authenticated_has_no_caller():

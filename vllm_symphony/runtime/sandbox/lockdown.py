@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Collection, Iterator
+from errno import EPERM
 
 from vllm_symphony.runtime.sandbox import landlock, namespace, privilege, rlimit
 from vllm_symphony.runtime.sandbox.libc import prctl
@@ -30,8 +31,10 @@ class LayerFailed(OSError):
 def lock_down(plan: Plan, keep: Collection[int] = (0, 1, 2, 3)) -> None:
     """Confine this process, for good, and close all descriptors but `keep`. It has one thread.
 
-    Raises LayerFailed, an OSError.
+    Raises LayerFailed, an OSError; also for a plan without seccomp: what is run without it is run on purpose, and not by this.
     """
+    if plan.filter is None:
+        raise LayerFailed("seccomp", OSError(EPERM, "this machine has none"))
     signal = ctypes.c_int()
     prctl(_PR_GET_PDEATHSIG, ctypes.addressof(signal))
     with _layer("user"):
@@ -52,8 +55,7 @@ def lock_down(plan: Plan, keep: Collection[int] = (0, 1, 2, 3)) -> None:
             landlock.enforce(plan.ruleset)
     close_all_but(keep)
     with _layer("seccomp"):
-        if plan.filter is not None:
-            plan.filter.put_on(os.getpid())
+        plan.filter.put_on(os.getpid())
 
 
 @contextlib.contextmanager

@@ -58,14 +58,12 @@ def _cgroups(missing: list[Missing]) -> Cgroups | None:
 
 def _enclose(seen: image.Image, slots: Slots, missing: list[Missing]) -> Layers:
     """Enter namespaces and the private root; say which layers there seem to be."""
-    user_layer = "own" if slots.users else ""
-    if not slots.users and os.geteuid() != 0:
+    user_layer = "own"
+    if not slots.users:
         error = _refused(namespace.enter_user)
         user_layer = "" if error else "namespace"
         if error:
             missing.append(Missing("user", error, "run as root, or allow user namespaces (sysctl user.max_user_namespaces)"))
-    elif not slots.users:
-        missing.append(Missing("user", "no range of users is mapped here", "give the container a user namespace with 65536 users"))
     entered = namespace.enter_others()
     error = entered.refused or _refused(lambda: private_root.enter(seen))
     if error:
