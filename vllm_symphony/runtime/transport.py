@@ -177,8 +177,9 @@ class SocketTransport:
         if self._lost is not None:
             return
         self._lost = message
-        self.loop.remove_reader(self._sock)
-        self.loop.remove_writer(self._sock)
+        if self._thread:  # it was started
+            self.loop.remove_reader(self._sock)
+            self.loop.remove_writer(self._sock)
         self._sock.close()
         calls, self._calls = self._calls, {}
         for call in calls.values():
