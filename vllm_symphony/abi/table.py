@@ -235,7 +235,7 @@ CALLS: Mapping[str, CallSpec] = {
         Spawn, PidResult, "control", (*_FD, "ENOENT", "EACCES", "ENOEXEC", "EDQUOT", "EMFILE", "ENOTSUP"), mutates=True
     ),
     "inherited": CallSpec(NoArgs, InheritedResult, "control"),
-    "feed": CallSpec(Feed, Done, "edge", ("EPIPE",), mutates=True),
+    "feed": CallSpec(Feed, Done, "control", ("EPIPE",), mutates=True),
     "getrlimit": CallSpec(Getrlimit, RlimitResult, "control"),
     "setrlimit": CallSpec(Setrlimit, Done, "control", mutates=True),
     "getrusage": CallSpec(Getrusage, RusageResult, "control"),

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.kernel.world import ME, World
 from vllm_symphony.abi.calls import Forward
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import OpenFlags, Pid, Span, pack_tokens
+from vllm_symphony.abi.types import OpenFlags, Pid, ResourceLimits, Span, pack_tokens
 
 ENDS = ("killed", "exits", "vanishes before it reports", "loses the device", "vanishes and its device work succeeds")
 TOKENS = pack_tokens([1])
@@ -56,6 +56,8 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "parse_tools": {"text": "a"},
         "wait": {"pid": child, "timeout_s": 50.0},
         "kill": {"pid": child},
+        "feed": {"pid": child},
+        "setrlimit": {"limits": ResourceLimits()},
         "sleep": {"seconds": 50.0},
         "emit": {"value": "1"},
         "exit": {"code": 0},

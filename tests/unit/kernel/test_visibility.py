@@ -23,6 +23,7 @@ from vllm_symphony.abi.calls import (
     Export,
     Extract,
     FdArgs,
+    Feed,
     FileArgs,
     Find,
     Flock,
@@ -32,6 +33,8 @@ from vllm_symphony.abi.calls import (
     Gc,
     Generate,
     Getquota,
+    Getrlimit,
+    Getrusage,
     Import,
     Kill,
     Link,
@@ -49,6 +52,7 @@ from vllm_symphony.abi.calls import (
     Rename,
     Sample,
     Setquota,
+    Setrlimit,
     Setxattr,
     Spawn,
     Stat,
@@ -61,7 +65,7 @@ from vllm_symphony.abi.calls import (
 )  # fmt: skip
 from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import Credentials, OpenFlags, Span, pack_tokens
+from vllm_symphony.abi.types import Credentials, OpenFlags, ResourceLimits, Span, pack_tokens
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import CreateFile, ForkFile
 from vllm_symphony.kernel.fs.directory import FIXED, Directory
@@ -142,6 +146,11 @@ PLACES: tuple[Row, ...] = (
 )
 PROCESSES: tuple[tuple[str, str, Callable[[int], Any], str], ...] = (
     ("kill", "kill", Kill, "ESRCH"),
+    ("kill -STOP", "kill", lambda pid: Kill(pid, "STOP"), "ESRCH"),
+    ("feed", "feed", lambda pid: Feed(pid, b"words"), "ESRCH"),
+    ("getrlimit", "getrlimit", Getrlimit, "ESRCH"),
+    ("setrlimit", "setrlimit", lambda pid: Setrlimit(ResourceLimits(tokens=0), pid), "ESRCH"),
+    ("getrusage", "getrusage", Getrusage, "ESRCH"),
     ("ps of one", "ps", Ps, "ESRCH"),
     ("ps of all", "ps", lambda _: Ps(), "hidden"),
     ("attach", "attach", lambda pid: Attach(pid, follow=False), "ESRCH"),
@@ -167,7 +176,7 @@ BY_FD: tuple[tuple[str, Callable[[int], Any]], ...] = (
 )  # fmt: skip
 OWN = frozenset(  # name no object, or the caller's own alone; `spawn` by scope, docs/security.md
     ("hello", "keep_alive", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "getpid", "sleep", "now",
-     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "spawn", "info", "umask", "statfs")
+     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "spawn", "inherited", "info", "umask", "statfs")
 )  # fmt: skip
 NO_DOOR = {op for op, spec in CALLS.items() if spec.kind == "edge"}  # a session is a program, and these are not for programs
 PROGRAMS = "EPERM"  # what they hear
@@ -194,7 +203,8 @@ class Scene:
             w("open", by=self.ann, path=f"{path}/doc", flags=CREAT, mode=0o644)
             self.entrust(path, *DIRECTORIES[word])
         self.fd = w("open", by=self.ann, tokens=[1, 2, 3]).fd
-        self.program = w.program(parent=self.ann)
+        self.program = w.program(parent=self.ann, stdin=True)
+        w.kernel.input_bytes = lambda _: 0
         w("random", by=self.program)
         self.session = w.kernel.connect(ANN, "client", 0, lease_s=60.0)
         w("random", by=self.session)
@@ -311,7 +321,7 @@ def test_processes_of_another_principal_do_not_exist(scene: Scene, way: str, wha
         assert word == (PROGRAMS if way == "session" and op in NO_DOOR else heard)
 
     process = scene.w.kernel.processes[scene.program]
-    assert not process.is_leaving and not process.viewers
+    assert not (process.is_leaving or process.stopped or process.viewers) and process.own_budget.limits.tokens is None
 
 
 @pytest.mark.parametrize(("op", "args"), BY_FD, ids=[row[0] for row in BY_FD])
@@ -378,6 +388,10 @@ def test_limits_are_ones_own_to_see_and_the_admins_to_set(scene: Scene, way: str
     assert scene.ask(way, BOB, "getquota", Getquota("ann")).reason == "EPERM"
     assert scene.ask(way, BOB, "setquota", Setquota("bob", files=9)).reason == "EPERM"
     assert scene.ask(way, BOB, "getquota", Getquota()).quota.used_files == 0, "of what others have it says nothing"
+    assert scene.ask(way, BOB, "getrlimit", Getrlimit(principal="ann")).reason == "EPERM"
+    assert scene.ask(way, BOB, "setrlimit", Setrlimit(ResourceLimits(tokens=0), principal="ann")).reason == "EPERM"
+    assert scene.ask(way, BOB, "getrlimit", Getrlimit(principal="bob")).used.tokens in (0, None)
+    assert scene.ask(way, ADMIN, "getrlimit", Getrlimit(principal="ann")).used.tokens > 0
 
     assert scene.ask(way, ADMIN, "getquota", Getquota("ann")).quota.used_files > 0
 
