@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from vllm_symphony.abi.plain import plain_lines
 from vllm_symphony.errors import SymphonyError, WouldBlock
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
     try:
         command.arguments(parser)
         if hasattr(command, "call"):
-            _server_arguments(parser)
+            server_arguments(parser)
         args = command.parse(parser, words) if hasattr(command, "parse") else parser.parse_args(words)
         talks = hasattr(command, "call") and getattr(args, "source", None) is None
         return _with_server(command.call, args) if talks else int(command.start(args))
@@ -58,9 +59,9 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
 
 
 def complain(message: str, code: int = EXIT_ERROR) -> int:
-    """One line on stderr; gives the exit code back."""
+    """One line on stderr; gives the exit code back. The message may hold words of a program."""
     sys.stdout.flush()
-    print(f"symphony: {message}", file=sys.stderr)
+    print(f"symphony: {plain_lines(message)}", file=sys.stderr)
     return code
 
 
@@ -71,7 +72,8 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def _server_arguments(parser: argparse.ArgumentParser) -> None:
+def server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the server is, and who talks to it."""
     server = parser.add_argument_group(
         "server", "No option takes a token itself: `ps` of the system would show it. SYMPHONY_TOKEN or a file holds it."
     )

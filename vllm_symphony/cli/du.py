@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import FileStat
 from vllm_symphony.cli import operand
 from vllm_symphony.cli.size import pages
 from vllm_symphony.cli.table import show
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.display import plain
 
 EXAMPLE = "symphony du -s /kb /home/agents"
 

@@ -11,12 +11,12 @@ import argparse
 import json
 from dataclasses import asdict
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.cli.command import complain, natural
 from vllm_symphony.cli.listing import long
 from vllm_symphony.cli.moment import span
 from vllm_symphony.cli.operand import path
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.display import plain
 
 EXAMPLE = 'symphony find /kb --name "*.kv" --text "horn OR fog"'
 _KINDS = {"f": "file", "d": "dir"}

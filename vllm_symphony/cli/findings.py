@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import Finding
 from vllm_symphony.cli import size
 from vllm_symphony.cli.table import show
-from vllm_symphony.client.display import plain
 
 BROKEN = frozenset(("corrupt", "missing", "lost"))
 _COLUMNS: dict[str, Callable[[Finding], str]] = {

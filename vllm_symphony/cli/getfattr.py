@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.cli import operand
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.display import plain
 
 EXAMPLE = "symphony getfattr -n source /kb/handbook.kv"
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import FileStat
 from vllm_symphony.cli import mode
-from vllm_symphony.client.display import plain
 
 _RIGHT = (False, False, False, True, True, False, False)
 

@@ -13,12 +13,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import FileStat
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.listing import long
 from vllm_symphony.cli.operand import name_of, path
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.display import plain
 from vllm_symphony.errors import SymphonyError
 
 EXAMPLE = "symphony ls -l /kb"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,24 @@ def add_option(group: Any, option: Option) -> str:
         metavar = "JSON" if option.type == "json" else option.name.upper()
         group.add_argument(*words, type=_TYPES[option.type], metavar=metavar, **common)
     return dest
+
+
+def loose(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a program that declares none: --name=VALUE, --name VALUE, or --name for yes. What else there is is wrong
+    usage."""
+    given: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or len(name) == 2:
+            parser.error(f"{name!r}: the program's arguments are given as --NAME=VALUE")
+        if not equals and rest and not rest[0].startswith("--"):
+            equals, value = "=", rest.pop(0)
+        try:
+            given[name[2:]] = _json(value) if equals else True
+        except argparse.ArgumentTypeError as e:
+            parser.error(f"{name}: {e}")
+    return given
 
 
 def _shown(default: Any) -> str:

@@ -1,6 +1,6 @@
 """How a process's events and its end look on a terminal (cli/output.py).
 
-stdout, stderr   to ours, as they are
+stdout, stderr   to ours; as they are, but on a terminal without what would steer it (abi/plain.py)
 emit             a JSON line on stdout
 gap              a remark on stderr
 started, exit    nothing
@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
+from vllm_symphony.abi.plain import plain_lines
 from vllm_symphony.abi.types import ProcessEvent, ProcessStat
 from vllm_symphony.cli import table
 from vllm_symphony.cli.command import complain
@@ -26,11 +27,13 @@ def show(event: ProcessEvent, *, as_json: bool) -> None:
     if as_json:
         table.line(asdict(event))
     elif event.kind in ("stdout", "emit"):
-        sys.stdout.write(event.text if event.kind == "stdout" else event.text + "\n")
+        sys.stdout.write(fit(event.text, sys.stdout) if event.kind == "stdout" else event.text + "\n")
         sys.stdout.flush()
     elif event.kind in ("stderr", "gap"):
         sys.stdout.flush()
-        sys.stderr.write(event.text if event.kind == "stderr" else f"symphony: {event.text} events were dropped here\n")
+        sys.stderr.write(
+            fit(event.text, sys.stderr) if event.kind == "stderr" else f"symphony: {event.text} events were dropped here\n"
+        )
         sys.stderr.flush()
 
 
@@ -41,7 +44,8 @@ def show_result(result: RunResult, *, as_json: bool, stats: bool, printed_error:
         table.line({"kind": "result", "pid": process.pid, "code": exit_.code, "reason": exit_.reason, "value": result.value,
                     "error": exit_.error, "stats": _stats(process)})  # fmt: skip
     elif result.value is not None:
-        print(result.value if isinstance(result.value, str) else json.dumps(result.value), flush=True)
+        text = result.value if isinstance(result.value, str) else json.dumps(result.value)
+        print(fit(text, sys.stdout), flush=True)
     if exit_.error and not printed_error and not as_json:
         complain(exit_.error)
     if stats or (sys.stderr.isatty() and not as_json):
@@ -51,6 +55,11 @@ def show_result(result: RunResult, *, as_json: bool, stats: bool, printed_error:
             f"{s['tokens_in']} tokens in, {s['tokens_out']} out, {s['num_steps']} steps, {s['num_calls']} calls, "
             f"device {duration(s['device_s'])}, cpu {duration(s['cpu_s'])}"
         )
+
+
+def fit(text: str, stream: TextIO) -> str:
+    """A program's text for one of our streams."""
+    return plain_lines(text) if stream.isatty() else text
 
 
 def _stats(process: ProcessStat) -> dict[str, Any]:

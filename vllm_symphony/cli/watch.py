@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import FileEvent
 from vllm_symphony.cli.moment import clock
 from vllm_symphony.cli.operand import path
 from vllm_symphony.cli.table import line
 from vllm_symphony.client.client import Client
-from vllm_symphony.client.display import plain
 
 EXAMPLE = "symphony watch /kb"
 

@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import asdict
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import ThreadWait
 from vllm_symphony.cli.command import natural
 from vllm_symphony.client.client import Client
@@ -28,6 +29,9 @@ CAUSES = {
     "timer": "waits for time to pass",
     "reader": "waits until what it streams is read",
     "client": "waits for its client",
+    "channel": "waits for a message, or for room for one",
+    "tool": "a tool works for it",
+    "stopped": "it was sent STOP",
 }
 
 
@@ -43,7 +47,7 @@ async def call(client: Client, args: argparse.Namespace) -> int:
         return 0
     process = result.process
     if process.exit is not None:
-        print(f"process {process.pid} ({process.name}) has ended: exit {process.exit.code}, {process.exit.reason}")
+        print(f"process {process.pid} ({plain(process.name)}) has ended: exit {process.exit.code}, {process.exit.reason}")
     now_ns = time.time_ns()
     for thread in result.threads:
         print(text(thread, now_ns))
@@ -56,4 +60,4 @@ def text(thread: ThreadWait, now_ns: int) -> str:
     call = f" {thread.op}({thread.args})" if thread.op else ""
     cause = CAUSES.get(thread.cause, thread.cause)
     detail = f": {thread.detail}" if thread.detail else ""
-    return f"thread {thread.tid}{name}:{call} for {max(0, now_ns - thread.since_ns) / 1e9:.1f} s: {cause}{detail}"
+    return plain(f"thread {thread.tid}{name}:{call} for {max(0, now_ns - thread.since_ns) / 1e9:.1f} s: {cause}{detail}")

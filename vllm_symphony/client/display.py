@@ -16,6 +16,7 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from vllm_symphony.abi.plain import plain
 from vllm_symphony.abi.types import FileStat, ProcessEvent, ProcessStat
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class ProcessList(list[Process]):
     """Processes, by pid; prints as a tree of parents and children."""
 
     def __str__(self) -> str:
-        return "\n".join(f"{branch}{process}" for branch, process in _tree(self)) or "no processes"
+        return "\n".join(f"{branch}{process}" for branch, process in tree(self)) or "no processes"
 
     def _repr_html_(self) -> str:
-        return _table(_PROCESS_HEAD, [_process_row(process, branch) for branch, process in _tree(self)])
+        return _table(_PROCESS_HEAD, [_process_row(process, branch) for branch, process in tree(self)])
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
@@ -94,11 +95,6 @@ def run_html(pid: int | None, name: str, result: RunResult | None, last: Iterabl
     return f"<b>{escape(_run_title(pid, name, result))}</b><pre>{escape(chr(10).join(_lines(last)))}</pre>"
 
 
-def plain(text: str) -> str:
-    """Text of a program on one line of a terminal: what would move the cursor, colour or hide is shown as its escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _run_title(pid: int | None, name: str, result: RunResult | None) -> str:
     if result is not None:
         return str(Process.of(result.process))
@@ -114,7 +110,7 @@ def _state(process: ProcessStat) -> str:
     return process.state if process.exit is None else f"exit {process.exit.code}"
 
 
-def _tree(processes: Iterable[Process]) -> list[tuple[str, Process]]:
+def tree(processes: Iterable[Process]) -> list[tuple[str, Process]]:
     """Each process with the branch in front of it; a child whose parent is not shown stands at the root."""
     shown = {process.pid: process for process in processes}
     children: dict[int | None, list[Process]] = {}

@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.client.display import Process, plain
+from vllm_symphony.abi.plain import plain
+from vllm_symphony.client.display import Process
 from vllm_symphony.errors import SymphonyError
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def test_nothing_said_is_no_options_and_nothing_to_give_is_an_empty_list():
     assert options_of(schema_of("async def main():\n    pass\n")) == ()
 
 
-@pytest.mark.parametrize("schema", ["{", "[]", '{"properties": 3}', '{"properties": {"a": 3}}', '{"properties": {"a": {"type": 3}}}'])
+@pytest.mark.parametrize("schema", ["{", "[]", *(f'{{"properties": {what}}}' for what in ("3", '{"a": 3}', '{"a": {"type": 3}}'))])
 def test_what_is_no_schema_is_told(schema):
     with pytest.raises(BadProgram, match="the program's schema is none"):
         options_of(schema)
