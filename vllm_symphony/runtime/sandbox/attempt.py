@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from vllm_symphony.runtime.sandbox.libc import prctl, syscall
 from vllm_symphony.runtime.sandbox.plan import Plan
+from vllm_symphony.runtime.sandbox.privilege import bounding_set
 
 _RARE = ("tabnanny", "nturl2path", "pyclbr", "sched", "netrc")
-_PR_CAPBSET_READ, _CAP_SYS_ADMIN = 23, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _fork() -> None:
 
 
 def _have_capabilities() -> None:
-    if not prctl(_PR_CAPBSET_READ, _CAP_SYS_ADMIN):
+    if not bounding_set():
         raise OSError("none")
 
 

@@ -1,7 +1,7 @@
 """Putting the layers on (runtime/sandbox/lockdown.py).
 
-The order matters: the bounding set and another user need capabilities, Landlock and seccomp need no_new_privs, and seccomp comes
-last because it forbids all that was done before it.
+The order matters: another user needs capabilities, Landlock and seccomp need no_new_privs, and seccomp comes last because it
+forbids all that was done before it. The bounding set is empty already, except in a user namespace that is new.
 """
 
 from __future__ import annotations
@@ -38,14 +38,12 @@ def lock_down(plan: Plan, keep: Collection[int] = (0, 1, 2, 3)) -> None:
     signal = ctypes.c_int()
     prctl(_PR_GET_PDEATHSIG, ctypes.addressof(signal))
     with _layer("user"):
-        if plan.layers.user:
-            privilege.drop_bounding_set()
         rlimit.apply(plan)
         if plan.uid is not None:
             privilege.become(plan.uid, signal.value)
         elif plan.layers.user == "namespace":
             namespace.unshare(namespace.NEW_USER)  # one for each: tasks are counted in it
-            privilege.drop_bounding_set()
+            privilege.drop_bounding_set()  # a new namespace begins with a full one
             prctl(_PR_SET_PDEATHSIG, signal.value)
         privilege.drop_capabilities()
     with _layer("seccomp"):

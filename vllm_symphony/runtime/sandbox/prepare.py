@@ -1,10 +1,13 @@
 """The fork server's part: everything that is done once for all programs (runtime/sandbox/prepare.py).
 
-cgroup and janitor    while the file system is there and we are who we are
-user namespace        where we are not root
-other namespaces, private root
-ruleset, filter       made here, put on in each child
-proof                 a child is locked down and tries what is denied (proof.py); what it gets through with counts as absent
+    cgroup and janitor    while the file system is there and we are who we are
+    user namespace        where we are not root
+    other namespaces      and the private root
+    bounding set          emptied: the fork server executes nothing
+    ruleset, filter       made here, put on in each child
+    proof                 a child is locked down and tries what is denied (proof.py); what it gets through with counts as absent
+
+Each step may be refused by the machine; then its layer is missing, with the reason and what can be done, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from vllm_symphony.runtime.sandbox import image, janitor, landlock, namespace, private_root, proof, seccomp, user
+from vllm_symphony.runtime.sandbox import image, janitor, landlock, namespace, private_root, privilege, proof, seccomp, user
 from vllm_symphony.runtime.sandbox.cgroup import Cgroups
 from vllm_symphony.runtime.sandbox.libc import mallopt
 from vllm_symphony.runtime.sandbox.plan import Layers, Missing, Plan
@@ -36,6 +39,9 @@ def prepare_zygote(kind: str = "python") -> Plan:
     layers = _enclose(seen, slots, missing)
     if not layers.private_root and not (layers.user != "own" or all(map(image.is_open_to_all, seen.listable))):
         image.preload()
+    error = _refused(privilege.drop_bounding_set)  # once: children have what we have
+    if error and os.geteuid() == 0:
+        missing.append(Missing("bounding set", error, "run as root with CAP_SETPCAP"))
     architecture, abi = here(), layers.landlock
     ruleset = landlock.make_ruleset(abi, seen.readable, listable=seen.listable, writable=seen.writable) if abi else -1
     has_files = bool(abi) or layers.private_root
