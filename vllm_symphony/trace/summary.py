@@ -19,6 +19,8 @@ _FD: Row = (("fd",), lambda a: (a.fd,))
 _PATH: Row = (("path",), lambda a: (a.path,))
 _FILE: Row = (("fd", "path"), lambda a: (a.fd, a.path))
 _XATTR: Row = (("fd", "path", "name"), lambda a: (a.fd, a.path, a.name))
+_CH: Row = (("ch",), lambda a: (a.ch,))
+_SEND: Row = (("ch", "bytes", "files"), lambda a: (a.ch, len(a.data), len(a.fds) or None))
 _PID: Row = (("pid",), lambda a: (a.pid,))
 _TID: Row = (("tid",), lambda a: (a.tid,))
 
@@ -84,6 +86,18 @@ _ROWS: Mapping[str, Row] = {
     "render_chat": (("chars",), lambda a: (len(a.messages),)),
     "parse_tools": (("chars", "parser"), lambda a: (len(a.text), a.parser)),
     "call_tool": (("name", "chars", "timeout_s"), lambda a: (a.name, len(a.args), a.timeout_s)),
+    "channel_open": (
+        ("name", "access", "flags", "kind"),
+        lambda a: (a.name or None, a.access, int(a.flags), a.kind if a.flags or not a.name else None),
+    ),
+    "channel_close": _CH,
+    "channel_unlink": (("name",), lambda a: (a.name,)),
+    "channels": (("prefix",), lambda a: (a.prefix or None,)),
+    "send": _SEND,
+    "recv": _CH,
+    "request": _SEND,
+    "respond": (("token", "bytes", "files"), lambda a: (a.token, len(a.data), len(a.fds) or None)),
+    "poll": (("receive", "send", "timeout_s"), lambda a: (_few(a.receive), _few(a.send), a.timeout_s)),
     "spawn": (("entry", "detach"), lambda a: (a.entry, a.detach or None)),
     "wait": _PID,
     "kill": (("pid", "signal"), lambda a: (a.pid, a.signal)),
@@ -100,6 +114,10 @@ _ROWS: Mapping[str, Row] = {
 }
 _NAMES: Mapping[str, tuple[str, ...]] = {op: names for op, (names, _) in _ROWS.items()}
 DIGESTS: Mapping[str, Callable[[Any], Digest]] = {op: take for op, (_, take) in _ROWS.items()}
+
+
+def _few(numbers: tuple[int, ...]) -> str | None:
+    return ",".join(map(str, numbers[:8])) or None
 
 
 def _length(spans: tuple[Any, ...]) -> int:

@@ -5,6 +5,7 @@
                           a child       child
                           a stream      child: who is looked at has nothing new
                           a lock        lock
+                          a message, or room for one    channel
                           pages, records, the index    disk
                           a tool        tool
                           time          timer
@@ -25,6 +26,8 @@ from vllm_symphony.kernel.call import Call, Held, Pending
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.lock import LockWait
 from vllm_symphony.kernel.fs.watch import Watcher
+from vllm_symphony.kernel.ipc.explain import explain
+from vllm_symphony.kernel.ipc.wait import ChannelWait
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.lifecycle import ChildWait
 from vllm_symphony.kernel.machine import Machine
@@ -100,6 +103,8 @@ def _cause(m: Machine, pending: Pending, asked: Call) -> tuple[str, str]:
             return "lock", _lock(m, pending, asked)
         case FindWork():
             return "disk", f"the search index, of {len(pending.paths)} files"
+        case ChannelWait():
+            return "channel", explain(pending, asked.cred)
         case ToolWork():
             return "tool", pending.name
         case MoveWork():
