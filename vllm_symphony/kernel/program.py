@@ -19,9 +19,9 @@ from vllm_symphony.abi import manifest, version
 from vllm_symphony.abi.calls import Spawn
 from vllm_symphony.abi.manifest import Manifest
 from vllm_symphony.abi.reference import reference
-from vllm_symphony.abi.types import Credentials, ResourceLimits
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials, ResourceLimits
 from vllm_symphony.abi.version import Clause
-from vllm_symphony.errors import BadProgram, InvalidArgument, NotOwner, SymphonyError
+from vllm_symphony.errors import BadProgram, InvalidArgument, NotOwner, NotSupported, SymphonyError
 from vllm_symphony.kernel import registry
 from vllm_symphony.kernel.fs.path import is_below
 from vllm_symphony.kernel.registry import MAY_RUN
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PYTHON, WASM, TRUSTED = "python", "wasm", "trusted"
 WASM_MAGIC = b"\0asm"
 DEFAULT_ENTRY = "main"
+MAX_ABI = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,12 @@ def prepare(m: Machine, call: Call, a: Spawn) -> Prepared:
         NoSuchFile, AccessDenied, DataCorrupt: of the registry.
         BadProgram: its manifest is none, or needs what the image lacks.
         NotOwner: it is not trusted.
+        NotSupported: it was written for another ABI.
     """
     chosen = _chosen(m, call, a)
-    declared = manifest.read(chosen.source)
+    demand_abi(chosen.abi)
     demand_size(m, chosen.source, chosen.code)
+    declared = manifest.read(chosen.source)
     demand_image(m, declared)
     if a.runtime == TRUSTED:
         _demand_trusted(m, call, chosen)
@@ -93,6 +96,15 @@ def _chosen(m: Machine, call: Call, a: Spawn) -> Prepared:
         raise InvalidArgument("spawn needs the program's source: the caller is no program")
     runtime = WASM if caller.code else PYTHON
     return Prepared(caller.source or "", caller.code, runtime, a.entry, a.name, caller.program, caller.abi, cred)
+
+
+def demand_abi(abi: str) -> None:
+    """Raises NotSupported for another major version than ours, InvalidArgument for what is no version."""
+    major, dot, minor = abi.partition(".")
+    if abi and (len(abi) > MAX_ABI or not (major.isdecimal() and dot and minor.isdecimal())):
+        raise InvalidArgument(f"abi must be like {ABI_MAJOR}.{ABI_MINOR}, not {abi[:MAX_ABI]!r}")
+    if abi and int(major) != ABI_MAJOR:
+        raise NotSupported(f"the program was written for ABI {abi}, the server speaks {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
 
 
 def demand_size(m: Machine, source: str, code: bytes) -> None:

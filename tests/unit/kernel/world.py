@@ -85,7 +85,8 @@ class World:
 
     def program(self, *, parent: int | None = None, **args: Any) -> int:
         """A running program: a child of `parent` (default: the client)."""
-        pid: int = self("spawn", by=parent, **{"source": "async def main(): ...", **args}).pid
+        source = None if {"program", "code"} & args.keys() else "async def main(): ..."
+        pid: int = self("spawn", by=parent, **{"source": source, **args}).pid
         self.kernel.started(Pid(pid), 1000 + pid, self.now_ns)
         self.drain()
         return pid

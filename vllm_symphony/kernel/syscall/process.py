@@ -54,7 +54,6 @@ from vllm_symphony.kernel.timer import after
 
 EXIT_REASONS = ("exit", "exception", "signal", "cancelled", "orphan", "device", "program")
 MAX_ARGS = 1 << 20  # characters of JSON text
-MAX_ABI = 64  # characters
 SCOPE = "run"  # what a principal needs to start programs
 
 
@@ -98,8 +97,6 @@ def spawn(m: Machine, call: Call, a: Spawn) -> PidResult:
     if SCOPE not in call.cred.scopes:
         why = f"scope {SCOPE} is missing, or does not count while programs are not confined (symphony serve --unconfined)"
         raise NotOwner(f"{call.cred.principal} may not start programs here: {why}", scope=SCOPE)
-    if a.abi:
-        _demand_abi(a.abi)
     if not a.entry.isidentifier() or len(a.entry) > lifecycle.MAX_NAME or len(a.name) > lifecycle.MAX_NAME:
         raise InvalidArgument(
             f"entry must be a function's name of up to {lifecycle.MAX_NAME} characters, and so must name be short"
@@ -144,15 +141,6 @@ def _inherited_files(m: Machine, call: Call, fds: dict[str, int]) -> dict[str, O
             )
     files = {name: call.process.fds.get(fd, call.cred) for name, fd in fds.items()}
     return {name: OpenFile(file.inode, file.writable, call.cred.principal) for name, file in files.items()}
-
-
-def _demand_abi(abi: str) -> None:
-    """Raises NotSupported for another major version than ours, InvalidArgument for what is no version."""
-    major, dot, minor = abi.partition(".")
-    if len(abi) > MAX_ABI or not (major.isdecimal() and dot and minor.isdecimal()):
-        raise InvalidArgument(f"abi must be like {ABI_MAJOR}.{ABI_MINOR}, not {abi[:64]!r}")
-    if int(major) != ABI_MAJOR:
-        raise NotSupported(f"the program was written for ABI {abi}, the server speaks {ABI_MAJOR}.{ABI_MINOR}", abi_major=ABI_MAJOR)
 
 
 def inherited(m: Machine, call: Call, a: NoArgs) -> InheritedResult:

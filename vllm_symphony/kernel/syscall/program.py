@@ -18,7 +18,7 @@ from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.node import MAY_READ
 from vllm_symphony.kernel.lifecycle import MAX_NAME
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.program import PYTHON, WASM, demand_image, demand_size
+from vllm_symphony.kernel.program import PYTHON, WASM, demand_abi, demand_image, demand_size
 from vllm_symphony.kernel.registry import Content
 from vllm_symphony.kernel.syscall.process import SCOPE
 from vllm_symphony.kernel.syscall.view import demand_door
@@ -53,6 +53,7 @@ def _described(m: Machine, call: Call, a: Install, wanted: Reference) -> Program
         raise InvalidArgument(f"description has {len(a.description)} characters, the most is {MAX_DESCRIPTION}")
     _demand_schema(a.schema)
     demand_size(m, a.source, a.code)
+    demand_abi(manifest.abi_of(a.source))
     declared = manifest.read(a.source)
     demand_image(m, declared)
     content = Content(a.source, a.code)
