@@ -28,7 +28,12 @@ class Allowed:
         "execnet",
     )
     fds: tuple[str, ...] = ("anon_inode:", "/dev/", "/proc/", "/sys/", "memfd:")
-    children: tuple[str, ...] = ("resource_tracker", "forkserver")
+    children: tuple[str, ...] = (
+        "resource_tracker",
+        "forkserver",
+        "symphony-ready ",
+        "symph-janitor ",
+    )  # the last two: a fork server's
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def _any(parts: tuple[str, ...], text: str) -> bool:
 
 def _command(p: psutil.Process) -> str:
     try:
-        return " ".join(p.cmdline()) or p.name()
+        return f"{p.name()} {' '.join(p.cmdline())}"
     except psutil.ZombieProcess:
         return f"{p.name()} (ended, never waited for)"
 

@@ -7,13 +7,14 @@
 Nothing here blocks, and each peer gets at most its share of a turn (`CALLS_PER_TURN` calls, or as many as make `REPLIES_PER_TURN`
 bytes of replies, read or not), so a peer that is slow, stuck or flooding delays only itself:
 above `HIGH_WATER_BYTES` of unread replies its calls wait, in the backlog and in the socket; one that lets `CUT_OFF_BYTES` pile up
-is cut off.
+is cut off. One that has a pace is read only as fast as that (engine/pace.py): its calls wait in the same two places.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,7 +23,8 @@ from typing import Protocol
 from vllm_symphony.abi.calls import CHUNK_BYTES
 from vllm_symphony.abi.frame import FrameReader, chunked_bytes, chunks
 from vllm_symphony.abi.types import Pid
-from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
+from vllm_symphony.engine.pace import Pace
+from vllm_symphony.engine.poll import READABLE, WRITABLE, Alarm, Poll
 from vllm_symphony.errors import InvalidArgument, SymphonyError
 
 RECEIVE_BYTES = 1 << 16
@@ -52,11 +54,12 @@ class Owner(Protocol):
 
 
 class Connection:
-    """Owns its socket. `pid` is set once the peer is known to the kernel."""
+    """Owns its socket. `pid` is set once the peer is known to the kernel, `pace` for one that has; the owner spends of it."""
 
     __slots__ = (
         "_backlog", "_bulk", "_deaf", "_dirty", "_fd", "_finishing", "_interest", "_out", "_owner", "_poll", "_reader",
-        "_replied_bytes", "_scheduled", "_sock", "closed", "cut_off_bytes", "out_bytes", "overrun", "pid", "role", "takes_chunks",
+        "_replied_bytes", "_rest", "_scheduled", "_sock", "closed", "cut_off_bytes", "out_bytes", "overrun", "pace", "pid", "role",
+        "takes_chunks",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, pid: Pid | None = None, role: str = "") -> None:
@@ -68,6 +71,8 @@ class Connection:
         self.cut_off_bytes = CUT_OFF_BYTES
         self.overrun = False
         self.takes_chunks = False
+        self.pace: Pace | None = None
+        self._rest: Alarm | None = None  # set while nothing is read, because of the pace
         self._sock = sock
         self._fd = sock.fileno()
         self._poll = poll
@@ -138,6 +143,8 @@ class Connection:
         for _ in range(CALLS_PER_TURN):
             if not self._backlog or self.out_bytes > HIGH_WATER_BYTES or self.closed or self._replied_bytes > share:
                 break
+            if self._must_rest():
+                break
             self._owner.take_call(self, self._backlog.popleft())
         self._schedule()
 
@@ -146,6 +153,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        self._drop_pace()
         self._poll.forget(self._fd)
         self._sock.close()
         self._out.clear()
@@ -185,7 +193,7 @@ class Connection:
 
     def _schedule(self) -> None:
         """Ask for another turn if there are calls that may be handed out."""
-        if self._backlog and not self._scheduled and self.out_bytes <= HIGH_WATER_BYTES:
+        if self._backlog and not self._scheduled and self.out_bytes <= HIGH_WATER_BYTES and self._rest is None:
             self._scheduled = True
             self._owner.unfinished(self)
 
@@ -201,6 +209,7 @@ class Connection:
     def _stop_sending(self) -> None:
         """The peer reads no more; what it said before (a program's `exit`) still counts. The end of file comes after that."""
         self._deaf = True
+        self._drop_pace()  # it says no more than what is here already
         self._out.clear()
         self._bulk.clear()
         self.out_bytes = 0
@@ -228,9 +237,32 @@ class Connection:
             self._owner.lost(self, InvalidArgument(f"the first frame is larger than {MAX_STRANGE_BYTES} bytes"))
         elif len(frames) == 1:
             self._owner.take_call(self, frames[0])
+            self._must_rest()
         elif frames:
             self._backlog.extend(frames)
             self.work()
+
+    def _must_rest(self) -> bool:
+        """Its pace is spent: read nothing for a while."""
+        pace = self.pace
+        if self._rest is not None:
+            return True
+        if pace is None or not pace.is_short or self.closed or not pace.is_spent(time.monotonic_ns()):
+            return False
+        self._rest = self._poll.alarm(pace.enough_at_ns(), self._go_on)
+        self._set_interest()
+        return True
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self._set_interest()
+        self._schedule()
+
+    def _drop_pace(self) -> None:
+        self.pace = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _sent(self, num_bytes: int) -> None:
         self.out_bytes -= num_bytes
@@ -243,7 +275,7 @@ class Connection:
             num_bytes -= len(head)
 
     def _set_interest(self) -> None:
-        wanted = 0 if self.out_bytes > HIGH_WATER_BYTES else READABLE
+        wanted = 0 if self.out_bytes > HIGH_WATER_BYTES or self._rest is not None else READABLE
         if self._out or self._bulk:
             wanted |= WRITABLE
         if wanted != self._interest:

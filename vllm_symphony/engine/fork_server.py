@@ -1,11 +1,12 @@
-"""The reactor's end of the fork server (engine/fork_server.py).
+"""The reactor's end of a fork server (engine/fork_server.py).
 
-    launch, kill --queue--> SOCK_SEQPACKET --> python -m vllm_symphony.runtime.zygote
-    on_started, on_exited, on_failed, on_lost <--
+    launch, kill, hold, go_on --queue--> SOCK_SEQPACKET --> python -m vllm_symphony.runtime.zygote
+    on_started, on_used, on_exited, on_failed, on_lost <--
 
 The messages are described in abi/launch.py, the other end in runtime/zygote.py. The server is a process of its own, because one
-with an engine's threads and gigabytes cannot be forked safely or quickly. If it dies, its programs die with it, and the next launch
-starts another one.
+with an engine's threads and gigabytes cannot be forked safely or quickly; there is one for each image, started when it is first
+needed. If it dies, its programs die with it, and the next launch starts another one. It stays in our session, in a group of its own
+(why: runtime/zygote.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import vllm_symphony
-from vllm_symphony.abi.launch import RECORD_BYTES, Record, Verb
+from vllm_symphony.abi.launch import PACKET_BYTES, Cause, Record, Rlimits, Used, Verb, unpack_used
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
 
@@ -33,22 +34,30 @@ class Observer(Protocol):
     """Who hears of programs' ends. A program that was launched ends with one `on_exited` or `on_failed`, or with `on_lost`."""
 
     def on_started(self, pid: Pid, os_pid: int) -> None: ...
-    def on_exited(self, pid: Pid, code: int, cpu_s: float) -> None: ...
+    def on_used(self, used: Used) -> None: ...
+    def on_exited(self, pid: Pid, code: int, cpu_s: float, cause: Cause) -> None: ...
     def on_failed(self, pid: Pid, error: OSError) -> None: ...
-    def on_lost(self) -> None:
-        """The fork server died, and all programs with it."""
+    def on_lost(self, image: str) -> None:
+        """The fork server of that image died, and all its programs with it."""
 
 
 class ForkServer:
     """Owns the server process and the socket to it. Belongs to the reactor's thread."""
 
-    def __init__(self, poll: Poll, observer: Observer) -> None:
+    def __init__(self, poll: Poll, observer: Observer, image: str = "python", *, confined: bool = True) -> None:
+        self.level = ""  # of confinement: A, B or C; known once the server is warm
         self._poll = poll
         self._observer = observer
+        self._image = image
+        self._confined = confined
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._unsent: deque[tuple[Record, Sequence[int]]] = deque()
         self._num_alive = 0  # programs launched and not known to have ended
+
+    @property
+    def is_running(self) -> bool:
+        return self._control is not None
 
     def start(self) -> None:
         """Start the server process; does not wait until it is warm. Does nothing if it runs. Raises OSError."""
@@ -57,12 +66,13 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.zygote", str(theirs.fileno())],
+                [sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.zygote", str(theirs.fileno()), self._image]
+                + ([] if self._confined else ["unconfined"]),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what goes wrong before a program has its own pipes belongs into the server's log
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C at the server's terminal is for the server
+                process_group=0,  # Ctrl-C at the server's terminal is for the server
                 cwd="/",
             )
         except BaseException:
@@ -74,20 +84,27 @@ class ForkServer:
         self._control = ours
         self._poll.watch(ours.fileno(), self._ready)
 
-    def launch(self, pid: Pid, fds: Sequence[int]) -> None:
-        """Fork a program that gets `fds`. Takes them over: they are closed here once they are sent. Raises OSError."""
+    def launch(self, pid: Pid, fds: Sequence[int], rlimits: Rlimits) -> None:
+        """Start a program that gets `fds`. Takes them over: they are closed here once they are sent. Raises OSError."""
         try:
             self.start()
         except OSError:
             _close(fds)
             raise
         self._num_alive += 1
-        self._send(Record(Verb.LAUNCH, pid), fds)
+        self._send(Record(Verb.LAUNCH, pid, rlimits=rlimits), fds)
 
     def kill(self, pid: Pid) -> None:
         """SIGKILL to the program and its group. Nothing happens when it has ended."""
-        if self._control is not None:
-            self._send(Record(Verb.KILL, pid), ())
+        self._ask(Verb.KILL, pid)
+
+    def hold(self, pid: Pid) -> None:
+        """SIGSTOP: its code stands still."""
+        self._ask(Verb.STOP, pid)
+
+    def go_on(self, pid: Pid) -> None:
+        """SIGCONT."""
+        self._ask(Verb.CONT, pid)
 
     def close(self) -> None:
         """End the server and all programs; waits for it. Idempotent."""
@@ -95,14 +112,19 @@ class ForkServer:
         self._drop_control()
         if process is None:
             return
-        if not self._num_alive:
-            process.kill()  # nothing to lose, and it may be busy warming up
+        if not self.level:
+            process.kill()  # nothing to lose, and it is busy warming up
+        self.level = ""
         self._num_alive = 0
         try:
             process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _ask(self, verb: Verb, pid: Pid) -> None:
+        if self._control is not None:
+            self._send(Record(verb, pid), ())
 
     def _send(self, record: Record, fds: Sequence[int]) -> None:
         self._unsent.append((record, fds))
@@ -135,7 +157,7 @@ class ForkServer:
             self._flush()
         while True:
             try:
-                packet = control.recv(RECORD_BYTES)
+                packet = control.recv(PACKET_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -143,22 +165,29 @@ class ForkServer:
             if not packet:
                 self._gone()
                 return
-            self._tell(Record.unpack(packet))
+            if packet[0] == Verb.USED:
+                for used in unpack_used(packet):
+                    self._observer.on_used(used)
+            else:
+                self._tell(Record.unpack(packet))
 
     def _tell(self, record: Record) -> None:
         pid = Pid(record.pid)
-        if record.verb is Verb.STARTED:
-            self._observer.on_started(pid, record.value)
-            return
-        self._num_alive -= 1
-        if record.verb is Verb.EXITED:
-            self._observer.on_exited(pid, record.value, record.cpu_s)
-        else:
-            self._observer.on_failed(pid, OSError(record.value, os.strerror(record.value)))
+        match record.verb:
+            case Verb.READY:
+                self.level = chr(record.value)
+            case Verb.STARTED:
+                self._observer.on_started(pid, record.value)
+            case Verb.EXITED:
+                self._num_alive -= 1
+                self._observer.on_exited(pid, record.value, record.cpu_s, record.cause)
+            case _:
+                self._num_alive -= 1
+                self._observer.on_failed(pid, OSError(record.value, os.strerror(record.value)))
 
     def _gone(self) -> None:
         self.close()
-        self._observer.on_lost()
+        self._observer.on_lost(self._image)
 
     def _drop_control(self) -> None:
         control, self._control = self._control, None

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.calls import Hello, HelloResult
 from vllm_symphony.abi.codec import Call, error_frame, part_frame, read_args, read_call, reply_frame, signal_frame
+from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES, Credentials, Pid
 from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.listener import Listener
@@ -48,6 +49,7 @@ BULK_FRAME_BYTES = 1 << 16  # a refused frame above this ends the connection, bu
 PATIENCE_NS = 10_000_000_000
 CLIENT, EDGE, PROGRAM, SESSION = "client", "edge", "program", "session"
 _ACCEPT_RETRY_NS = 100_000_000
+_PACED_BY_THE_DEVICE = frozenset(op for op, spec in CALLS.items() if spec.kind == "model")
 _PRINTS_FIRST = frozenset(("emit", "exit"))  # calls that must come after what the program printed before them
 
 log = logging.getLogger(__name__)
@@ -197,6 +199,8 @@ class Peers:
         if pid is None or call.op == "hello":
             self._hello(connection, call)
             return
+        if connection.pace is not None and call.op not in _PACED_BY_THE_DEVICE:
+            connection.pace.spend()
         kernel, now_ns = self._kernel, time.monotonic_ns()
         session = self._sessions.get(pid) if connection.role == SESSION else None
         if session is not None:

@@ -34,6 +34,7 @@ from vllm_symphony.kernel.effect import (
     Completion,
     Device,
     DeviceEffect,
+    FeedInput,
     Hangup,
     JobFailed,
     Launch,
@@ -70,6 +71,7 @@ class Reactor:
         principal: str,
         store: Store | None = None,
         output_bytes_per_s: int = OUTPUT_BYTES_PER_S,
+        confined: bool = True,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """`principal` is whom clients act for (one local user for now); `store` is loaded already, and ours like
@@ -83,16 +85,17 @@ class Reactor:
         self.failure: BaseException | None = None
 
         self._poll = Poll()
-        self._programs = Programs(self._poll, self, output_bytes_per_s)
+        self._programs = Programs(self._poll, self, output_bytes_per_s, confined=confined)
         self._peers = Peers(kernel, self._poll, self._programs, Credentials(principal, scopes=("admin", "run")), self._carry_out)
         self._for_device: list[DeviceEffect | TextJob] = []
         self._for_store: list[StoreEffect] = []
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         kernel.residency, kernel.capacity = device.residency, device.capacity
+        kernel.input_bytes = self._programs.input_bytes
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,
-            Launch: self._programs.launch, Signalled: self._signal, Hangup: self._peers.hangup,
+            Launch: self._programs.launch, Signalled: self._signal, FeedInput: self._programs.feed, Hangup: self._peers.hangup,
             **dict.fromkeys(get_args(StoreEffect), self._for_store.append if store is not None else self._refuse_store),
         }  # fmt: skip
 
@@ -271,10 +274,10 @@ class Reactor:
             self._on_completions([JobFailed(effect.job, NotSupported("this host has no store"))])
 
     def _signal(self, effect: Signalled) -> None:
-        if effect.signal == Signal.KILL:
-            self._programs.kill(effect.pid)
-        else:
+        if effect.signal == Signal.TERM:
             self._peers.signal(effect.pid, effect.signal)
+        else:
+            self._programs.signal(effect.pid, effect.signal)
 
     # ---- programs (engine/programs.py Host)
 
@@ -289,9 +292,13 @@ class Reactor:
         self._kernel.output(pid, kind, text, time.monotonic_ns())
         self._carry_out()
 
-    def program_exited(self, pid: Pid, code: int, cpu_s: float, error: str | None) -> None:
+    def program_used(self, pid: Pid, cpu_s: float, memory_bytes: int) -> None:
+        self._kernel.used(pid, cpu_s, memory_bytes, time.monotonic_ns())
+        self._carry_out()
+
+    def program_exited(self, pid: Pid, code: int, cpu_s: float, error: str | None, reason: str) -> None:
         self._peers.forget_program(pid)
-        self._kernel.exited(pid, code, cpu_s, time.monotonic_ns(), error=error)
+        self._kernel.exited(pid, code, cpu_s, time.monotonic_ns(), error=error, reason=reason)
         self._carry_out()
 
     # ---- the end
@@ -344,6 +351,6 @@ class Reactor:
         self._peers.check_idle()
         assert not self._programs.num_running(), f"{self._programs.num_running()} programs"
         assert not self._for_device and not self._for_store and not self._mailbox
-        permanent = 2 + (self._socket_path is not None)  # bell, fork server, listener
+        permanent = 1 + self._programs.num_servers() + (self._socket_path is not None)  # bell, fork servers, listener
         assert self._poll.num_watched() <= permanent, f"{self._poll.num_watched()} files watched, {permanent} are ours"
         assert self._poll.num_alarms() == 0, f"{self._poll.num_alarms()} alarms"

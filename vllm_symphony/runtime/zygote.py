@@ -1,14 +1,18 @@
 """The fork server: a small warm Python that forks one process for each program (runtime/zygote.py).
 
-    reactor ==exec==> zygote (modules imported, one thread, no torch, no grpc)
-                         |--fork--> program 1
-                         |--fork--> program 2       milliseconds, memory shared until written
+    reactor ==exec==> zygote (modules imported and run in, one thread, no torch, no grpc)
+                         |--fork--> ready, ready, ready ...      pool.py: locked down, waiting for a program
+                         |--fork--> program 1                    child.py
+                         |--fork--> program 2                    memory shared until written; meter.py watches their CPU time
 
-It is executed with an almost empty environment (an environment that is cleared later would stay in /proc/self/environ), never runs
-program code itself, and holds no file but its socket and one pidfd per child. It does one thing at a time in a loop: take a request
-(abi/launch.py), report an end. The end of a program is its pidfd becoming readable: no signal handler, and no pid is ever used
-after it was reaped. When the reactor is gone (end of file) it kills all programs and ends; when it is gone itself, its children
-die with it (PR_SET_PDEATHSIG).
+There is one for each image of the runtime, `python` and `wasm`. It is executed with an almost empty environment (an environment
+that is cleared later would stay in /proc/self/environ), never runs program code itself, and holds no file but its socket, and a
+pidfd and a leash per child. It does one thing at a time in a loop: take a request (abi/launch.py), report an end, and when nothing
+is to do, look at the meter or make one more child ready. The end of a program is its pidfd becoming readable: no signal handler, and
+no pid is ever used after it was reaped. When the reactor is gone (end of file) it kills all programs and ends; when it is gone
+itself, its children die with it (PR_SET_PDEATHSIG).
+Programs are in the session of the kernel's host, in groups of their own: where the scheduler groups by session (autogroup),
+priorities count within a session only.
 Prior art: Android's zygote, Chrome's, Python's multiprocessing.forkserver.
 """
 
@@ -23,148 +27,212 @@ import select
 import signal
 import socket
 import sys
-from typing import NoReturn
+import time
 
-from vllm_symphony.abi.launch import FDS_PER_LAUNCH, RECORD_BYTES, Record, Verb
+from vllm_symphony.abi.launch import FDS_PER_LAUNCH, PACKET_BYTES, Cause, Record, Rlimits, Verb, pack_used
+from vllm_symphony.runtime import advice, child
+from vllm_symphony.runtime.image import IMAGES, Image
+from vllm_symphony.runtime.meter import Meter
+from vllm_symphony.runtime.pool import READY, READY_WHEN_IDLE, Child, End, Pool
+from vllm_symphony.runtime.sandbox import Plan, prepare_zygote
 
-WARM_MODULES = (
-    "asyncio", "bisect", "collections", "contextlib", "copy", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions",
-    "functools", "hashlib", "heapq", "inspect", "itertools", "json", "linecache", "math", "operator", "random", "re", "resource",
-    "statistics", "string", "textwrap", "time", "traceback", "types", "typing", "unicodedata", "uuid",
-    "vllm_symphony.abi.codec", "vllm_symphony.runtime.child",
-)  # fmt: skip
-WARM_IF_THERE = ("numpy", "numpy.random", "vllm_symphony.lip")
+IDLE_S = 300.0  # without a launch; then fewer are held ready
+_SIGNALS = {Verb.KILL: signal.SIGKILL, Verb.STOP: signal.SIGSTOP, Verb.CONT: signal.SIGCONT}
+_EXIT_OF = {Cause.DENIED: 128 + signal.SIGSYS, Cause.MEMORY: 128 + signal.SIGKILL, Cause.CPU: 124}
 
 
 class Zygote:
-    """Serves one reactor over `control`, until it closes."""
+    """Serves one reactor over `control`, until it closes. Without a plan programs are not confined."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, image: Image, meter: Meter, plan: Plan | None) -> None:
         self._control = control
+        self._image = image
+        self._meter = meter
+        self._os_pid = os.getpid()
+        self._refused = 0  # the errno of the last child that could not be locked down
+        self._pool = Pool(plan, self._become)
+        self._children: dict[int, Child] = {}  # by the kernel's pid
+        self._launched_s = time.monotonic()
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        self._os_pid: dict[int, int] = {}  # pid of the kernel -> pid of the system, of children not reaped
-        self._pid_of: dict[int, int] = {}  # pidfd -> pid of the kernel
+        level = plan.layers.level if plan is not None else "C"
+        self._tell(Record(Verb.READY, 0, ord(level)))
 
     def serve(self) -> None:
         """Until the reactor is gone; then end every child."""
+        self._pool.target = READY
         while True:
-            for fd, _ in self._poll.poll():
-                if fd in self._pid_of:
-                    self._reap(fd)
-                elif not self._take_request():
-                    self._end_all()
-                    return
+            events = self._poll.poll(self._patience_s())
+            for fd, _ in events:
+                if fd == self._control.fileno():
+                    if not self._take_request():
+                        self._end_all()
+                        return
+                elif fd in self._pool.children:
+                    self._reap(self._pool.children[fd])
+            self._measure()
+            if not events:
+                self._fill_pool()
+
+    def _patience_s(self) -> float | None:
+        """How long there is nothing to do."""
+        if self._pool.wants_more and not self._refused:
+            return 0
+        wakes_s = [self._launched_s + IDLE_S] if self._pool.target == READY else []
+        next_s = self._meter.next_s()
+        if next_s is not None:
+            wakes_s.append(next_s)
+        return max(0.0, min(wakes_s) - time.monotonic()) if wakes_s else None
 
     def _take_request(self) -> bool:
         try:
-            packet, fds, _, _ = socket.recv_fds(self._control, RECORD_BYTES, FDS_PER_LAUNCH)
+            packet, fds, _, _ = socket.recv_fds(self._control, PACKET_BYTES, FDS_PER_LAUNCH + 1)
         except ConnectionError:
             return False
         if not packet:
             return False
         record = Record.unpack(packet)
         if record.verb is Verb.LAUNCH:
-            self._launch(record.pid, fds)
+            self._launch(record.pid, fds, record.rlimits or Rlimits())
         else:
-            self._kill(record.pid)
+            self._signal(record.pid, _SIGNALS[record.verb])
         return True
 
-    def _launch(self, pid: int, fds: list[int]) -> None:
-        parent, os_pid = os.getpid(), -1
+    def _launch(self, pid: int, fds: list[int], rlimits: Rlimits) -> None:
+        self._launched_s = time.monotonic()
+        self._pool.target = READY
         try:
-            if len(fds) != FDS_PER_LAUNCH:
+            if len(fds) < FDS_PER_LAUNCH:
                 raise OSError(errno.EMFILE, "file descriptors were lost on the way")  # the system drops what does not fit
-            os_pid = os.fork()
-            if os_pid == 0:
-                self._become_program(parent, fds)
-            pidfd = os.pidfd_open(os_pid)
+            one = self._pool.assign(pid, fds, rlimits)
         except OSError as e:
-            if os_pid > 0:
-                os.kill(os_pid, signal.SIGKILL)
-                os.waitpid(os_pid, 0)
-            self._tell(Record(Verb.FAILED, pid, e.errno or 0))
+            self._tell(Record(Verb.FAILED, pid, e.errno or errno.EIO))
         else:
-            self._watch(pid, os_pid, pidfd)
+            self._children[pid] = one
+            self._watch_new()
+            self._meter.watch(pid, one.os_pid)
+            self._tell(Record(Verb.STARTED, pid, one.os_pid))
         for fd in fds:
             os.close(fd)
 
-    def _become_program(self, parent: int, fds: list[int]) -> NoReturn:
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        one = self._children.get(pid)
+        if one is not None:
+            one.was_killed |= number == signal.SIGKILL
+            with contextlib.suppress(ProcessLookupError):
+                one.signal(number)
+
+    def _fill_pool(self) -> None:
+        """One more, or fewer when nobody has needed any for long."""
+        if time.monotonic() >= self._launched_s + IDLE_S:
+            self._pool.target = READY_WHEN_IDLE
+            self._pool.shrink()
+        elif self._pool.wants_more and not self._refused:
+            with contextlib.suppress(OSError):  # a launch will say so
+                self._pool.make_ready()
+            self._watch_new()
+
+    def _watch_new(self) -> None:
+        """Hear of the ends of children that were made since the last time."""
+        while self._pool.new:
+            self._poll.register(self._pool.new.pop().pidfd, select.EPOLLIN)
+
+    def _become(self, leash: int, plan: Plan | None) -> None:
         """The forked side: it must never return into the loop."""
         code = 70
         try:
-            self._poll.close()
-            self._control.close()
-            from vllm_symphony.runtime import child
-
-            code = child.main(parent, *fds)
+            code = child.main(self._os_pid, self._image, leash, plan)
         except BaseException:  # noqa: BLE001  the process boundary
             sys.excepthook(*sys.exc_info())
         finally:
-            with contextlib.suppress(BaseException):
-                sys.stdout.flush()
-            with contextlib.suppress(BaseException):
-                sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(BaseException):
+                    stream.flush()
             os._exit(code)
 
-    def _watch(self, pid: int, os_pid: int, pidfd: int) -> None:
-        self._os_pid[pid] = os_pid
-        self._pid_of[pidfd] = pid
-        self._poll.register(pidfd, select.EPOLLIN)
-        self._tell(Record(Verb.STARTED, pid, os_pid))
+    def _reap(self, one: Child) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            one.signal(signal.SIGKILL)  # what it left running in its group
+        self._meter.forget(one.pid)
+        self._poll.unregister(one.pidfd)
+        end = self._pool.reap(one)
+        self._refused = end.failure or self._refused
+        if not one.pid:
+            return
+        del self._children[one.pid]
+        if end.failure:
+            self._tell(Record(Verb.FAILED, one.pid, end.failure))
+            return
+        cause, code = _cause(one, end), os.waitstatus_to_exitcode(end.status)
+        self._tell(Record(Verb.EXITED, one.pid, _EXIT_OF.get(cause, 128 - code if code < 0 else code), end.cpu_s, cause))
 
-    def _kill(self, pid: int) -> None:
-        """The whole group. Its id cannot be anybody else's: the leader is not reaped yet."""
-        os_pid = self._os_pid.get(pid)
-        if os_pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(os_pid, signal.SIGKILL)
-            os.kill(os_pid, signal.SIGKILL)  # it may not have made its group yet
-
-    def _reap(self, pidfd: int) -> None:
-        pid = self._pid_of.pop(pidfd)
-        self._kill(pid)  # what it left running in its group
-        os_pid = self._os_pid.pop(pid)
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
-        _, status, usage = os.wait4(os_pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        self._tell(Record(Verb.EXITED, pid, 128 - code if code < 0 else code, usage.ru_utime + usage.ru_stime))
+    def _measure(self) -> None:
+        next_s = self._meter.next_s()
+        if next_s is not None and (now_s := time.monotonic()) >= next_s:
+            for packet in pack_used(self._meter.scan(now_s)):
+                self._send(packet)
 
     def _end_all(self) -> None:
-        for pid in self._os_pid:
-            self._kill(pid)
-        for os_pid in self._os_pid.values():
-            os.waitpid(os_pid, 0)
+        children = list(self._pool.children.values())
+        for one in children:
+            with contextlib.suppress(ProcessLookupError):
+                one.signal(signal.SIGKILL)
+        for one in children:
+            self._pool.reap(one)
 
     def _tell(self, record: Record) -> None:
+        self._send(record.pack())
+
+    def _send(self, packet: bytes) -> None:
         with contextlib.suppress(ConnectionError):  # the reactor is gone: the next request is the end of file
-            self._control.send(record.pack())
+            self._control.send(packet)
 
 
-def warm_up() -> None:
-    """Import what programs use, so that a fork has it. numpy is single-threaded here: threads do not survive a fork."""
-    for name in WARM_MODULES:
-        __import__(name)
-    for name in WARM_IF_THERE:
-        with contextlib.suppress(ImportError):
-            __import__(name)
+def _cause(one: Child, end: End) -> Cause:
+    """What ended it, if it was not itself and not we."""
+    if not os.WIFSIGNALED(end.status) or one.was_killed:
+        return Cause.NONE
+    number = os.WTERMSIG(end.status)
+    if number == signal.SIGSYS:
+        return Cause.DENIED
+    if number == signal.SIGKILL and end.out_of_memory:
+        return Cause.MEMORY
+    if number == signal.SIGXCPU or (number == signal.SIGKILL and end.cpu_s >= one.rlimits.cpu_s):
+        return Cause.CPU
+    return Cause.NONE
+
+
+def warm_up(kind: str) -> Image:
+    """Import what programs use and run it in, so that a fork has it. One thread: others do not survive a fork."""
+    for stream in (sys.stdout, sys.stderr):  # programs have these objects
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    image = IMAGES[kind]()
+    image.load()
+    advice.install()
     num_threads = len(os.listdir("/proc/self/task"))
     assert num_threads == 1, f"{num_threads} threads in the fork server: an import started some"
     gc.collect()
     gc.freeze()  # a collection in a child would copy every shared page
+    return image
 
 
 def main() -> None:
-    """`python -m vllm_symphony.runtime.zygote FD`: serve the reactor on that inherited socket."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    """`python -m vllm_symphony.runtime.zygote FD IMAGE [unconfined]`: serve the reactor on that inherited socket."""
+    fd, kind, *flags = sys.argv[1:]
+    control = socket.socket(fileno=int(fd))
     control.setblocking(True)
     os.environ.pop("PYTHONPATH", None)
     sys.argv = ["program"]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one pidfd for each program
-    warm_up()
-    Zygote(control).serve()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two files for each program
+    meter = Meter()
+    image = warm_up(kind)
+    plan = None if "unconfined" in flags else prepare_zygote(kind)
+    try:
+        Zygote(control, image, meter, plan).serve()
+    finally:
+        if plan is not None and plan.slots is not None:
+            plan.slots.close()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.program import bind_arguments
-from vllm_symphony.runtime import child, loader
+from vllm_symphony.runtime import loader
+from vllm_symphony.runtime.program import failure_of
 from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import Faults
 from vllm_symphony.testing.leap import LeapLoop
@@ -260,7 +261,7 @@ class World:
             print(error.message, file=sys.stderr)
             end = calls.Exit(2, error=error.message, reason="program")
         except BaseException as error:  # noqa: BLE001
-            end = child._failure(error)
+            end = failure_of(error)
             run.error = error if isinstance(error, Exception) else None
         if not run.transport.is_closed:
             process = self.kernel.processes[run.pid]
@@ -280,7 +281,7 @@ class World:
         """It was cancelled before it began."""
         assert run.transport is not None
         if not run.transport.is_closed:
-            run.transport.post("exit", child._failure(asyncio.CancelledError()))
+            run.transport.post("exit", failure_of(asyncio.CancelledError()))
             self._ended(run, 130)
 
     def _ended(self, run: Run, code: int) -> None:

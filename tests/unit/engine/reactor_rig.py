@@ -17,6 +17,7 @@ from vllm_symphony.errors import Interrupted
 from vllm_symphony.kernel.effect import (
     CancelJob,
     Capacity,
+    FeedInput,
     ForwardDone,
     ForwardJob,
     JobFailed,
@@ -125,10 +126,13 @@ class ScriptedKernel:
         self.alive.add(self._last)
         return self._last
 
-    def launch(self, source: str, args: str = "{}", entry: str = "main", name: str = "prog.py", seed: int = 7) -> int:
+    def launch(self, source: str, args: str = "{}", entry: str = "main", name: str = "prog.py", seed: int = 7, **more: Any) -> int:
         pid = self.new_pid()
-        self.effects.append(Launch(pid, source, entry, args, name, seed))
+        self.effects.append(Launch(pid, source, entry, args, name, seed, **more))
         return pid
+
+    def feed(self, pid: int, data: bytes, eof: bool = False) -> None:
+        self.effects.append(FeedInput(pid, data, eof))
 
     def signal(self, pid: int, signal: str) -> None:
         self.effects.append(Signalled(pid, signal))
@@ -175,9 +179,12 @@ class ScriptedKernel:
     def output(self, pid: int, kind: str, text: str, now_ns: int) -> None:
         self.note("output", pid, kind, text)
 
-    def exited(self, pid: int, code: int, cpu_s: float, now_ns: int, error: Any = None) -> None:
+    def used(self, pid: int, cpu_s: float, memory_bytes: int, now_ns: int) -> None:
+        self.note("used", pid, cpu_s, memory_bytes)
+
+    def exited(self, pid: int, code: int, cpu_s: float, now_ns: int, error: Any = None, reason: str = "") -> None:
         self.alive.discard(pid)
-        self.note("exited", pid, code, cpu_s, error)
+        self.note("exited", pid, code, cpu_s, error, reason)
 
     def disconnected(self, pid: int, now_ns: int) -> None:
         self.alive.discard(pid)

@@ -23,9 +23,29 @@ def rig():
     footprint.check()
 
 
+@pytest.fixture(scope="module")
+def unconfined():
+    footprint = Footprint()
+    kernel = ScriptedKernel()
+    reactor = Reactor(kernel, EchoDevice(), socket_path=None, principal="ann", confined=False)
+    reactor.start()
+    yield kernel, reactor
+    reactor.stop()
+    footprint.check()
+
+
 @pytest.fixture
 def run(rig):
     """Start a program; afterwards nothing of it may be left."""
+    yield from running(rig)
+
+
+@pytest.fixture
+def run_unconfined(unconfined):
+    yield from running(unconfined)
+
+
+def running(rig):
     kernel, reactor = rig
     yield lambda source, **more: reactor.run_in_reactor(lambda k: k.launch(source, **more))
     deadline = time.monotonic() + WAIT_S
@@ -115,14 +135,14 @@ def test_every_way_to_fail_has_its_code_and_says_why(rig, run, source, args, sta
         assert kernel.exit_call(pid).reason == "program"
 
 
-def test_a_program_sees_nothing_of_the_server(rig, run, monkeypatch):
-    kernel, _ = rig
+def test_a_program_sees_nothing_of_the_server(unconfined, run_unconfined):
+    kernel, _ = unconfined
 
-    pid = run(
+    pid = run_unconfined(
         "import os, json, signal, sys\n"
         "def main():\n"
         "    fds = sorted(int(f) for f in os.listdir('/proc/self/fd'))\n"
-        "    return dict(env=sorted(os.environ), fds=fds, nice=os.nice(0), leader=os.getsid(0) == os.getpid(),\n"
+        "    return dict(env=sorted(os.environ), fds=fds, nice=os.nice(0), leader=os.getpgid(0) == os.getpid(),\n"
         "                stdin=os.readlink('/proc/self/fd/0'), core=__import__('resource').getrlimit(4),\n"
         "                heavy=[m for m in ('torch', 'vllm', 'grpc', 'ray') if m in sys.modules],\n"
         "                argv=sys.argv, frames=len(__import__('inspect').stack()) < 40)\n"
@@ -165,10 +185,10 @@ def test_term_cancels_main_once_and_it_may_clean_up(rig, run):
     assert kernel.exit_call(pid).reason == "cancelled"
 
 
-def test_a_loop_that_never_ends_is_killed_with_its_group(rig, run):
-    kernel, reactor = rig
+def test_a_loop_that_never_ends_is_killed_with_its_group(unconfined, run_unconfined):
+    kernel, reactor = unconfined
 
-    pid = run(
+    pid = run_unconfined(
         "import os\n"
         "def main():\n"
         "    child = os.fork()\n"

@@ -1,0 +1,198 @@
+"""The processes that the fork server holds ready for programs (runtime/pool.py).
+
+    fork --> locked down, loop made --> waits on its leash --[socket, stdout, stderr, stdin?]--> runs one program --> ends
+             `READY` of them, made while nothing else is to do; one that is needed at once is made then, and waits no time
+
+A ready process has been through everything that does not depend on the program: a start costs two packets and the program itself.
+It was made for certain rlimits; a launch with others gets one of its own. The leash is a SOCK_SEQPACKET pair: the files come over
+it, and the errno if the lockdown failed; when the fork server is gone it ends and the child with it.
+The fork is the C library's, not Python's: `os.fork` goes through locks and hooks that a process with one thread has no use for, and
+each page that they write to is a page that every program has for itself (about 250 of them, a millisecond). What the hooks do that
+matters, the child does: its random state comes from the program's seed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from vllm_symphony.abi.launch import Rlimits
+from vllm_symphony.runtime.sandbox import Plan, Slot
+
+READY = 16
+READY_WHEN_IDLE = 4
+_ERRNO_BYTES = 4
+_libc = ctypes.PyDLL(None, use_errno=True)  # holds the interpreter lock: the child's copy of it is held by the child
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process that we forked and have not reaped. `pid` is the kernel's, 0 while it has no program."""
+
+    os_pid: int
+    pidfd: int
+    leash: socket.socket
+    rlimits: Rlimits
+    slot: Slot | None
+    pid: int = 0
+    was_killed: bool = False
+
+    def signal(self, number: int) -> None:
+        """To its whole group, whose id cannot be anybody else's: the leader is not reaped yet."""
+        os.killpg(self.os_pid, number)
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+        self.leash.close()
+
+
+class End(NamedTuple):
+    """How a child ended. `failure`: the errno of a lockdown that failed; `out_of_memory`: the system killed it for its memory."""
+
+    status: int
+    cpu_s: float
+    failure: int
+    out_of_memory: bool
+
+
+class Pool:
+    """Makes children and hands them out. `become(leash, plan)` is the life of a child: it never returns. Without a plan children
+    are not confined."""
+
+    def __init__(self, plan: Plan | None, become: Callable[[int, Plan | None], None]) -> None:
+        self.target = 0
+        self.children: dict[int, Child] = {}  # by pidfd: ready and running
+        self.new: list[Child] = []  # whose end nobody listens for yet
+        self._plan = plan
+        self._become = become
+        self._rlimits = Rlimits()
+        self._missed: Rlimits | None = None  # that the last launch asked for, and got from a fork
+        self._ready: list[Child] = []
+
+    @property
+    def wants_more(self) -> bool:
+        return len(self._ready) < self.target
+
+    def make_ready(self) -> Child:
+        """One more child that waits. Raises OSError."""
+        child = self._fork(self._rlimits)
+        self._ready.append(child)
+        return child
+
+    def shrink(self) -> None:
+        """End what is above the target: it sees its leash end."""
+        while len(self._ready) > self.target:
+            self._ready.pop().leash.shutdown(socket.SHUT_RDWR)
+
+    def assign(self, pid: int, fds: list[int], rlimits: Rlimits) -> Child:
+        """A child for a program, with its files on their way. Raises OSError."""
+        while self._ready and rlimits == self._rlimits:
+            child = self._ready.pop(0)
+            try:
+                socket.send_fds(child.leash, [b"+"], fds)
+            except ConnectionError:  # it has died, and its pidfd says so next
+                continue
+            child.pid = pid
+            return child
+        if rlimits != self._rlimits and rlimits == self._missed:
+            self._change(rlimits)
+        self._missed = rlimits
+        child = self._fork(rlimits)
+        socket.send_fds(child.leash, [b"+"], fds)
+        child.pid = pid
+        return child
+
+    def reap(self, child: Child) -> End:
+        """Forget a child that has ended."""
+        del self.children[child.pidfd]
+        if child in self._ready:
+            self._ready.remove(child)
+        failure = _said(child.leash)
+        child.close()
+        _, status, usage = os.wait4(child.os_pid, 0)
+        out_of_memory = child.slot is not None and child.slot.was_killed_for_memory()
+        self._give(child.slot)
+        return End(status, usage.ru_utime + usage.ru_stime, failure, out_of_memory)
+
+    def _change(self, rlimits: Rlimits) -> None:
+        """Twice the same others: it is what programs ask for here."""
+        target, self.target = self.target, 0
+        self.shrink()
+        self.target, self._rlimits = target, rlimits
+
+    def _fork(self, rlimits: Rlimits) -> Child:
+        plan, slot = self._plan, None
+        if plan is not None:
+            plan = _with(plan, rlimits)
+            slot = plan.slots.take(plan) if plan.slots is not None else None
+            plan = slot.plan(plan) if slot is not None else plan
+        try:
+            return self._fork_into(plan, slot, rlimits)
+        except OSError:
+            self._give(slot)
+            raise
+
+    def _fork_into(self, plan: Plan | None, slot: Slot | None, rlimits: Rlimits) -> Child:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os_pid = fork()
+        if os_pid == 0:
+            self._become(theirs.fileno(), plan)
+        theirs.close()
+        if os_pid < 0:
+            ours.close()
+            number = ctypes.get_errno()
+            raise OSError(number, f"fork: {os.strerror(number)}")
+        try:
+            os.setpgid(os_pid, os_pid)
+            if slot is not None:
+                slot.enter(os_pid)
+            pidfd = os.pidfd_open(os_pid)
+        except OSError:
+            ours.close()
+            os.kill(os_pid, signal.SIGKILL)
+            os.waitpid(os_pid, 0)
+            raise
+        child = self.children[pidfd] = Child(os_pid, pidfd, ours, rlimits, slot)
+        self.new.append(child)
+        return child
+
+    def _give(self, slot: Slot | None) -> None:
+        if slot is not None and self._plan is not None and self._plan.slots is not None:
+            self._plan.slots.give(slot)
+
+
+def fork() -> int:
+    """The C library's: -1 when it failed, errno in ctypes."""
+    pid: int = _libc.fork()
+    return pid
+
+
+def _with(plan: Plan, rlimits: Rlimits) -> Plan:
+    whole_s = -int(-rlimits.cpu_s // 1)
+    return replace(plan, memory_bytes=rlimits.memory_bytes, cpu_s=whole_s, tasks=rlimits.tasks, fds=rlimits.fds)
+
+
+def is_assigned(leash: socket.socket) -> bool:
+    """In the child: a program is here already."""
+    poll = select.poll()
+    poll.register(leash, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def tell_failure(leash: socket.socket, error: OSError) -> None:
+    """In the child: its lockdown failed."""
+    leash.send((error.errno or errno.EPERM).to_bytes(_ERRNO_BYTES, "little"))
+
+
+def _said(leash: socket.socket) -> int:
+    try:
+        return int.from_bytes(leash.recv(_ERRNO_BYTES, socket.MSG_DONTWAIT), "little")
+    except (BlockingIOError, ConnectionError):
+        return 0
