@@ -58,6 +58,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-client-ca", metavar="FILE", type=Path,
                         help="TCP clients need a certificate that this CA signed; where no token is sent its common name is the "
                         "principal")  # fmt: skip
+    parser.add_argument("--tools", metavar="FILE", type=Path,
+                        help="a TOML file of tools that programs may call: HTTP requests, MCP servers, Python functions; and of "
+                        "who may give them to programs (docs/tools.md)")  # fmt: skip
     parser.add_argument("--confinement", choices=("A", "B", "C"), metavar="LEVEL",
                         help="do not start where programs cannot be confined at level A (fit for strangers' programs) or B (those "
                         "of your own user); C is --unconfined, for a server without TCP doors (default: start, and refuse programs "
@@ -151,6 +154,7 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
         "--disk-high-water": str(args.disk_high_water),
         "--device": args.device,
         "--confinement": args.confinement,
+        "--tools": None if args.tools is None else str(args.tools.expanduser().absolute()),
         "--crash-at": args.crash_at,
     }
     words = tuple(word for name, value in given.items() if value is not None for word in (name, value))

@@ -33,6 +33,7 @@ from vllm_symphony.store.state import StateDirectory
 if TYPE_CHECKING:
     from vllm_symphony.engine.storage import Storage
     from vllm_symphony.kernel.effect import Device
+    from vllm_symphony.tools.config import Config
 
 EXIT_USAGE, EXIT_ENGINE_DIED = 2, 70
 PR_SET_PDEATHSIG = 1
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--disk-high-water", type=float, default=0.9, help="part of the disk above which gc gives up saved pages")
     parser.add_argument("--confinement", choices=("A", "B"), help="do not start where programs cannot be confined as far")
     parser.add_argument("--unconfined", action="store_true", help="run programs without confinement")
+    parser.add_argument("--tools", type=Path, help="the operator's file of tools (docs/tools.md)")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     args = parser.parse_args(ours)
@@ -93,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
+        tools = load_tools(args.tools)
         directory = StateDirectory(args.state_dir) if args.state_dir is not None else None
         pages = directory.pages if directory is not None else None
         limits = TierLimits(args.host_cache_bytes, args.disk_cache_bytes, pages)
@@ -110,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("the engine did not start") if log.isEnabledFor(logging.DEBUG) else None
         status.error(str(e).strip() or type(e).__name__, 1)
         return 1
-    return serve(device, storage, args.socket, status, stop, confinement, confined=not args.unconfined)
+    return serve(device, storage, args.socket, status, stop, confinement, confined=not args.unconfined, tools=tools)
 
 
 def serve(
@@ -122,6 +125,7 @@ def serve(
     confinement: Confinement,
     *,
     confined: bool = True,
+    tools: Config | None = None,
 ) -> int:
     """Run the kernel over the device until `stop` is set or the engine dies."""
     from vllm_symphony.engine.reactor import Reactor
@@ -150,15 +154,20 @@ def serve(
         device.model, seed=int.from_bytes(os.urandom(6), "little"), boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info
     )
     reactor = Reactor(
-        kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, on_death=on_death
-    )
+        kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, tools=tools,
+        on_death=on_death,
+    )  # fmt: skip
     try:
         if storage.is_lasting:
             status.phase("reading the files")
             kernel.restore(storage.load(), time.monotonic_ns())
         reactor.start()
+        if reactor.tools is not None:
+            status.phase("starting the tools")
+            reactor.tools.wait_ready()
     except SymphonyError as e:
         status.error(str(e), 1)
+        reactor.stop()
         device.stop()
         return 1
     m = device.model
@@ -172,6 +181,17 @@ def serve(
         status.error(f"the engine died: {type(died[0]).__name__}: {died[0]}", EXIT_ENGINE_DIED)
     reactor.stop()
     return EXIT_ENGINE_DIED if died else 0
+
+
+def load_tools(path: Path | None) -> Config | None:
+    """The operator's file, checked before anything is loaded. Raises InvalidArgument."""
+    if path is None:
+        return None
+    from vllm_symphony.tools.config import load
+
+    config = load(path.absolute())
+    config.demand_variables(os.environ)
+    return config
 
 
 def open_storage(directory: StateDirectory | None, device: Device, high_water: float) -> Storage:

@@ -29,8 +29,10 @@ from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.peers import Peers
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.programs import KILLED, Programs
+from vllm_symphony.engine.tool_host import ToolHost
 from vllm_symphony.errors import DeviceLost, NotSupported
 from vllm_symphony.kernel.effect import (
+    CancelTool,
     Completion,
     Device,
     DeviceEffect,
@@ -46,10 +48,13 @@ from vllm_symphony.kernel.effect import (
     StoreEffect,
     StoreWrite,
     TextJob,
+    ToolEffect,
+    ToolJob,
 )  # fmt: skip
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.kernel import Kernel
+    from vllm_symphony.tools.config import Config
 
 OUTPUT_BYTES_PER_S = 1 << 20  # of one program's stdout and stderr together
 STOP_GRACE_NS = 2_000_000_000  # for what is in flight when we stop
@@ -72,11 +77,12 @@ class Reactor:
         store: Store | None = None,
         output_bytes_per_s: int = OUTPUT_BYTES_PER_S,
         confined: bool = True,
+        tools: Config | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         """`principal` is whom clients act for (one local user for now); `store` is loaded already, and ours like
-        the device. `on_death` hears, on this or the device's thread, when the reactor or the device died of an error; it must not
-        wait for `stop`."""
+        the device. `tools`: the operator's file. `on_death` hears, on this or the device's thread, when the reactor or the device
+        died of an error; it must not wait for `stop`."""
         self._kernel = kernel
         self._device = device
         self._store = store
@@ -92,12 +98,19 @@ class Reactor:
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         kernel.residency, kernel.capacity = device.residency, device.capacity
         kernel.input_bytes = self._programs.input_bytes
+        self.tools = ToolHost(self._poll, self._on_completions, tools) if tools is not None else None
+        if tools is not None and self.tools is not None:
+            kernel.tool_table, kernel.granted_tools = self.tools.table, tools.granted
         self._carrying = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._peers.reply, ReplyError: self._peers.reply_error, Part: self._peers.part,
             Launch: self._programs.launch, Signalled: self._signal, FeedInput: self._programs.feed, Hangup: self._peers.hangup,
             **dict.fromkeys(get_args(StoreEffect), self._for_store.append if store is not None else self._refuse_store),
+            **dict.fromkeys(get_args(ToolEffect), self._refuse_tool),
         }  # fmt: skip
+
+        if self.tools is not None:
+            self._carry[ToolJob], self._carry[CancelTool] = self.tools.submit, self.tools.cancel
 
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._rung = False
@@ -122,6 +135,8 @@ class Reactor:
                 if self._socket_path is not None:
                     self._peers.listen(self._socket_path)
                 self._programs.start()
+                if self.tools is not None:
+                    self.tools.start()
                 self._device.start(self._on_completions, self._on_device_death)
                 if self._store is not None:
                     self._store.start(self._on_completions)
@@ -273,6 +288,10 @@ class Reactor:
         if not isinstance(effect, StoreWrite):
             self._on_completions([JobFailed(effect.job, NotSupported("this host has no store"))])
 
+    def _refuse_tool(self, effect: ToolEffect) -> None:
+        if isinstance(effect, ToolJob):
+            self._on_completions([JobFailed(effect.job, NotSupported("this host has no tools"))])
+
     def _signal(self, effect: Signalled) -> None:
         if effect.signal == Signal.TERM:
             self._peers.signal(effect.pid, effect.signal)
@@ -328,7 +347,8 @@ class Reactor:
 
     def _close(self) -> None:
         """Leave nothing, whatever happened before."""
-        for close in (self._peers.close, self._programs.close, self._close_store, self._device.stop, self._poll.close):
+        owned = (self._peers.close, self._programs.close, self._close_tools, self._close_store, self._device.stop, self._poll.close)
+        for close in owned:
             try:
                 close()
             except Exception:  # the others must be closed too
@@ -338,6 +358,10 @@ class Reactor:
             os.close(bell)
         while self._requests:
             self._requests.popleft()[1].cancel()
+
+    def _close_tools(self) -> None:
+        if self.tools is not None:
+            self.tools.close()
 
     def _close_store(self) -> None:
         """All that the kernel has told so far is written, synced."""
@@ -352,5 +376,6 @@ class Reactor:
         assert not self._programs.num_running(), f"{self._programs.num_running()} programs"
         assert not self._for_device and not self._for_store and not self._mailbox
         permanent = 1 + self._programs.num_servers() + (self._socket_path is not None)  # bell, fork servers, listener
+        permanent += self.tools is not None
         assert self._poll.num_watched() <= permanent, f"{self._poll.num_watched()} files watched, {permanent} are ours"
         assert self._poll.num_alarms() == 0, f"{self._poll.num_alarms()} alarms"

@@ -132,6 +132,12 @@ class Config:
         """Names of the server's environment that secrets come from."""
         return frozenset(secret.env for secret in self.secrets if secret.env is not None)
 
+    def demand_variables(self, environment: Mapping[str, str]) -> None:
+        """Raises InvalidArgument for a secret whose variable is not set."""
+        for secret in self.secrets:
+            if secret.env is not None and not environment.get(secret.env):
+                raise InvalidArgument(f"{self.path}: [secret.{secret.name}] env: {secret.env} is not set", secret=secret.name)
+
 
 def load(path: Path) -> Config:
     """Read and check the file. Raises InvalidArgument, with file, table and key."""

@@ -37,7 +37,7 @@ from vllm_symphony.tools.queue import FairQueue
 from vllm_symphony.tools.schema import check_arguments
 from vllm_symphony.tools.secret import Vault
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 CLOSE_S = 5.0  # for MCP servers to end; then this process does, and their launchers end them
 MAX_RESULT_BYTES = 4 << 20  # of one frame, whatever a driver gave
 _READ = 1 << 18
@@ -205,7 +205,9 @@ async def _start(host: Host, drivers: Sequence[Driver], writer: asyncio.StreamWr
 def main() -> int:
     """Exit code 0 when the other side has closed."""
     sock, path = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_DUMPABLE, 0)  # its memory and environment are nobody's, not even of our own user's other processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock.setblocking(False)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -67,6 +67,10 @@ class McpSession:
         return self._task is not None
 
     @property
+    def _is_leaving(self) -> bool:
+        return self._stop.is_set() or (self._process is not None and self._process.ended.is_set())
+
+    @property
     def os_pid(self) -> int | None:
         """Of its launcher, while it runs."""
         return self._process.pid if self._process is not None and self.is_awake else None
@@ -109,6 +113,8 @@ class McpSession:
 
     async def _client(self) -> Client:
         loop = asyncio.get_running_loop()
+        while self._task is not None and self._is_leaving:
+            await asyncio.wait((self._task,))
         if self._task is None:
             rest_s = self._rests_until_s - loop.time()
             if rest_s > 0:

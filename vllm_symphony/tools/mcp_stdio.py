@@ -182,8 +182,10 @@ class StdioServer:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Close its input, wait a moment, then have the launcher end all of it. Not stopped by a cancel: nothing may be left."""
     with anyio.CancelScope(shield=True):
-        if process.stdin is not None:
-            process.stdin.close()
+        pipes = process._transport  # type: ignore[attr-defined]  # nothing public closes an output that nobody reads
+        for fd in (0, 1, 2):  # an open one that is not read to its end would keep `wait` waiting
+            if (pipe := pipes.get_pipe_transport(fd)) is not None:
+                pipe.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await process.wait()
@@ -191,7 +193,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
             await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]  # its pipes, at once and not when they are collected
 
 
 def _parsed(line: bytes) -> mcp_types.JSONRPCMessage | None:
