@@ -86,10 +86,10 @@ async def _limits(client: Client, process: ProcessStat) -> str:
 
 
 def used_of(limits: ResourceLimits, used: ResourceLimits) -> Mapping[str, str]:
-    """`tokens` -> `12/1,000`, of each limit that counts something."""
+    """`tokens` -> `12/1,000`, of each limit that is used up step by step."""
     found = {}
     for short, name in limit.NAMES.items():
         most, now = getattr(limits, name), getattr(used, name)
-        if most is not None:
-            found[short] = f"{limit.shown(name, now)}/{limit.shown(name, most)}" if now is not None else limit.shown(name, most)
+        if most is not None and now is not None:
+            found[short] = f"{limit.shown(name, now)}/{limit.shown(name, most)}"
     return found

@@ -10,11 +10,13 @@ import os
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from vllm_symphony.abi import manifest
 from vllm_symphony.abi.calls import ProgramTextResult
 from vllm_symphony.abi.types import ProgramInfo, ToolInfo
 from vllm_symphony.client.call import Caller
 from vllm_symphony.client.run import Program
 from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.lip.program import parse
 from vllm_symphony.lip.schema import schema_of
 from vllm_symphony.proto.message import from_message, read_as
 from vllm_symphony.proto.v1 import registry_pb2 as pb
@@ -42,6 +44,7 @@ class Registry:
         timeout_s: float | None = None,
     ) -> ProgramInfo:
         """Keep a program under `name`: owner/name@version, or name@version for your own. The same content again is no error.
+        `description`: empty = what its manifest or its docstring says.
 
         Raises:
             InvalidArgument: the name has no version, or is none.
@@ -49,6 +52,8 @@ class Registry:
             BadProgram: it does not parse, or needs what programs at the server cannot import.
         """
         program = Program.of(program)
+        if program.source and not description:
+            description = manifest.read(program.source).description or parse(program.source, program.entry).summary
         bare, _, version = name.partition("@")
         if not version:
             raise InvalidArgument(f"{name} has no version: give one, as {name or 'triage'}@1.0", name=name)

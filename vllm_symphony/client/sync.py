@@ -443,6 +443,7 @@ class SyncClient:
         timeout_s: float | None = None,
     ) -> ProgramInfo:
         """Keep a program under `name`: owner/name@version, or name@version for your own. The same content again is no error.
+        `description`: empty = what its manifest or its docstring says.
 
         Raises:
             InvalidArgument: the name has no version, or is none.

@@ -51,7 +51,8 @@ class ChannelService(ChannelServiceServicer):
                 answer = await self._kernel.call("request", Request(ch, request.data, timeout_s=timeout_s), cred)
                 return pb.SendResponse(reply=to_message(answer.message, pb.Message()))
             sending = SendCall(ch, request.data, wait=not request.no_wait, timeout_s=timeout_s)
-            return to_message(await self._kernel.call("send", sending, cred), pb.SendResponse())
+            sent = await self._kernel.call("send", sending, cred)
+            return pb.SendResponse(seq=sent.seq, num_receivers=sent.num_receivers)
 
     async def Receive(self, request: pb.ReceiveRequest, context: Any) -> AsyncGenerator[pb.ReceiveResponse, None]:  # noqa: N802
         async with aclosing(self._looks.over(self._received(request, caller(context)))) as responses:
