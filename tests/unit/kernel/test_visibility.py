@@ -4,6 +4,7 @@ The owner has a running program, a session, and files (in a sticky directory) an
 each call on them, in three ways: as a client, through an edge that says for whom it calls, and as a session.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from vllm_symphony.abi.calls import (
     Getrlimit,
     Getrusage,
     Import,
+    Install,
     Kill,
     Link,
     List,
@@ -46,7 +48,10 @@ from vllm_symphony.abi.calls import (
     Open,
     PathArgs,
     PidArgs,
+    PidResult,
     Pin,
+    ProgramArgs,
+    Programs,
     Ps,
     Read,
     Rename,
@@ -144,6 +149,14 @@ PLACES: tuple[Row, ...] = (
     ("fsck", "fsck", Fsck, "EACCES EACCES ok ok ok"),
     ("import into it", "import", lambda path: Import(f"{path}/new", "packed"), "EACCES EACCES EACCES ok ok"),
 )
+INSTALLED = {"0700": 0o700, "0744": 0o744, "0711": 0o711, "0755": 0o755}
+REGISTRY: tuple[Row, ...] = (
+    ("programs", "programs", lambda _: Programs(), "hidden ok ok ok"),
+    ("program", "program", ProgramArgs, "ENOENT ok EACCES ok"),
+    ("spawn", "spawn", lambda name: Spawn(program=name), "ENOENT EACCES ok ok"),
+    ("uninstall", "uninstall", ProgramArgs, "ENOENT EACCES EACCES EACCES"),
+    ("install a version", "install", lambda name: Install(name.partition("@")[0], "9", "x = 1"), "EACCES EACCES EACCES EACCES"),
+)
 PROCESSES: tuple[tuple[str, str, Callable[[int], Any], str], ...] = (
     ("kill", "kill", Kill, "ESRCH"),
     ("kill -STOP", "kill", lambda pid: Kill(pid, "STOP"), "ESRCH"),
@@ -174,9 +187,9 @@ BY_FD: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("extract", lambda fd: Extract(fd, (Span(0, 1),))), ("concat", lambda fd: Concat((fd,))),
     ("pin", Pin), ("advise", Advise),
 )  # fmt: skip
-OWN = frozenset(  # name no object, or the caller's own alone; `spawn` by scope, docs/security.md
+OWN = frozenset(  # name no object, or the caller's own alone
     ("hello", "keep_alive", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "getpid", "sleep", "now",
-     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "spawn", "inherited", "info", "umask", "statfs")
+     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "inherited", "info", "umask", "statfs")
 )  # fmt: skip
 NO_DOOR = {op for op, spec in CALLS.items() if spec.kind == "edge"}  # a session is a program, and these are not for programs
 PROGRAMS = "EPERM"  # what they hear
@@ -202,6 +215,9 @@ class Scene:
             w("mkdir", by=self.ann, path=f"{path}/empty")
             w("open", by=self.ann, path=f"{path}/doc", flags=CREAT, mode=0o644)
             self.entrust(path, *DIRECTORIES[word])
+        self.installed = {word: f"ann/p{number}@1" for number, word in enumerate(INSTALLED)}
+        for word, name in self.installed.items():
+            w("install", by=self.ann, name=name.partition("@")[0], version="1", source="x = 1", mode=INSTALLED[word])
         self.fd = w("open", by=self.ann, tokens=[1, 2, 3]).fd
         self.program = w.program(parent=self.ann, stdin=True)
         w.kernel.input_bytes = lambda _: 0
@@ -254,6 +270,8 @@ class Scene:
                 return "ok"
         elif op == "ps":
             shown = [p.pid for p in heard.processes]
+        elif op == "programs":
+            shown = [f"{p.name}@{p.version}" for p in heard.programs]
         elif op == "strace":
             shown = [r.pid for part in self.parts for r in part.records]
         else:
@@ -311,6 +329,22 @@ def test_directories_of_another_principal_are_as_their_mode_says(
         )
         assert word == "ok" or state_of(scene, path) == before, "what was refused has changed nothing"
         scene.ask("edge", ADMIN, "unlink", PathArgs("/taken"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("what", "op", "args", "heard"), REGISTRY, ids=[row[0] for row in REGISTRY])
+def test_installed_programs_of_another_principal_are_as_their_mode_says(
+    scene: Scene, way: str, what: str, op: str, args: Callable[[str], Any], heard: str
+):
+    before = dict(scene.w.kernel.registry.programs)
+    for name, word in zip(scene.installed.values(), heard.split(), strict=True):
+        answer = scene.ask(way, BOB, op, args(name))
+        assert scene.word(op, answer, name) == (PROGRAMS if way == "session" and op in NO_DOOR else word)
+        if isinstance(answer, PidResult):
+            assert scene.w.kernel.processes[answer.pid].cred.principal == "bob", "it runs as its caller"
+            scene.w.exited(answer.pid)
+
+    assert scene.w.kernel.registry.programs == before
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -380,7 +414,7 @@ def test_an_admin_sees_and_changes_all(scene: Scene, way: str):
 def test_what_info_tells_is_of_the_server_and_of_nobodys_things(scene: Scene):
     text = scene.ask("client", BOB, "info", NoArgs()).json
 
-    assert "ann" not in text and "/ann" not in text
+    assert not re.search(r"\bann\b", text)
 
 
 @pytest.mark.parametrize("way", ["client", "edge"])
@@ -432,7 +466,9 @@ def test_a_copy_of_a_readable_file_belongs_to_who_made_it(scene: Scene):
 
 def test_the_table_speaks_of_every_call():
     tried = (
-        {op for _, op, _, _ in (*FILES, *PLACES, *PROCESSES)} | {op for op, _ in BY_FD} | {"cancel", "gc", "getquota", "setquota"}
+        {op for _, op, _, _ in (*FILES, *PLACES, *REGISTRY, *PROCESSES)}
+        | {op for op, _ in BY_FD}
+        | {"cancel", "gc", "getquota", "setquota"}
     )
 
     assert tried | OWN == set(CALLS) and not tried & OWN
@@ -441,7 +477,8 @@ def test_the_table_speaks_of_every_call():
 def rendered() -> str:
     """The tables of docs/visibility.md."""
     lines: list[str] = []
-    for title, modes, rows in (("file", MODES, FILES), ("directory", DIRECTORIES, PLACES)):
+    titles = ("file", MODES, FILES), ("directory", DIRECTORIES, PLACES), ("installed program", INSTALLED, REGISTRY)
+    for title, modes, rows in titles:
         lines += [f"| of another's {title}, mode | " + " | ".join(modes) + " |", "| --- " * (len(modes) + 1) + "|"]
         lines += [f"| {what} | " + " | ".join(heard.split()) + " |" for what, _, _, heard in rows]
         lines.append("")
