@@ -61,7 +61,7 @@ ALLOWED = _names("""
     fstat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd fadvise64 readahead
     getpid gettid getppid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp getpgid getsid capget
     sched_getaffinity sched_getscheduler sched_getparam sched_get_priority_max sched_get_priority_min getpriority getcpu
-    getrusage getrlimit times sysinfo uname umask wait4 waitid exit exit_group
+    getrusage getrlimit setrlimit times sysinfo uname umask wait4 waitid exit exit_group
 """)
 
 FILES = ("open", "openat", "openat2")
@@ -95,7 +95,6 @@ GUARDED: Mapping[str, Guard] = {
     "kill": Guard((_is(0, OWN_PID),)),
     "tgkill": Guard((_is(0, OWN_PID),)),
     "prlimit64": Guard((_is(0, 0, OWN_PID),)),
-    "setrlimit": Guard(()),
 }
 
 REFUSED: Mapping[str, int] = {"clone3": ENOSYS}  # its flags are behind a pointer; the C library falls back to clone

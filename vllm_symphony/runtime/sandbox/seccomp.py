@@ -1,7 +1,7 @@
 """The policy as a seccomp filter, and putting it on (runtime/sandbox/seccomp.py).
 
     architecture? --other--> kill       number? --x32--> kill
-    FATAL -> kill    ALLOWED -> allow    GUARDED -> look at the arguments    else -> EPERM
+    by number, in a tree:   FATAL -> kill    ALLOWED -> allow    GUARDED -> look at the arguments    else -> EPERM
 
 What is allowed without a look at its arguments costs nearly nothing: the kernel finds that out once and keeps a bitmap of it.
 Arguments are compared as the kernel reads them: its `int` and flag arguments are the low word, a null pointer is both words.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from errno import EFAULT, EPERM
 
@@ -49,9 +49,17 @@ class Filter:
         prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(program))
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Numbers from `start` on that have the same answer: one of the filter's, or a guard by its name."""
+
+    start: int
+    answer: int | str
+
+
 def compile_filter(architecture: Architecture, *, files: bool) -> Filter:
     """The policy for this architecture. `files`: opening is decided elsewhere; else it is refused."""
-    code, numbers = Assembler(), architecture.numbers
+    code = Assembler()
     code.load(_ARCHITECTURE_AT)
     code.jump_if_equal(architecture.audit, then="ours")
     code.give(KILL)
@@ -61,38 +69,51 @@ def compile_filter(architecture: Architecture, *, files: bool) -> Filter:
         code.jump(JUMP_IF_AT_LEAST, architecture.foreign_bit, otherwise="native")
         code.give(KILL)
         code.mark("native")
-    _answer(code, numbers, [*policy.ALLOWED, *(policy.FILES if files else ())], ALLOW)
-    for name, guard in policy.GUARDED.items():
-        if name in numbers:
-            _guard(code, name, numbers[name], guard)
-    for name, error in policy.REFUSED.items():
-        _answer(code, numbers, [name], ERRNO | error)
-    _answer(code, numbers, policy.FATAL, KILL)
-    code.give(ERRNO | EPERM)
-    text = code.assemble()
-    return Filter(text, tuple(at + 4 for at in range(0, len(text), 8) if text[at + 4 : at + 8] == struct.pack("=I", _PID_MARK)))
+    _decide(code, _runs(architecture.numbers, files))
+    text, mark = code.assemble(), struct.pack("=I", _PID_MARK)
+    return Filter(text, tuple(at + 4 for at in range(0, len(text), 8) if text[at + 4 : at + 8] == mark))
 
 
-def _answer(code: Assembler, numbers: Mapping[str, int], names: Collection[str], answer: int) -> None:
-    for name in names:
-        if name in numbers:
-            code.jump_if_equal(numbers[name], otherwise=f"not {name}")
-            code.give(answer)
-            code.mark(f"not {name}")
+def _runs(numbers: Mapping[str, int], files: bool) -> list[_Run]:
+    """All numbers there can be, cut where the answer changes."""
+    answers: dict[str, int | str] = {
+        **dict.fromkeys(policy.FATAL, KILL),
+        **dict.fromkeys((*policy.ALLOWED, *(policy.FILES if files else ())), ALLOW),
+        **{name: ERRNO | error for name, error in policy.REFUSED.items()},
+        **{name: name for name in policy.GUARDED},
+    }
+    by_number = {numbers[name]: answer for name, answer in answers.items() if name in numbers}
+    runs: list[_Run] = []
+    for number in range(max(by_number) + 2):
+        answer = by_number.get(number, ERRNO | EPERM)
+        if not runs or runs[-1].answer != answer:
+            runs.append(_Run(number, answer))
+    return runs
 
 
-def _guard(code: Assembler, name: str, number: int, guard: policy.Guard) -> None:
-    """The number leaves the accumulator only where the answer is given below."""
-    bad, end = f"bad {name}", f"not {name}"
-    code.jump_if_equal(number, otherwise=end)
+def _decide(code: Assembler, runs: Sequence[_Run]) -> None:
+    """A tree over the runs: the kernel walks the filter once for every number that it has, each time it is put on."""
+    if len(runs) > 1:
+        middle = len(runs) // 2
+        label = f"from {runs[middle].start}"
+        code.jump(JUMP_IF_AT_LEAST, runs[middle].start, then=label)
+        _decide(code, runs[:middle])
+        code.mark(label)
+        _decide(code, runs[middle:])
+    elif isinstance(runs[0].answer, str):
+        _guard(code, runs[0].answer, policy.GUARDED[runs[0].answer])
+    else:
+        code.give(runs[0].answer)
+
+
+def _guard(code: Assembler, name: str, guard: policy.Guard) -> None:
+    bad = f"bad {name}"
     for i, check in enumerate(guard.checks):
         _check(code, check, good=f"good {name} {i}", bad=bad)
         code.mark(f"good {name} {i}")
     code.give(ALLOW)
-    if guard.checks:
-        code.mark(bad)
-        code.give(ERRNO | guard.error)
-    code.mark(end)
+    code.mark(bad)
+    code.give(ERRNO | guard.error)
 
 
 def _check(code: Assembler, check: policy.Check, *, good: str, bad: str) -> None:
