@@ -24,6 +24,7 @@ from vllm_symphony.abi.version import Clause
 from vllm_symphony.errors import BadProgram, InvalidArgument, NotOwner, NotSupported, SymphonyError
 from vllm_symphony.kernel import registry
 from vllm_symphony.kernel.fs.path import is_below
+from vllm_symphony.kernel.process import Kind
 from vllm_symphony.kernel.registry import MAY_RUN
 
 if TYPE_CHECKING:
@@ -165,9 +166,15 @@ def common(ours: tuple[str, ...] | None, theirs: Iterable[str]) -> tuple[str, ..
 
 
 def _demand_trusted(m: Machine, call: Call, chosen: Prepared) -> None:
-    """Raises NotOwner for a program that the operator has not said is to be trusted, InvalidArgument for a module."""
+    """Raises NotOwner for a program that the operator has not said is to be trusted, InvalidArgument for a module.
+
+    Trust in a principal is trust in what it starts itself: not in what a confined program of it starts, which may be anybody's.
+    """
     if chosen.runtime != PYTHON:
         raise InvalidArgument("a module is never trusted: runtime must be wasm or empty")
+    is_inside = call.process.kind is Kind.PROGRAM and call.process.runtime != TRUSTED
+    principal = "" if is_inside else call.cred.principal
     name = chosen.program.rpartition("@")[0]
-    if not any(who and m.may_trust(who) for who in (call.cred.principal, chosen.program, name)):
-        raise NotOwner(f"{chosen.program or call.cred.principal} is not trusted here (symphony serve --trusted)")
+    if not any(who and m.may_trust(who) for who in (principal, chosen.program, name)):
+        what = chosen.program or ("what a confined program starts" if is_inside else principal)
+        raise NotOwner(f"{what} is not trusted here (symphony serve --trusted)")

@@ -45,6 +45,16 @@ def test_only_who_the_operator_trusts_runs_in_the_servers_process(w: World) -> N
     assert stat(w, w("spawn", source="x", runtime="trusted").pid).runtime == "trusted"
 
 
+def test_a_confined_program_of_a_trusted_principal_starts_none_in_the_servers_process(w: World) -> None:
+    w.kernel.may_trust = lambda who: who == "me"
+    confined, trusted = w.program(), w.program(runtime="trusted")
+
+    with pytest.raises(errors.NotOwner, match="what a confined program starts is not trusted here"):
+        w("spawn", by=confined, source="x", runtime="trusted")
+
+    assert stat(w, w("spawn", by=trusted, source="x", runtime="trusted").pid).runtime == "trusted"
+
+
 def test_a_child_gets_the_files_that_it_is_given_with_the_same_rights(w: World) -> None:
     w("open", path="/book", flags=int(OpenFlags.CREAT), tokens=[1, 2, 3])
     book, notes = w("open", path="/book").fd, w.file([9])
