@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from errno import EINVAL
 
 from vllm_symphony.runtime.sandbox.libc import prctl, syscall
 
@@ -49,6 +50,8 @@ def become(uid: int, parent_death_signal: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (uid,) * 3:  # -1 means: as it is
+        raise OSError(EINVAL, f"{uid} is no user to become")
     prctl(_PR_SET_PDEATHSIG, parent_death_signal)
 
 
