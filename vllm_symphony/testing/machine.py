@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, ResourceLimits, Signal
+from vllm_symphony.abi.types import CallRecord, FileStat, Pid, ProcessStat, ResourceLimits, Signal, ToolInfo
 from vllm_symphony.engine.sim import Cost, Model, SimDevice
 from vllm_symphony.engine.sim.model import decode
 from vllm_symphony.engine.tier import TierLimits
@@ -34,6 +34,7 @@ from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import CallFault, Fault, SlowSteps
 from vllm_symphony.testing.run import Run
 from vllm_symphony.testing.script import Script, Wants
+from vllm_symphony.testing.tool import Answer, Prop
 from vllm_symphony.testing.world import World
 
 UNLIMITED = replace(DEFAULT, program=ResourceLimits())  # a program has the limits that a test gives it
@@ -71,12 +72,12 @@ class Machine(World):
         if isinstance(program, str | Path):
             name = "program.py" if isinstance(program, str) else program.name
             source = program if isinstance(program, str) else program.read_text()
-            spawn = calls.Spawn(source, "main", to_json(kwargs), name)
+            spawn = calls.Spawn(source, "main", to_json(kwargs), name, tools=("*",))
         else:
             bound = inspect.signature(program).bind(*args, **kwargs).arguments
             source = f"# {program.__module__}:{id(program.__globals__)}"  # stands for the module's text
             self._namespaces[source] = program.__globals__ | {program.__name__: program}
-            spawn = calls.Spawn(source, program.__name__, to_json(bind_arguments(program, bound)), program.__name__)
+            spawn = calls.Spawn(source, program.__name__, to_json(bind_arguments(program, bound)), program.__name__, tools=("*",))
         future = self.client.call("spawn", spawn)
         return self.runs[future.result().pid]
 
@@ -92,6 +93,19 @@ class Machine(World):
         """From the next row on the model wants this (testing/script.py)."""
         script = self.core.weights = Script(wants, otherwise=otherwise)
         return script
+
+    def tool(
+        self,
+        name: str,
+        answer: Answer,
+        *,
+        takes_s: float = 0.0,
+        parameters: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> None:
+        """From now on there is this tool, and programs may call it (testing/tool.py). What was called is in `m.props.calls`."""
+        info = ToolInfo(name, description, to_json(parameters or {"type": "object", "properties": {}}), driver="python")
+        self.props.add(Prop(info, answer, takes_s))
 
     # ---- time
 

@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from vllm_symphony.engine.storage import StorageCore
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.kernel.effect import (
     CancelTool,
+    Completion,
     FeedInput,
     Hangup,
     JobFailed,
@@ -57,6 +58,7 @@ from vllm_symphony.testing.fault import Faults
 from vllm_symphony.testing.leap import LeapLoop
 from vllm_symphony.testing.run import KILLED, Run, apart, enter
 from vllm_symphony.testing.script import Unscripted
+from vllm_symphony.testing.tool import Props
 from vllm_symphony.testing.transport import MemoryTransport
 
 EPOCH_NS = 1_700_000_000_000_000_000
@@ -96,6 +98,7 @@ class World:
         self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
         self.faults = Faults(seed)
+        self.props = Props(self)
         self.failure: Exception | None = None  # why the machine stopped first
         self.is_closing = False
         self.step_ends_ns: int | None = None
@@ -162,6 +165,11 @@ class World:
             self.kernel.call(pid, call_id, tid, op, args, self.now_ns)
         self._carry_out()
 
+    def deliver(self, completions: Sequence[Completion]) -> None:
+        """Tell the kernel what was done outside of the device."""
+        self.kernel.complete(completions, self.now_ns)
+        self._carry_out()
+
     def _carry_out(self) -> None:
         effects = self.kernel.effects
         if self._carrying:
@@ -184,9 +192,11 @@ class World:
                     self._signal(e)
                 elif isinstance(e, StoreWrite | StoreSync | StoreFind | StoreCheck | StoreGc | StoreExport | StoreImport):
                     stored.append(e)
-                elif not isinstance(
-                    e, Hangup | FeedInput | ToolJob | CancelTool
-                ):  # nobody of this world is a session, or has tools
+                elif isinstance(e, ToolJob):
+                    self.props.submit(e)
+                elif isinstance(e, CancelTool):
+                    self.props.cancel(e)
+                elif not isinstance(e, Hangup | FeedInput):  # nobody of this world is a session, or is fed
                     self.core.submit((e,))
             if stored and (done := self.storage.apply(stored)):  # disks take no time here
                 self.kernel.complete(done, self.now_ns)
