@@ -67,6 +67,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "that would run below their level; `symphony doctor` shows what there is)")  # fmt: skip
     parser.add_argument("--unconfined", action="store_true",
                         help="do not confine programs: every principal with scope run runs them with all your rights")  # fmt: skip
+    parser.add_argument("--trusted", action="append", default=[], metavar="NAME",
+                        help="a principal, or owner/name of an installed program: with `--runtime trusted` such programs run in "
+                        "the server's own process, confined by nothing (docs/programs.md); may be repeated (default: none)")  # fmt: skip
     parser.add_argument("--grace", metavar="SECONDS", type=float, default=5.0,
                         help="when asked to stop, let calls in flight go on that long (default: 5)")  # fmt: skip
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
@@ -158,6 +161,7 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
         "--crash-at": args.crash_at,
     }
     words = tuple(word for name, value in given.items() if value is not None for word in (name, value))
+    words += tuple(word for name in args.trusted for word in ("--trusted", name))
     return (*words, "--unconfined") if args.unconfined else words
 
 

@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--confinement", choices=("A", "B"), help="do not start where programs cannot be confined as far")
     parser.add_argument("--unconfined", action="store_true", help="run programs without confinement")
     parser.add_argument("--tools", type=Path, help="the operator's file of tools (docs/tools.md)")
+    parser.add_argument("--trusted", action="append", default=[], help="whose programs may run in this process: engine/trusted.py")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     args = parser.parse_args(ours)
@@ -113,7 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("the engine did not start") if log.isEnabledFor(logging.DEBUG) else None
         status.error(str(e).strip() or type(e).__name__, 1)
         return 1
-    return serve(device, storage, args.socket, status, stop, confinement, confined=not args.unconfined, tools=tools)
+    return serve(
+        device, storage, args.socket, status, stop, confinement, confined=not args.unconfined, tools=tools, trusted=args.trusted
+    )
 
 
 def serve(
@@ -126,8 +129,9 @@ def serve(
     *,
     confined: bool = True,
     tools: Config | None = None,
+    trusted: Sequence[str] = (),
 ) -> int:
-    """Run the kernel over the device until `stop` is set or the engine dies."""
+    """Run the kernel over the device until `stop` is set or the engine dies. `trusted`: principals, and names of the registry."""
     from vllm_symphony.engine.reactor import Reactor
     from vllm_symphony.kernel.kernel import Kernel
 
@@ -153,6 +157,7 @@ def serve(
     kernel = Kernel(
         device.model, seed=int.from_bytes(os.urandom(6), "little"), boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info
     )
+    kernel.may_trust = frozenset(trusted).__contains__
     reactor = Reactor(
         kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, tools=tools,
         on_death=on_death,

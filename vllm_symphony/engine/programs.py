@@ -13,11 +13,13 @@ system: memory, CPU time, tasks, files, and how many control calls a second are 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Protocol
 
 from vllm_symphony.abi.codec import Program, program_frame
@@ -29,6 +31,7 @@ from vllm_symphony.engine.input import InputPipe
 from vllm_symphony.engine.output import Allowance, OutputPipe
 from vllm_symphony.engine.pace import Pace
 from vllm_symphony.engine.poll import Alarm, Poll
+from vllm_symphony.engine.trusted import Trusted
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import FeedInput, Launch
 
@@ -36,7 +39,8 @@ DRAIN_NS = 200_000_000
 ORPHAN_NS = 1_000_000_000
 KILLED = 137
 BAD_PROGRAM = 2
-IMAGES = ("python", "wasm")
+IMAGES, TRUSTED = ("python", "wasm"), "trusted"
+_UNCONFINABLE = "programs cannot be confined here: symphony doctor says what is missing, symphony serve --unconfined does without"
 _REASONS = {Cause.NONE: "", Cause.DENIED: "denied", Cause.MEMORY: "limit", Cause.CPU: "limit"}
 
 
@@ -72,7 +76,10 @@ class Programs:
         self._poll = poll
         self._host = host
         self._output_bytes_per_s = output_bytes_per_s
-        self._servers = {image: ForkServer(poll, self, image, confined=confined) for image in IMAGES}
+        self._servers: dict[str, ForkServer | Trusted] = {
+            TRUSTED: Trusted(poll, self),
+            **{image: ForkServer(poll, self, image, confined=confined) for image in IMAGES},
+        }
         self._running: dict[Pid, RunningProgram] = {}
 
     def start(self) -> None:
@@ -89,13 +96,13 @@ class Programs:
         except SymphonyError as e:  # a source of 16 MiB
             self._host.program_exited(pid, BAD_PROGRAM, 0.0, e.message, "")
             return
-        server = self._servers.get(effect.runtime)
-        if server is None:
-            self._host.program_exited(pid, BAD_PROGRAM, 0.0, f"no such runtime here: {effect.runtime}", "")
+        missing = _missing(effect.runtime)
+        if missing is not None:
+            self._host.program_exited(pid, BAD_PROGRAM, 0.0, missing, "program")
             return
         try:
             ours, theirs = _files(effect.stdin)
-            server.launch(pid, theirs, rlimits)
+            self._servers[effect.runtime].launch(pid, theirs, rlimits)
         except OSError as e:
             self._host.program_exited(pid, KILLED, 0.0, f"cannot start a process: {e}", "")
             return
@@ -185,7 +192,8 @@ class Programs:
     def on_failed(self, pid: Pid, error: OSError) -> None:
         program = self._running.get(pid)
         if program is not None:
-            self._bury(program, f"cannot start a process: {error}")
+            why = _UNCONFINABLE if error.errno == errno.EPERM else f"cannot start a process: {error}"
+            self._bury(program, why)
 
     def on_lost(self, image: str) -> None:
         for program in list(self._running.values()):
@@ -231,6 +239,13 @@ class Programs:
 
     def _on_end(self, program: RunningProgram) -> Callable[[], None]:
         return lambda: self._bury_if_silent(program)
+
+
+def _missing(runtime: str) -> str | None:
+    """What this server lacks to run such programs."""
+    if runtime == "wasm" and find_spec("wasmtime") is None:
+        return "this server runs no WebAssembly: the package wasmtime is not installed"
+    return None
 
 
 def rlimits_of(limits: ResourceLimits) -> Rlimits:
