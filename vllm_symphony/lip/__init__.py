@@ -90,9 +90,23 @@ from vllm_symphony.lip.path import (
     unlink,
 )  # fmt: skip
 from vllm_symphony.lip.predicate import Condition, after, best_in, entropy, every, margin, mass, top1
-from vllm_symphony.lip.process import Process, ProgramFailed, detach, getpid, kill, ps, spawn
+from vllm_symphony.lip.process import (
+    Limits,
+    Process,
+    ProgramFailed,
+    detach,
+    getpid,
+    getrlimit,
+    getrusage,
+    inherited,
+    kill,
+    ps,
+    setrlimit,
+    spawn,
+)  # fmt: skip
 from vllm_symphony.lip.sampling import Token
 from vllm_symphony.lip.select import select
+from vllm_symphony.lip.stdin import stdin
 from vllm_symphony.lip.text import detokenize, model_info, parse_tools, render_chat, tokenize
 from vllm_symphony.lip.thread import Group, Thread, group
 from vllm_symphony.lip.tool import call_tool, run_tools, tool_request, tools
@@ -102,14 +116,15 @@ from vllm_symphony.lip.world import emit, monotonic, now, random, sleep
 __all__ = [
     "AccessDenied", "BadFile", "BadProgram", "BrokenPipe", "Channel", "ChannelStat", "Completion", "Condition",
     "ContextTooLong", "DataCorrupt", "DeviceLost", "Distribution", "ExitStatus", "File", "FileBusy", "FileEvent", "FileExists",
-    "FileStat", "FsStat", "Generation", "Grammar", "Group", "Interrupted", "InvalidArgument", "IsDirectory", "Lock", "Message",
-    "ModelInfo", "NameTooLong", "NoAttribute", "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess", "NotDirectory",
-    "NotEmpty", "NotOwner", "NotSupported", "OutOfPages", "Piece", "Predicate", "Process", "ProcessStat", "ProgramFailed",
-    "Quota", "QuotaExceeded", "ReadOnly", "Sampler", "Span", "StaleFile", "SymphonyError", "Thread", "TimedOut", "Token",
-    "TooManyFiles", "Unauthenticated", "Watch", "WouldBlock", "advise", "after", "best_in", "call_tool", "cat", "channel",
-    "channel_unlink", "channels", "chattr", "chmod", "choice", "chown", "concat", "copy", "detach", "detokenize", "du", "ebnf",
-    "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getxattr", "group", "json", "kill", "listdir",
-    "listxattr", "ls", "margin", "mass", "mkdir", "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps",
-    "random", "regex", "removexattr", "rename", "render_chat", "rmdir", "run_tools", "select", "setxattr", "sleep", "spawn",
-    "stat", "statfs", "sync", "tokenize", "tool_request", "tools", "top1", "transport", "umask", "unlink", "watch",
+    "FileStat", "FsStat", "Generation", "Grammar", "Group", "Interrupted", "InvalidArgument", "IsDirectory", "Limits", "Lock",
+    "Message", "ModelInfo", "NameTooLong", "NoAttribute", "NoChild", "NoSuchCall", "NoSuchFile", "NoSuchProcess",
+    "NotDirectory", "NotEmpty", "NotOwner", "NotSupported", "OutOfPages", "Piece", "Predicate", "Process", "ProcessStat",
+    "ProgramFailed", "Quota", "QuotaExceeded", "ReadOnly", "Sampler", "Span", "StaleFile", "SymphonyError", "Thread",
+    "TimedOut", "Token", "TooManyFiles", "Unauthenticated", "Watch", "WouldBlock", "advise", "after", "best_in", "call_tool",
+    "cat", "channel", "channel_unlink", "channels", "chattr", "chmod", "choice", "chown", "concat", "copy", "detach",
+    "detokenize", "du", "ebnf", "emit", "entropy", "every", "find", "forward_many", "getpid", "getquota", "getrlimit",
+    "getrusage", "getxattr", "group", "inherited", "json", "kill", "listdir", "listxattr", "ls", "margin", "mass", "mkdir",
+    "model_info", "monotonic", "now", "open", "parse_tools", "pin", "ps", "random", "regex", "removexattr", "rename",
+    "render_chat", "rmdir", "run_tools", "select", "setrlimit", "setxattr", "sleep", "spawn", "stat", "statfs", "stdin", "sync",
+    "tokenize", "tool_request", "tools", "top1", "transport", "umask", "unlink", "watch",
 ]  # fmt: skip

@@ -2,9 +2,10 @@
 
     program -> lip (typed surface) -> call / post (this module) -> Transport (socketpair, gRPC, a test) -> kernel
 
-`call` is the only place of the library that ever suspends a program (with `Generation`'s stream, which waits for the same call):
-so a system call is the only checkpoint and the only cancel point. The transport is bound to the *context*, not to the module, so
-that several programs may run in one event loop, each with its own; the thread id travels in the same way.
+`call` is the only place of the library that ever suspends a program (with `Generation`'s stream, which waits for the same call, and
+standard input, lip/stdin.py): so a system call is the only checkpoint and the only cancel point. The transport is bound to the
+*context*, not to the module, so that several programs may run in one event loop, each with its own; the thread id travels in the
+same way.
 Prior art: trio's `_traps.py`. Rejected: a global transport, which ties one OS process to one program and makes tests share state.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
@@ -35,11 +36,17 @@ class Transport(Protocol):
         """Send a call that gets no reply, in order with all others. Never raises: after the end of the session it does nothing."""
 
 
-class Session:
-    """One program's end of a transport: its thread ids and its source of seeds."""
+ReadInput = Callable[[], Awaitable[bytes]]
 
-    def __init__(self, transport: Transport, seed: int | None) -> None:
+
+class Session:
+    """One program's end of a transport: its thread ids, its source of seeds, and what of its standard input it has not read
+    (lip/stdin.py; `read_input` None: from file descriptor 0)."""
+
+    def __init__(self, transport: Transport, seed: int | None, read_input: ReadInput | None = None) -> None:
         self.transport = transport
+        self.read_input = read_input
+        self.unread = b""
         self._seed = seed
         self._last_tid = 0
         self._num_seeds: Counter[int] = Counter()  # per thread, so that a replay does not depend on how threads interleave
@@ -61,12 +68,12 @@ _session: ContextVar[Session] = ContextVar("symphony_session")
 _tid: ContextVar[int] = ContextVar("symphony_tid", default=0)
 
 
-def bind(transport: Transport, *, seed: int | None = None) -> Token[Session]:
+def bind(transport: Transport, *, seed: int | None = None, read_input: ReadInput | None = None) -> Token[Session]:
     """Make `transport` the one of this context and of the tasks that start from it. The runtime calls it before `main`.
 
     `seed`: of the process's unseeded draws; without it the first such draw asks the kernel (`random`).
     """
-    return _session.set(Session(transport, seed))
+    return _session.set(Session(transport, seed, read_input))
 
 
 def unbind(token: Token[Session]) -> None:

@@ -69,6 +69,10 @@ class Machine(World):
 
     def start(self, program: Callable[..., Any] | Path | str, *args: Any, **kwargs: Any) -> Run:
         """A program: a function, a file or source text. It begins when time is let pass."""
+        return self.start_with({}, program, *args, **kwargs)
+
+    def start_with(self, more: Mapping[str, Any], program: Callable[..., Any] | Path | str, *args: Any, **kwargs: Any) -> Run:
+        """As `start`, with other fields of the call `spawn`: {"limits": lip.Limits(tokens=1000), "stdin": True}."""
         if isinstance(program, str | Path):
             name = "program.py" if isinstance(program, str) else program.name
             source = program if isinstance(program, str) else program.read_text()
@@ -78,8 +82,12 @@ class Machine(World):
             source = f"# {program.__module__}:{id(program.__globals__)}"  # stands for the module's text
             self._namespaces[source] = program.__globals__ | {program.__name__: program}
             spawn = calls.Spawn(source, program.__name__, to_json(bind_arguments(program, bound)), program.__name__, tools=("*",))
-        future = self.client.call("spawn", spawn)
+        future = self.client.call("spawn", replace(spawn, **more))
         return self.runs[future.result().pid]
+
+    def feed(self, run: Run, text: str = "", *, eof: bool = False) -> None:
+        """Write to its standard input, which programs read by `lip.stdin`."""
+        self.call("feed", calls.Feed(run.pid, text.encode(), eof))
 
     def call(self, op: str, args: object) -> Any:
         """A call of the machine's own client, to its end."""

@@ -20,6 +20,38 @@ KILLED = 137
 _run: ContextVar[Run] = ContextVar("symphony_testing_run")
 
 
+class Input:
+    """What was fed to a program and is not read yet."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._ended = False
+        self._arrived = asyncio.Event()
+
+    @property
+    def num_bytes(self) -> int | None:
+        """That wait; None once it is closed."""
+        return None if self._ended else len(self._data)
+
+    def feed(self, data: bytes, eof: bool) -> None:
+        self._data += data
+        self._ended = self._ended or eof
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        """What there is, when there is something; nothing at the end."""
+        while not (self._data or self._ended):
+            self._arrived.clear()
+            await self._arrived.wait()
+        data, self._data = self._data, b""
+        return data
+
+
+async def no_input() -> bytes:
+    """The end of an empty input."""
+    return b""
+
+
 @dataclass(eq=False)
 class Run:
     """A program of the machine. `left_open`: files that its `main` had not closed when it ended; the machine closes them."""
@@ -34,6 +66,8 @@ class Run:
     left_open: list[FileStat] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     transport: MemoryTransport | None = None
+    input: Input | None = None  # its standard input; None: it has none
+    term_waits: bool = False  # it was sent TERM while it was stopped
 
     @property
     def has_ended(self) -> bool:

@@ -39,6 +39,8 @@ class MemoryTransport:
         self.world = world
         self.pid = pid
         self.is_closed = False
+        self.is_held = False  # the program is stopped: what arrives for it waits
+        self._late: list[Callable[[], None]] = []
         self._last_id = 0
         self._calls: dict[int, MemoryFuture] = {}
         self._on_part: dict[int, Callable[[object], None]] = {}
@@ -61,6 +63,9 @@ class MemoryTransport:
 
     def answer(self, call_id: int, result: Any) -> None:
         """The call's end: a result or an error. Late answers of cancelled calls are dropped."""
+        if self.is_held:
+            self._late.append(lambda: self.answer(call_id, result))
+            return
         self._on_part.pop(call_id, None)
         future = self._calls.pop(call_id, None)
         if future is None or future.done():
@@ -71,13 +76,28 @@ class MemoryTransport:
             future.set_result(result)
 
     def part(self, call_id: int, part: Any) -> None:
+        if self.is_held:
+            self._late.append(lambda: self.part(call_id, part))
+            return
         on_part, future = self._on_part.get(call_id), self._calls.get(call_id)
         if on_part is not None and future is not None and not future.done():
             on_part(part)
 
+    def hold(self) -> None:
+        """STOP: the program hears nothing, so that it goes no further than it is."""
+        self.is_held = True
+
+    def release(self) -> None:
+        """CONT."""
+        self.is_held = False
+        late, self._late = self._late, []
+        for arrive in late:
+            arrive()
+
     def close(self) -> None:
         """The process is gone: what it still asks is refused."""
         self.is_closed = True
+        self._late.clear()
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(DeviceLost("the process has ended"))

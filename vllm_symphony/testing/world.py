@@ -56,7 +56,7 @@ from vllm_symphony.runtime.program import failure_of
 from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import Faults
 from vllm_symphony.testing.leap import LeapLoop
-from vllm_symphony.testing.run import KILLED, Run, apart, enter
+from vllm_symphony.testing.run import KILLED, Input, Run, apart, enter, no_input
 from vllm_symphony.testing.script import Unscripted
 from vllm_symphony.testing.tool import Props
 from vllm_symphony.testing.transport import MemoryTransport
@@ -94,6 +94,7 @@ class World:
         self.storage = StorageCore(directory, fingerprint=model.fingerprint, page_bytes=model.page_bytes, decode=decode)
         if directory is not None:
             self.kernel.restore(self.storage.load(), 0)
+        self.kernel.input_bytes = self._input_bytes
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
         self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
@@ -192,11 +193,14 @@ class World:
                     self._signal(e)
                 elif isinstance(e, StoreWrite | StoreSync | StoreFind | StoreCheck | StoreGc | StoreExport | StoreImport):
                     stored.append(e)
+                elif isinstance(e, FeedInput):
+                    if (fed := self.runs[e.pid].input) is not None:
+                        fed.feed(e.data, e.eof)
                 elif isinstance(e, ToolJob):
                     self.props.submit(e)
                 elif isinstance(e, CancelTool):
                     self.props.cancel(e)
-                elif not isinstance(e, Hangup | FeedInput):  # nobody of this world is a session, or is fed
+                elif not isinstance(e, Hangup):  # nobody of this world is a session
                     self.core.submit((e,))
             if stored and (done := self.storage.apply(stored)):  # disks take no time here
                 self.kernel.complete(done, self.now_ns)
@@ -250,8 +254,12 @@ class World:
 
     # ---- programs
 
+    def _input_bytes(self, pid: Pid) -> int | None:
+        run = self.runs.get(pid)
+        return None if run is None or run.input is None else run.input.num_bytes
+
     def _launch(self, e: Launch) -> None:
-        run = self.runs[e.pid] = Run(e.pid)
+        run = self.runs[e.pid] = Run(e.pid, input=Input() if e.stdin else None)
         run.transport = self._transports[e.pid] = MemoryTransport(self, e.pid)
         run.task = self.loop.create_task(self._main(run, e))
         run.task.add_done_callback(lambda _: self._gone(run))
@@ -260,7 +268,7 @@ class World:
         """The process boundary: whatever a program does ends here."""
         assert run.transport is not None
         enter(run)
-        transport.bind(run.transport, seed=e.seed)
+        transport.bind(run.transport, seed=e.seed, read_input=no_input if run.input is None else run.input.read)
         self.kernel.started(e.pid, int(e.pid), self.now_ns)
         try:
             entry, kwargs = self._load(e)
@@ -281,6 +289,8 @@ class World:
             self._ended(run, end.code)
 
     def _load(self, e: Launch) -> tuple[Callable[..., Any], dict[str, Any]]:
+        if e.runtime != "python":
+            raise BadProgram(f"this machine runs Python, not {e.runtime}")
         names = self._namespaces.get(e.source)
         if names is None:
             return loader.load(Program(e.source, e.entry, e.args, e.name, e.seed))
@@ -310,8 +320,17 @@ class World:
         run = self.runs.get(e.pid)
         if run is None or run.task is None or run.task.done():
             return
+        assert run.transport is not None
         if e.signal == Signal.KILL:
             self.loop.call_soon(self.end_by_kill, run)
+        elif e.signal == Signal.STOP:
+            run.transport.hold()
+        elif e.signal == Signal.CONT:
+            run.transport.release()
+            if run.term_waits:
+                self.loop.call_soon(run.task.cancel)
+        elif run.transport.is_held:
+            run.term_waits = True
         else:
             self.loop.call_soon(run.task.cancel)  # as runtime/transport.py: answers come first
 
