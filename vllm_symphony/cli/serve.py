@@ -69,7 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="do not confine programs: every principal with scope run runs them with all your rights")  # fmt: skip
     parser.add_argument("--trusted", action="append", default=[], metavar="NAME",
                         help="a principal, or owner/name of an installed program: with `--runtime trusted` such programs run in "
-                        "the server's own process, confined by nothing (docs/programs.md); may be repeated (default: none)")  # fmt: skip
+                        "the server's own process, confined by nothing (docs/programs.md); may be repeated "
+                        "(default: none)")  # fmt: skip
     parser.add_argument("--grace", metavar="SECONDS", type=float, default=5.0,
                         help="when asked to stop, let calls in flight go on that long (default: 5)")  # fmt: skip
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
