@@ -77,6 +77,21 @@ export const CALLS = {
   threadStart: { answer: "done" },
   threadEnd: { answer: "done" },
   ping: { answer: "done", reads: true },
+  inherited: { answer: "inheritedResult", reads: true },
+  getrlimit: { answer: "rlimitResult", reads: true },
+  setrlimit: { answer: "done" },
+  getrusage: { answer: "rusageResult", reads: true },
+  channelOpen: { answer: "channelResult" },
+  channelClose: { answer: "done" },
+  channelUnlink: { answer: "done" },
+  channels: { answer: "channelsResult", reads: true },
+  send: { answer: "sendResult" },
+  recv: { answer: "recvResult" },
+  request: { answer: "recvResult" },
+  respond: { answer: "done" },
+  poll: { answer: "pollResult", reads: true },
+  tools: { answer: "toolsResult", reads: true },
+  callTool: { answer: "toolResult" },
 } as const satisfies Record<Op, Spec>;
 
 /** Arguments of a call. */

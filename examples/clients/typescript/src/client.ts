@@ -9,6 +9,7 @@
 import { type CallOptions, type ChannelCredentials, credentials, Metadata, type requestCallback, type ClientUnaryCall } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 
+import type { ChannelServiceClient } from "../gen/symphony/v1/ChannelService.js";
 import type { FileServiceClient } from "../gen/symphony/v1/FileService.js";
 import type { GetInfoResponse__Output } from "../gen/symphony/v1/GetInfoResponse.js";
 import type { ListProcessesResponse__Output } from "../gen/symphony/v1/ListProcessesResponse.js";
@@ -16,13 +17,17 @@ import type { PingResponse__Output } from "../gen/symphony/v1/PingResponse.js";
 import type { ProcessServiceClient } from "../gen/symphony/v1/ProcessService.js";
 import type { ProcessStat__Output } from "../gen/symphony/v1/ProcessStat.js";
 import type { Program } from "../gen/symphony/v1/Program.js";
+import type { RegistryServiceClient } from "../gen/symphony/v1/RegistryService.js";
 import type { RunResponse__Output } from "../gen/symphony/v1/RunResponse.js";
 import type { SessionServiceClient } from "../gen/symphony/v1/SessionService.js";
 import type { SpawnResponse__Output } from "../gen/symphony/v1/SpawnResponse.js";
 import type { SystemServiceClient } from "../gen/symphony/v1/SystemService.js";
+import type { ToolServiceClient } from "../gen/symphony/v1/ToolService.js";
 import type { WaitResponse__Output } from "../gen/symphony/v1/WaitResponse.js";
-import { fromRpc, retry } from "./error.js";
+import { fromRpc, retry, SymphonyError } from "./error.js";
 import { ABI, services } from "./proto.js";
+
+const PIECE_BYTES = 1 << 16; // of standard input
 
 const CHANNEL = {
   "grpc.initial_reconnect_backoff_ms": 50, // the session's own backoff decides; the channel shall not be slower
@@ -52,6 +57,12 @@ export class Client {
   readonly sessions: SessionServiceClient;
   /** Files by name, as the protos have them: `client.unary((...rest) => client.files.mkdir({ path, requestId }, ...rest))`. */
   readonly files: FileServiceClient;
+  /** Installed programs, in the same way. */
+  readonly registry: RegistryServiceClient;
+  /** Channels, for who has no session. */
+  readonly channels: ChannelServiceClient;
+  /** The tools that programs may be given. */
+  readonly tools: ToolServiceClient;
   readonly metadata = new Metadata();
   private readonly processes: ProcessServiceClient;
   private readonly system: SystemServiceClient;
@@ -65,6 +76,9 @@ export class Client {
     this.sessions = new services.SessionService(address, how, CHANNEL);
     const channelOverride = this.sessions.getChannel();
     this.files = new services.FileService(address, how, { channelOverride });
+    this.registry = new services.RegistryService(address, how, { channelOverride });
+    this.channels = new services.ChannelService(address, how, { channelOverride });
+    this.tools = new services.ToolService(address, how, { channelOverride });
     this.processes = new services.ProcessService(address, how, { channelOverride });
     this.system = new services.SystemService(address, how, { channelOverride });
   }
@@ -97,10 +111,27 @@ export class Client {
     return this.unary((...rest) => this.processes.wait({ pid, timeoutS }, ...rest), choice);
   }
 
-  /** Ask a process to end, or end it. */
-  async kill(pid: number, signal: "TERM" | "KILL" = "TERM", choice?: CallChoice): Promise<void> {
+  /** Ask a process to end, end it, hold it, or let it go on. */
+  async kill(pid: number, signal: "TERM" | "KILL" | "STOP" | "CONT" = "TERM", choice?: CallChoice): Promise<void> {
     const request = { pid, signal: `SIGNAL_${signal}` as const, requestId: randomUUID() };
     await this.unary((...rest) => this.processes.kill(request, ...rest), choice);
+  }
+
+  /** Write to the standard input of a program that was started with `stdin`; waits while it has too much unread. */
+  async feed(pid: number, data: Uint8Array | string, { eof = false, ...choice }: CallChoice & { eof?: boolean } = {}): Promise<void> {
+    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+    for (let at = 0; at === 0 || at < bytes.length; at += PIECE_BYTES) {
+      const piece = bytes.subarray(at, at + PIECE_BYTES);
+      const request = { pid, data: piece, eof: eof && at + PIECE_BYTES >= bytes.length, requestId: randomUUID() };
+      for (;;) {
+        try {
+          await this.unary((...rest) => this.processes.feed(request, ...rest), choice);
+          break;
+        } catch (error) {
+          if (!(error instanceof SymphonyError && error.reason === "EAGAIN")) throw error;
+        }
+      }
+    }
   }
 
   /** Run a program and stream what it prints: its pid first, how it ended last. Leaving the loop cancels the program. */

@@ -1,4 +1,5 @@
 /** A client of Symphony (src/index.ts). */
+export { channel, Channel, Message, type ChannelChoice } from "./channel.js";
 export { Client, type ClientChoice } from "./client.js";
 export { SymphonyError, retry } from "./error.js";
 export { Generation, type Completion, type Piece } from "./generation.js";

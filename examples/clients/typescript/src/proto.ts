@@ -8,17 +8,22 @@ import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 import { fileURLToPath } from "node:url";
 
 import type { ProtoGrpcType as ErrorProtos } from "../gen/google_rpc.js";
+import type { ProtoGrpcType as ChannelProtos } from "../gen/channel.js";
 import type { ProtoGrpcType as FileProtos } from "../gen/file.js";
 import type { ProtoGrpcType as ProcessProtos } from "../gen/process.js";
+import type { ProtoGrpcType as RegistryProtos } from "../gen/registry.js";
 import type { ProtoGrpcType as SessionProtos } from "../gen/session.js";
 import type { ProtoGrpcType as SystemProtos } from "../gen/system.js";
+import type { ProtoGrpcType as ToolProtos } from "../gen/tool.js";
 
 /** The ABI that this client speaks. */
-export const ABI = { abiMajor: 1, abiMinor: 2 };
+export const ABI = { abiMajor: 1, abiMinor: 3 };
 
-type Protos = ErrorProtos & FileProtos & ProcessProtos & SessionProtos & SystemProtos;
+type Protos = ErrorProtos & ChannelProtos & FileProtos & ProcessProtos & RegistryProtos & SessionProtos & SystemProtos & ToolProtos;
 
-const definition = loadSync(["file", "process", "session", "system"].map((name) => `symphony/v1/${name}.proto`).concat("google_rpc.proto"), {
+const FILES = ["channel", "file", "process", "registry", "session", "system", "tool"].map((name) => `symphony/v1/${name}.proto`);
+
+const definition = loadSync([...FILES, "google_rpc.proto"], {
   longs: Number,
   enums: String,
   defaults: true,

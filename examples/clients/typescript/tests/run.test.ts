@@ -44,3 +44,37 @@ test("a program that raises is no error of the run", async () => {
 test("an empty program is ENOEXEC", async () => {
   await assert.rejects(client.run({ source: " " }).next(), { reason: "ENOEXEC", message: "the program is empty" });
 });
+
+test("a program reads what it is fed, however much, and its limits end it", async () => {
+  const source = "import sys\nasync def main():\n    return len(sys.stdin.buffer.read())\n";
+  const pid = await client.spawn({ source, stdin: true, limits: { tokens: 10 } });
+
+  await client.feed(pid, new Uint8Array(3_000_000));
+  await client.feed(pid, "end", { eof: true });
+
+  assert.equal((await client.wait(pid)).exit?.value, "3000003");
+});
+
+test("a process is held by STOP and goes on by CONT", async () => {
+  const pid = await client.spawn({ source: "from vllm_symphony import lip\nasync def main():\n    await lip.sleep(3600)\n" });
+
+  await client.kill(pid, "STOP");
+  const held = (await client.ps(pid))[0]!.state;
+  await client.kill(pid, "CONT");
+  await client.kill(pid);
+
+  assert.equal(held, "PROCESS_STATE_STOPPED");
+  assert.equal((await client.wait(pid)).exit?.code, 130);
+});
+
+test("an installed program runs by its name", async () => {
+  const source = "async def main(n: int):\n    return n + 1\n";
+  const install = { name: "ts-next", version: "1.0", source, requestId: crypto.randomUUID() };
+  await client.unary((...rest) => client.registry.install(install, ...rest));
+
+  let value: string | undefined;
+  for await (const { exit } of client.run({ program: "ts-next@1.0", args: '{"n": 4}' })) value = exit?.value;
+
+  assert.equal(value, "5");
+  await client.unary((...rest) => client.registry.uninstall({ program: "ts-next@1.0", requestId: crypto.randomUUID() }, ...rest));
+});
