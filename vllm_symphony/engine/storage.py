@@ -102,7 +102,7 @@ class StorageCore:
         known = {node.ino for node in restored.nodes}
         indexed = dict(self._index.indexed())
         self._index.forget([ino for ino in indexed if ino not in known])
-        return Restored(restored.nodes, restored.quotas, restored.counters, {i: t for i, t in indexed.items() if i in known})
+        return replace(restored, indexed={i: t for i, t in indexed.items() if i in known})
 
     def apply(self, effects: Sequence[StoreEffect]) -> list[Completion]:
         """Carry out a batch: all writes first, as one transaction, then the rest in order. Failed writes stay pending."""
@@ -159,6 +159,8 @@ class StorageCore:
             log.warning("the search index keeps %d removed files: %s", len(e.removed), error)
         if self._database is not None:
             self._pending.add(e.nodes, e.removed, e.quotas, e.counters)
+            self._pending.add_principals(e.principals)
+            self._pending.add_programs(e.programs, e.uninstalled)
 
     def _commit(self, syncs: Sequence[StoreSync], sync: bool = False) -> list[Completion]:
         database = self._database

@@ -21,7 +21,7 @@ from typing import Any
 from vllm_symphony.abi.record import ROOT_INO, NodeRecord, QuotaRecord, Restored, SavedPage
 from vllm_symphony.abi.types import Ino
 from vllm_symphony.errors import DataCorrupt, OutOfPages, ReadOnly, SymphonyError, WouldBlock
-from vllm_symphony.store import schema
+from vllm_symphony.store import program, schema
 from vllm_symphony.store.pending import Pending
 from vllm_symphony.store.point import reach
 from vllm_symphony.store.state import unusable
@@ -132,6 +132,10 @@ class Database:
             ),
         )
         db.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?)", pending.counters.items())
+        program.put_principals(db, pending.principals.values())
+        if pending.uninstalled:
+            program.remove(db, pending.uninstalled)
+        program.put(db, pending.programs.values())
         return touched
 
     def _put(self, n: NodeRecord) -> None:
@@ -170,8 +174,11 @@ class Database:
             nodes = {node.ino: node for node in self._nodes()}
             quotas = tuple(QuotaRecord(*row) for row in self._db.execute("SELECT * FROM quotas"))
             counters = self._counters()
+            principals, programs = tuple(program.load_principals(self._db)), tuple(program.load(self._db))
         except sqlite3.Error as error:
             raise typed(error, self.path) from error
+        except (ValueError, TypeError) as error:
+            raise DataCorrupt(f"{self.path}: a program's or a principal's record is none: {error}") from error
         counters.pop(_SYNCED, None)
         inside: dict[Ino, list[Ino]] = {}
         for node in nodes.values():
@@ -185,7 +192,7 @@ class Database:
                 ordered[ino] = None
                 waiting.extend(inside.get(ino, ()))
         parents_first = sorted((nodes[ino] for ino in ordered), key=lambda node: node.kind != "dir")  # a file may have several
-        return Restored(tuple(parents_first), quotas, counters)
+        return Restored(tuple(parents_first), quotas, counters, principals=principals, programs=programs)
 
     def _nodes(self) -> Iterator[NodeRecord]:
         db = self._db
@@ -226,6 +233,8 @@ class Database:
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert [row[0] for row in db.execute("PRAGMA integrity_check")] == ["ok"]
         list(self._nodes())
+        kept = "SELECT COUNT(*) FROM contents WHERE sha256 NOT IN (SELECT sha256 FROM programs)"
+        assert db.execute(kept).fetchone() == (0,), "a content that no program has"
 
 
 def _by_ino(rows: sqlite3.Cursor) -> dict[int, list[tuple[Any, ...]]]:

@@ -11,22 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-from vllm_symphony.abi.record import NodeRecord, QuotaRecord
+from vllm_symphony.abi.record import NodeRecord, PrincipalRecord, ProgramRecord, QuotaRecord
 from vllm_symphony.abi.types import Ino
 
 
 class Pending:
-    """Changes since the last transaction; `removed` goes before `nodes`."""
+    """Changes since the last transaction; `removed` goes before `nodes`, `uninstalled` before `programs`."""
 
     def __init__(self) -> None:
         self.nodes: dict[Ino, NodeRecord] = {}
         self.removed: dict[Ino, None] = {}
         self.quotas: dict[str, QuotaRecord] = {}
         self.counters: dict[str, int] = {}
+        self.principals: dict[str, PrincipalRecord] = {}
+        self.programs: dict[tuple[str, str], ProgramRecord] = {}  # by name and version
+        self.uninstalled: dict[tuple[str, str], None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.nodes or self.removed or self.quotas or self.counters)
+        return any(self._all())
+
+    def _all(self) -> tuple[dict[Any, Any], ...]:
+        return self.nodes, self.removed, self.quotas, self.counters, self.principals, self.programs, self.uninstalled
 
     def add(
         self,
@@ -45,11 +52,20 @@ class Pending:
         self.quotas.update((quota.principal, quota) for quota in quotas)
         self.counters.update(counters)
 
+    def add_principals(self, principals: Iterable[PrincipalRecord]) -> None:
+        """The latest word on each counts."""
+        self.principals.update((record.principal, record) for record in principals)
+
+    def add_programs(self, programs: Iterable[ProgramRecord], uninstalled: Iterable[tuple[str, str]] = ()) -> None:
+        """What is taken away goes first."""
+        for name in uninstalled:
+            self.programs.pop(name, None)
+            self.uninstalled[name] = None
+        self.programs.update(((record.info.name, record.info.version), record) for record in programs)
+
     def clear(self) -> None:
-        self.nodes.clear()
-        self.removed.clear()
-        self.quotas.clear()
-        self.counters.clear()
+        for changes in self._all():
+            changes.clear()
 
 
 def merged(earlier: NodeRecord, later: NodeRecord) -> NodeRecord:

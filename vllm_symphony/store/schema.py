@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vllm_symphony.errors import DataCorrupt, NotSupported
 
-VERSION = 1
+VERSION = 2
 
 CREATE = """
 CREATE TABLE schema (version INTEGER NOT NULL);
@@ -43,9 +43,28 @@ CREATE TABLE quotas (
     principal TEXT PRIMARY KEY, device_pages INTEGER, host_bytes INTEGER, disk_bytes INTEGER, files INTEGER, rows INTEGER,
     pinned_pages INTEGER) WITHOUT ROWID;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE contents (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE programs (
+    name TEXT NOT NULL, version TEXT NOT NULL, owner TEXT NOT NULL, sha256 TEXT NOT NULL REFERENCES contents, size INTEGER NOT NULL,
+    runtime TEXT NOT NULL, entry TEXT NOT NULL, description TEXT NOT NULL, schema TEXT NOT NULL, created_ns INTEGER NOT NULL,
+    mode INTEGER NOT NULL, grp TEXT NOT NULL, tools TEXT NOT NULL, paths TEXT NOT NULL, dependencies TEXT NOT NULL,
+    limits TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
+CREATE INDEX programs_of ON programs (sha256);
+CREATE TABLE principals (principal TEXT PRIMARY KEY, limits TEXT NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
 """
 
-STEPS: Mapping[int, str] = {}  # from version n to n + 1
+STEPS: Mapping[int, str] = {  # from version n to n + 1
+    1: """
+CREATE TABLE contents (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE programs (
+    name TEXT NOT NULL, version TEXT NOT NULL, owner TEXT NOT NULL, sha256 TEXT NOT NULL REFERENCES contents, size INTEGER NOT NULL,
+    runtime TEXT NOT NULL, entry TEXT NOT NULL, description TEXT NOT NULL, schema TEXT NOT NULL, created_ns INTEGER NOT NULL,
+    mode INTEGER NOT NULL, grp TEXT NOT NULL, tools TEXT NOT NULL, paths TEXT NOT NULL, dependencies TEXT NOT NULL,
+    limits TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
+CREATE INDEX programs_of ON programs (sha256);
+CREATE TABLE principals (principal TEXT PRIMARY KEY, limits TEXT NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
+""",
+}
 
 
 def prepare(db: sqlite3.Connection, path: Path | None) -> None:
