@@ -41,6 +41,7 @@ def register() -> None:
 def attach(core: Any, socket_path: str) -> dict[str, Any]:
     """Start the kernel in this engine process; runs on the engine thread. Returns what `model_info` says, and the pid."""
     from vllm_symphony.engine import compat
+    from vllm_symphony.engine.image import image
     from vllm_symphony.engine.reactor import Reactor
     from vllm_symphony.engine.scheduler import SymphonyMixin
     from vllm_symphony.errors import NotSupported
@@ -54,6 +55,7 @@ def attach(core: Any, socket_path: str) -> dict[str, Any]:
         )
     host = EmbeddedHost(core)
     kernel = Kernel(host.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=host.counters)
+    kernel.image = image()
     reactor = Reactor(kernel, host, socket_path=socket_path, principal=getpass.getuser())
     reactor.start()
     core.symphony = reactor

@@ -132,6 +132,7 @@ def serve(
     trusted: Sequence[str] = (),
 ) -> int:
     """Run the kernel over the device until `stop` is set or the engine dies. `trusted`: principals, and names of the registry."""
+    from vllm_symphony.engine.image import image
     from vllm_symphony.engine.reactor import Reactor
     from vllm_symphony.kernel.kernel import Kernel
 
@@ -158,6 +159,7 @@ def serve(
         device.model, seed=int.from_bytes(os.urandom(6), "little"), boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info
     )
     kernel.may_trust = frozenset(trusted).__contains__
+    kernel.image = image()
     reactor = Reactor(
         kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, tools=tools,
         on_death=on_death,
@@ -166,6 +168,8 @@ def serve(
         if storage.is_lasting:
             status.phase("reading the files")
             kernel.restore(storage.load(), time.monotonic_ns())
+            for lost in kernel.registry.damaged.values():
+                log.error("the program %s@%s is damaged on the disk and not there: install it again", lost.name, lost.version)
         reactor.start()
         if reactor.tools is not None:
             status.phase("starting the tools")

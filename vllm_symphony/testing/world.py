@@ -21,6 +21,7 @@ from typing import Any
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.abi.types import Credentials, Pid, Signal
+from vllm_symphony.engine.image import image
 from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.engine.sim.model import decode
 from vllm_symphony.engine.storage import StorageCore
@@ -88,6 +89,7 @@ class World:
         self.core = device.core
         self.seed = seed
         self.kernel = Kernel(device.model, limits=limits, seed=seed, epoch_ns=EPOCH_NS)
+        self.kernel.image = image()
         self.kernel.job_state = self.core.job_state
         self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
         model = device.model
