@@ -2723,7 +2723,7 @@ class Spawn(_message.Message):
     runtime: _builtins.str
     """`python`, `wasm` or `trusted`; empty = by what is given."""
     stdin: _builtins.bool
-    """Its standard input comes by ProcessService.Feed; else it is empty."""
+    """Its standard input comes by `feed`; else it is empty."""
     @_builtins.property
     def limits(self) -> _process_pb2.ResourceLimits:
         """Of it and all that it spawns, never more than the caller's own; unset = none but those."""
@@ -3185,6 +3185,38 @@ class InheritedResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InheritedResult: _TypeAlias = InheritedResult  # noqa: Y015
+
+@_typing.final
+class Feed(_message.Message):
+    """Feed holds the arguments of `feed`. Write to the standard input of a child that was spawned with `stdin`; EAGAIN while too much of
+    it is unread, EPIPE when it is closed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The child."""
+    data: _builtins.bytes
+    """What is written."""
+    eof: _builtins.bool
+    """And then close it."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        eof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Feed: _TypeAlias = Feed  # noqa: Y015
 
 @_typing.final
 class Getrlimit(_message.Message):
@@ -4013,6 +4045,7 @@ class Call(_message.Message):
     POLL_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     CALL_TOOL_FIELD_NUMBER: _builtins.int
+    FEED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller: ascending from 1 on a stream; 0 = no answer is wanted."""
     tid: _builtins.int
@@ -4319,6 +4352,10 @@ class Call(_message.Message):
     def call_tool(self) -> Global___CallTool:
         """Answered by ToolResult."""
 
+    @_builtins.property
+    def feed(self) -> Global___Feed:
+        """Answered by Done."""
+
     def __init__(
         self,
         *,
@@ -4400,12 +4437,13 @@ class Call(_message.Message):
         poll: Global___Poll | None = ...,
         tools: Global___NoArgs | None = ...,
         call_tool: Global___CallTool | None = ...,
+        feed: Global___Feed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "feed", b"feed", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "id", b"id", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "request_id", b"request_id", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "append", b"append", "args", b"args", "call_tool", b"call_tool", "cancel", b"cancel", "channel_close", b"channel_close", "channel_open", b"channel_open", "channel_unlink", b"channel_unlink", "channels", b"channels", "chattr", b"chattr", "chmod", b"chmod", "chown", b"chown", "close", b"close", "concat", b"concat", "detokenize", b"detokenize", "du", b"du", "dup", b"dup", "emit", b"emit", "exit", b"exit", "extract", b"extract", "feed", b"feed", "find", b"find", "flock", b"flock", "fork", b"fork", "forward", b"forward", "forward_many", b"forward_many", "generate", b"generate", "getpid", b"getpid", "getquota", b"getquota", "getrlimit", b"getrlimit", "getrusage", b"getrusage", "getxattr", b"getxattr", "id", b"id", "inherited", b"inherited", "keep_alive", b"keep_alive", "kill", b"kill", "link", b"link", "list", b"list", "listdir", b"listdir", "listxattr", b"listxattr", "logits", b"logits", "mkdir", b"mkdir", "model_info", b"model_info", "monotonic", b"monotonic", "now", b"now", "open", b"open", "parse_tools", b"parse_tools", "pin", b"pin", "ping", b"ping", "poll", b"poll", "ps", b"ps", "random", b"random", "read", b"read", "recv", b"recv", "removexattr", b"removexattr", "rename", b"rename", "render_chat", b"render_chat", "request", b"request", "request_id", b"request_id", "respond", b"respond", "rmdir", b"rmdir", "sample", b"sample", "send", b"send", "setrlimit", b"setrlimit", "setxattr", b"setxattr", "sleep", b"sleep", "spawn", b"spawn", "stat", b"stat", "statfs", b"statfs", "sync", b"sync", "thread_end", b"thread_end", "thread_start", b"thread_start", "tid", b"tid", "tokenize", b"tokenize", "tools", b"tools", "truncate", b"truncate", "umask", b"umask", "unlink", b"unlink", "wait", b"wait", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "mkdir", "rmdir", "listdir", "chmod", "chown", "umask", "setxattr", "getxattr", "listxattr", "removexattr", "chattr", "extract", "concat", "flock", "pin", "advise", "sync", "statfs", "du", "getquota", "find", "watch", "inherited", "getrlimit", "setrlimit", "getrusage", "channel_open", "channel_close", "channel_unlink", "channels", "send", "recv", "request", "respond", "poll", "tools", "call_tool"]  # noqa: Y015
+    _WhichOneofReturnType_args: _TypeAlias = _typing.Literal["keep_alive", "cancel", "open", "close", "dup", "fork", "truncate", "append", "read", "link", "unlink", "rename", "stat", "list", "forward", "forward_many", "sample", "logits", "generate", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "spawn", "wait", "kill", "ps", "getpid", "sleep", "now", "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "mkdir", "rmdir", "listdir", "chmod", "chown", "umask", "setxattr", "getxattr", "listxattr", "removexattr", "chattr", "extract", "concat", "flock", "pin", "advise", "sync", "statfs", "du", "getquota", "find", "watch", "inherited", "getrlimit", "setrlimit", "getrusage", "channel_open", "channel_close", "channel_unlink", "channels", "send", "recv", "request", "respond", "poll", "tools", "call_tool", "feed"]  # noqa: Y015
     _WhichOneofArgType_args: _TypeAlias = _typing.Literal["args", b"args"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_args) -> _WhichOneofReturnType_args | None: ...
 

@@ -92,6 +92,7 @@ export const CALLS = {
   poll: { answer: "pollResult", reads: true },
   tools: { answer: "toolsResult", reads: true },
   callTool: { answer: "toolResult" },
+  feed: { answer: "done" },
 } as const satisfies Record<Op, Spec>;
 
 /** Arguments of a call. */
