@@ -34,20 +34,27 @@ class Reference:
 def reference(text: str, principal: str) -> Reference:
     """Of a text as above, said by `principal`. An owner may hold `/` and `@`: the name is what follows the last `/`.
 
-    Raises:
-        InvalidArgument: it is none.
-        NameTooLong: the owner or the name.
+    Raises InvalidArgument for what is none.
     """
     owner, slash, rest = text.rpartition("/")
     name, at, number = rest.partition("@")
     owner = owner if slash else principal
-    if len(owner) > MAX_OWNER or len(name) > MAX_NAME:
-        raise NameTooLong(f"an owner has up to {MAX_OWNER} characters, a program's name up to {MAX_NAME}", limit=MAX_NAME)
-    if not owner or not owner.isprintable() or not _NAME.fullmatch(name):
+    is_short = len(owner) <= MAX_OWNER and len(name) <= MAX_NAME
+    if not is_short or not owner or not owner.isprintable() or not _NAME.fullmatch(name):
         raise InvalidArgument(
             f"a program is called owner/name@version, its name in small letters, digits and . _ -, not {text[:MAX_OWNER]!r}"
         )
     return Reference(owner, name, version_of(number) if at else None)
+
+
+def demand_short(text: str) -> None:
+    """Raises NameTooLong for what nothing can be called."""
+    owner, _, rest = text.rpartition("/")
+    size = len(rest.partition("@")[0])
+    if len(owner) > MAX_OWNER or size > MAX_NAME:
+        raise NameTooLong(
+            f"a name of {size} characters, the most is {MAX_NAME}, and {MAX_OWNER} of an owner's", size=size, limit=MAX_NAME
+        )
 
 
 def version_of(text: str) -> Version:

@@ -1,4 +1,4 @@
-"""What programs find where they run (engine/image.py): Python, its library, and a few packages; nothing is installed for one program.
+"""What programs find where they run (engine/image.py): Python, its library, a few packages; nothing is installed for one program.
 
 The kernel compares a program's `dependencies` with it (kernel/program.py). The list is that of what the sandbox lets a program read
 (runtime/sandbox/image.py); a test compares them.

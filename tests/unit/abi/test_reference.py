@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_symphony.abi.reference import MAX_NAME, MAX_OWNER, reference
+from vllm_symphony.abi.reference import MAX_NAME, MAX_OWNER, demand_short, reference
 from vllm_symphony.errors import InvalidArgument, NameTooLong
 
 
@@ -35,14 +35,19 @@ def test_these_are_no_names(text: str):
 
 @pytest.mark.parametrize("text", ["x" * (MAX_NAME + 1), "o" * (MAX_OWNER + 1) + "/x", "x" * 1_000_000, "/" * 1_000_000 + "x"])
 def test_long_names_are_refused(text: str):
-    with pytest.raises(NameTooLong):
+    with pytest.raises(InvalidArgument) as caught:
         reference(text, "me")
+    with pytest.raises(NameTooLong):
+        demand_short(text)
+
+    assert len(caught.value.message) < 1000
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_name_or_refused(text: str):
     try:
         found = reference(text, "me")
-    except (InvalidArgument, NameTooLong):
+    except InvalidArgument:
         return
+    demand_short(text)
     assert reference(found.full_name, "you").full_name == found.full_name

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from vllm_symphony.abi import manifest
 from vllm_symphony.abi.calls import Done, Install, ProgramArgs, ProgramResult, Programs, ProgramsResult, ProgramTextResult
-from vllm_symphony.abi.reference import Reference, reference, version_of
+from vllm_symphony.abi.reference import Reference, demand_short, reference, version_of
 from vllm_symphony.abi.types import ProgramInfo
 from vllm_symphony.errors import AccessDenied, InvalidArgument, NotOwner
 from vllm_symphony.kernel import registry
@@ -32,6 +32,7 @@ def install(m: Machine, call: Call, a: Install) -> ProgramResult:
     demand_door(call)
     if SCOPE not in call.cred.scopes:
         raise NotOwner(f"{call.cred.principal} may not install programs: scope {SCOPE} is missing", scope=SCOPE)
+    demand_short(a.name)
     wanted = reference(a.name, call.cred.principal)
     if wanted.version is not None:
         raise InvalidArgument(f"give name and version apart, not {a.name!r} as the name")
