@@ -129,7 +129,10 @@ def test_the_synopsis_names_the_librarys_own_parameters(op):
     for line in lines:
         call = ast.parse(line.removeprefix("await "), mode="eval").body
         assert isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name)
-        home = {"lip": lip, "file": lip.File, "dist": lip.Distribution, "process": lip.Process}[call.func.value.id]
+        home = {
+            "lip": lip, "file": lip.File, "dist": lip.Distribution, "process": lip.Process, "channel": lip.Channel,
+            "message": lip.Message,
+        }[call.func.value.id]  # fmt: skip
         real = [p for p in inspect.signature(getattr(home, call.func.attr)).parameters.values() if p.name != "self"]
         named = [ast.unparse(a).lstrip("*") for a in call.args] + [k.arg or ast.unparse(k.value) for k in call.keywords]
         assert named == [p.name for p in real]

@@ -260,7 +260,7 @@ CALLS: Mapping[str, CallSpec] = {
     "send": CallSpec(Send, SendResult, "wait", (*_FD, "EACCES", "EPIPE", "ETIMEDOUT", "EDQUOT"), mutates=True),
     "recv": CallSpec(Recv, RecvResult, "wait", (*_FD, "EACCES", "EPIPE", "ETIMEDOUT", "EMFILE", "EDQUOT"), mutates=True),
     "request": CallSpec(Request, RecvResult, "wait", (*_FD, "EACCES", "EPIPE", "ETIMEDOUT", "EMFILE", "EDQUOT"), mutates=True),
-    "respond": CallSpec(Respond, Done, "control", (*_FD, "EACCES", "EPIPE"), mutates=True),
+    "respond": CallSpec(Respond, Done, "control", (*_FD, "EPIPE"), mutates=True),
     "poll": CallSpec(Poll, PollResult, "wait", (*_FD, "EACCES")),
     "tools": CallSpec(NoArgs, ToolsResult, "control"),
     "call_tool": CallSpec(
