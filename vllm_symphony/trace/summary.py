@@ -108,6 +108,13 @@ _ROWS: Mapping[str, Row] = {
     "exit": (("code", "reason"), lambda a: (a.code, a.reason)),
     "thread_start": _TID,
     "thread_end": _TID,
+    "install": (
+        ("name", "version", "size", "mode"),
+        lambda a: (a.name[:64], a.version[:64], len(a.source) or len(a.code), f"{a.mode:04o}"),
+    ),
+    "uninstall": (("program",), lambda a: (a.program[:320],)),
+    "programs": (("pattern",), lambda a: (a.pattern[:64] or None,)),
+    "program": (("program",), lambda a: (a.program[:320],)),
     "attach": (("pid", "from_seq"), lambda a: (a.pid, a.from_seq)),
     "strace": _PID,
     "why": _PID,
