@@ -1,12 +1,12 @@
 """Starts a program, and ends it with all its descendants (tools/launch.py).
 
-    python -I -S launch.py UID FOLDER -- COMMAND ...         stdin, stdout, stderr, environment: the program's
+    python -I -S launch.py UID FOLDER CWD -- COMMAND ...     stdin, stdout, stderr, environment: the program's
 
     tool host --(dies: SIGTERM by the kernel; or sends it)--> launcher --SIGKILL--> the program, its children, their orphans
 
 The launcher is their subreaper: a process that left its group and its session, and whose parent is dead, becomes the launcher's
-child and is found all the same. UID -1: the caller's own; else the program runs as that user, which nobody else has. Only the
-standard library, and no import of the package: this starts in 15 ms and stays small.
+child and is found all the same. UID -1: the caller's own; else the program runs as that user, which nobody else has. FOLDER is
+removed at the end. Only the standard library, and no import of the package: this starts in 15 ms and stays small.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 def main() -> int:
     """Exit code: the program's, 128 + n for signal n."""
-    uid, folder, command = int(sys.argv[1]), sys.argv[2], sys.argv[4:]
+    uid, folder, cwd, command = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[5:]
     parent = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP))
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -34,16 +34,17 @@ def main() -> int:
         return EXIT_NOT_STARTED
     program = os.fork()
     if program == 0:
-        _become(uid, folder, command)
+        _become(uid, cwd, command)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):  # the pipes are the program's alone: their ends must be seen
         os.dup2(null, fd)
     code = _until_end(program)
     _sweep()
+    _remove(folder)
     return code
 
 
-def _become(uid: int, folder: str, command: list[str]) -> None:
+def _become(uid: int, cwd: str, command: list[str]) -> None:
     """In the child; does not return."""
     try:
         os.setsid()
@@ -56,7 +57,7 @@ def _become(uid: int, folder: str, command: list[str]) -> None:
             resource.setrlimit(resource.RLIMIT_NPROC, (MAX_PROCESSES, MAX_PROCESSES))
         _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
-        os.chdir(folder)
+        os.chdir(cwd)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvp(command[0], command)
     except OSError as e:
@@ -95,6 +96,12 @@ def _sweep() -> None:
         except ChildProcessError:
             return
         time.sleep(0.005)
+
+
+def _remove(folder: str) -> None:
+    import shutil  # 10 ms that nobody waits for here
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _descendants() -> list[int]:

@@ -100,8 +100,11 @@ class McpDriver:
         return own if own is not None else self._lists.get((server.name, EVERYBODY), {})
 
     async def _wake(self, server: McpServer, principal: str) -> None:
+        session = self._session(server, principal)
+        if not session.is_awake:
+            await self._make_room()
         try:
-            await self._session(server, principal).wake()
+            await session.wake()
         except Transient as failure:
             raise failure.error() from None
 

@@ -93,14 +93,14 @@ class StdioServer:
             finally:
                 await _end(process)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # the launcher's to do, unless it did not start
 
     async def _start(self, uid: int, folder: str) -> asyncio.subprocess.Process:
         server = self._server
         environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": folder, **server.environment, **self._variables}
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", _LAUNCHER, str(uid), server.cwd or folder, "--", *server.command,
+                sys.executable, "-I", "-S", _LAUNCHER, str(uid), folder, server.cwd or folder, "--", *server.command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 env=environment, limit=MAX_LINE_BYTES, start_new_session=True, cwd="/",
             )  # fmt: skip

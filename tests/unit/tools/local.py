@@ -124,7 +124,7 @@ def run(what: Coroutine[Any, Any, Any]) -> Any:
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in left:
             await asyncio.wait((task,), timeout=2)
-        assert not [task for task in left if not task.done()]
+        assert all(task.done() for task in left), [str(task.get_coro()) for task in left if not task.done()]
         return result
 
     return asyncio.run(whole())
