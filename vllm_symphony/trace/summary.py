@@ -98,7 +98,7 @@ _ROWS: Mapping[str, Row] = {
     "request": _SEND,
     "respond": (("token", "bytes", "files"), lambda a: (a.token, len(a.data), len(a.fds) or None)),
     "poll": (("receive", "send", "timeout_s"), lambda a: (_few(a.receive), _few(a.send), a.timeout_s)),
-    "spawn": (("entry", "detach"), lambda a: (a.entry, a.detach or None)),
+    "spawn": (("entry", "program", "detach"), lambda a: (a.entry, a.program[:320] or None, a.detach or None)),
     "wait": _PID,
     "kill": (("pid", "signal"), lambda a: (a.pid, a.signal)),
     "ps": _PID,
