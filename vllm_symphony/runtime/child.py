@@ -4,44 +4,42 @@
          -> its files -> first frame: the program -> load -> run -> `exit` frame -> os._exit
 
 File descriptors: 0 /dev/null, or a pipe that the kernel writes input to; 1 and 2 pipes to the reactor (before: the server's log); 3
-the leash, then the socket to the kernel; above, those of the loop. The exit code says how it ended: 0 it returned, 1 it raised, 2 it
-is no program or the arguments do not fit, 130 it was cancelled; SystemExit is honoured.
+the leash, then the socket to the kernel; above, those of the loop. The exit code says how it ended: 0 it returned, 1 it raised, 2
+it is no program or the arguments do not fit, 130 it was cancelled; SystemExit is honoured.
 Nothing of the program is read before the lockdown (runtime/sandbox/) is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import random
 import resource
 import signal
 import socket
-import sys
 
-from vllm_symphony.abi.codec import Program, read_answer
+from vllm_symphony.abi.codec import read_answer
 from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.runtime import advice, pool
 from vllm_symphony.runtime.image import Image
-from vllm_symphony.runtime.sandbox import Plan, lock_down
+from vllm_symphony.runtime.sandbox import Plan, Slot, lock_down
 
 SOCKET_FD = 3
 NICE = 10
 _MAX_FDS = 4
+_MYSELF = 0  # as a control group understands it
 _ANY_FD = 1 << 30
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 READY_NAME, PROGRAM_NAME = b"symphony-ready", b"program"  # what the system's `ps` and `top` show
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(parent: int, image: Image, leash_fd: int, plan: Plan | None) -> int:
+def main(parent: int, image: Image, leash_fd: int, plan: Plan | None, slot: Slot | None) -> int:
     """Become a program, when there is one; give the exit code. `parent` is the fork server's pid."""
     _leave_parent(parent)
     os.dup2(leash_fd, SOCKET_FD, inheritable=False)
     leash = socket.socket(fileno=SOCKET_FD)
     try:
-        _confine(plan)
+        _confine(plan, slot)
     except OSError as e:
         pool.tell_failure(leash, e)
         return 0
@@ -56,7 +54,6 @@ def main(parent: int, image: Image, leash_fd: int, plan: Plan | None) -> int:
     first, *later = _first_frames(sock, reader)
     program = read_answer(first).program
     assert program is not None, "the first frame is the program"
-    _seed(program)
     return image.run(program, sock, reader, later)
 
 
@@ -68,7 +65,10 @@ def _leave_parent(parent: int) -> None:
     os.nice(NICE)
 
 
-def _confine(plan: Plan | None) -> None:
+def _confine(plan: Plan | None, slot: Slot | None) -> None:
+    """For good. Entering a control group may take 10 ms, while the system waits for all CPUs: so we wait, not the fork server."""
+    if slot is not None:
+        slot.enter(_MYSELF)
     if plan is None:
         os.closerange(SOCKET_FD + 1, _ANY_FD)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -100,11 +100,3 @@ def _first_frames(sock: socket.socket, reader: FrameReader) -> list[bytes]:
         frames = reader.feed(data)
         if frames:
             return frames
-
-
-def _seed(program: Program) -> None:
-    """Every program has its own random numbers, and the same again when it is replayed."""
-    random.seed(program.seed)
-    if "numpy" in sys.modules:
-        with contextlib.suppress(AttributeError):
-            sys.modules["numpy"].random.seed(program.seed & 0xFFFFFFFF)

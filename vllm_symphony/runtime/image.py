@@ -4,7 +4,7 @@
     wasm     wasmtime                          a program is a module            runtime/wasm/
 
 What a program will use is imported by the fork server, and run there a few times: what Python remembers of code that has run
-(caches of attributes, specialised instructions) is then shared memory. A child that waits runs it once more, so that the pages which
+(caches of attributes, specialised instructions) is then shared memory. A child that waits runs it once more, so that the pages that
 every program writes to are its own before it has a program.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import random
 import socket
 import sys
 from typing import Protocol
@@ -29,7 +30,8 @@ _MODULES = (
 )  # fmt: skip
 _MODULES_IF_THERE = ("numpy", "numpy.random", "vllm_symphony.lip")
 _REHEARSALS = 20  # more than Python needs to specialise
-_REHEARSAL = Program("import asyncio\nasync def main(n: int = 1):\n    return n\n", "main", '{"n": 1}', "rehearsal", 1)
+_REHEARSAL = Program("async def main():\n    return 1\n", "main", "{}", "rehearsal", 1)
+_LONG_REHEARSAL = Program("import asyncio\nasync def main(n: int = 1):\n    return n\n", "main", '{"n": 1}', "rehearsal", 1)
 
 
 class Image(Protocol):
@@ -49,44 +51,49 @@ class Image(Protocol):
 
 
 class PythonImage:
-    """One program at a time: `prepare`, then `run`."""
+    """The default image."""
 
     def __init__(self) -> None:
         self._run: PythonRun | None = None
 
     def load(self) -> None:
+        self._run = PythonRun()  # first: its files have low numbers
         for name in _MODULES:
             importlib.import_module(name)
         for name in _MODULES_IF_THERE:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         for _ in range(_REHEARSALS):
-            self.prepare()
-            self.rehearse()
-            self._made().close()
+            self._rehearse(_LONG_REHEARSAL)
 
     def prepare(self) -> None:
-        self._run = PythonRun()
+        self._made().prepare()
 
     def rehearse(self) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            theirs.sendall(program_frame(_REHEARSAL))
-            reader = FrameReader()
-            (frame,) = reader.feed(ours.recv(1 << 16))
-            program = read_answer(frame).program
-            assert program is not None
-            self._made().run(program, SocketTransport(ours, reader, []))
+        self._rehearse(_REHEARSAL)
 
     def run(self, program: Program, sock: socket.socket, reader: FrameReader, early: list[bytes]) -> int:
+        _seed(program)
         transport = SocketTransport(sock, reader, early)
         run = self._made()
         end = run.run(program, transport)
         run.close()
         return _tell(end, transport)
 
+    def _rehearse(self, play: Program) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(program_frame(play))
+            reader = FrameReader()
+            (frame,) = reader.feed(ours.recv(1 << 16))
+            program = read_answer(frame).program
+            assert program is not None
+            transport = SocketTransport(ours, reader, [])
+            self._made().run(program, transport)
+            transport.close()
+
     def _made(self) -> PythonRun:
-        assert self._run is not None, "prepare comes first"
+        assert self._run is not None, "load comes first"
         return self._run
 
 
@@ -120,3 +127,11 @@ def _tell(end: Exit, transport: _Teller) -> int:
             stream.flush()
     transport.send_last("exit", end)
     return end.code
+
+
+def _seed(program: Program) -> None:
+    """Every program has its own random numbers, and the same again when it is replayed."""
+    random.seed(program.seed)
+    if "numpy" in program.source and "numpy" in sys.modules:  # for others it would only cost time and memory
+        with contextlib.suppress(AttributeError):
+            sys.modules["numpy"].random.seed(program.seed & 0xFFFFFFFF)

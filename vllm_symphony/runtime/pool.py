@@ -63,10 +63,10 @@ class End(NamedTuple):
 
 
 class Pool:
-    """Makes children and hands them out. `become(leash, plan)` is the life of a child: it never returns. Without a plan children
-    are not confined."""
+    """Makes children and hands them out. `become(leash, plan, slot)` is the life of a child: it never returns. Without a plan
+    children are not confined."""
 
-    def __init__(self, plan: Plan | None, become: Callable[[int, Plan | None], None]) -> None:
+    def __init__(self, plan: Plan | None, become: Callable[[int, Plan | None, Slot | None], None]) -> None:
         self.target = 0
         self.children: dict[int, Child] = {}  # by pidfd: ready and running
         self.new: list[Child] = []  # whose end nobody listens for yet
@@ -117,7 +117,8 @@ class Pool:
         failure = _said(child.leash)
         child.close()
         _, status, usage = os.wait4(child.os_pid, 0)
-        out_of_memory = child.slot is not None and child.slot.was_killed_for_memory()
+        is_suspect = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not child.was_killed
+        out_of_memory = is_suspect and child.slot is not None and child.slot.was_killed_for_memory()
         self._give(child.slot)
         return End(status, usage.ru_utime + usage.ru_stime, failure, out_of_memory)
 
@@ -143,7 +144,7 @@ class Pool:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os_pid = fork()
         if os_pid == 0:
-            self._become(theirs.fileno(), plan)
+            self._become(theirs.fileno(), plan, slot)
         theirs.close()
         if os_pid < 0:
             ours.close()
@@ -151,8 +152,6 @@ class Pool:
             raise OSError(number, f"fork: {os.strerror(number)}")
         try:
             os.setpgid(os_pid, os_pid)
-            if slot is not None:
-                slot.enter(os_pid)
             pidfd = os.pidfd_open(os_pid)
         except OSError:
             ours.close()

@@ -1,6 +1,7 @@
 """Running one Python program: its loop, its main task, what its end means (runtime/program.py).
 
-    PythonRun()        an event loop, before there is a program
+    PythonRun()        an event loop, in the fork server
+      .prepare()       the loop's own files, in the child
       .run(program)    load -> bind the library -> main -> Exit
       .close()         cancel the tasks that it left, close the loop
 
@@ -20,15 +21,21 @@ from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.runtime import loader
+from vllm_symphony.runtime.loop import InheritedLoop
 from vllm_symphony.runtime.transport import SocketTransport
 
 
 class PythonRun:
-    """Owns an event loop from its creation to `close`."""
+    """Owns an event loop from its creation to `close`; one program runs in it, after any rehearsals."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+        self._inherited = InheritedLoop()
+        self._runner = asyncio.Runner(loop_factory=lambda: self._inherited.loop)
         self._runner.get_loop()
+
+    def prepare(self) -> None:
+        """In a child, before anything else."""
+        self._inherited.renew()
 
     def run(self, program: Program, transport: SocketTransport) -> Exit:
         """Load and run."""

@@ -8,8 +8,8 @@
 There is one for each image of the runtime, `python` and `wasm`. It is executed with an almost empty environment (an environment
 that is cleared later would stay in /proc/self/environ), never runs program code itself, and holds no file but its socket, and a
 pidfd and a leash per child. It does one thing at a time in a loop: take a request (abi/launch.py), report an end, and when nothing
-is to do, look at the meter or make one more child ready. The end of a program is its pidfd becoming readable: no signal handler, and
-no pid is ever used after it was reaped. When the reactor is gone (end of file) it kills all programs and ends; when it is gone
+is to do, look at the meter or make one more child ready. The end of a program is its pidfd becoming readable: no signal handler,
+and no pid is ever used after it was reaped. When the reactor is gone (end of file) it kills all programs and ends; when it is gone
 itself, its children die with it (PR_SET_PDEATHSIG).
 Programs are in the session of the kernel's host, in groups of their own: where the scheduler groups by session (autogroup),
 priorities count within a session only.
@@ -34,8 +34,9 @@ from vllm_symphony.runtime import advice, child
 from vllm_symphony.runtime.image import IMAGES, Image
 from vllm_symphony.runtime.meter import Meter
 from vllm_symphony.runtime.pool import READY, READY_WHEN_IDLE, Child, End, Pool
-from vllm_symphony.runtime.sandbox import Plan, prepare_zygote
+from vllm_symphony.runtime.sandbox import Plan, Slot, prepare_zygote
 
+_UNCONFINED = "C"
 IDLE_S = 300.0  # without a launch; then fewer are held ready
 _SIGNALS = {Verb.KILL: signal.SIGKILL, Verb.STOP: signal.SIGSTOP, Verb.CONT: signal.SIGCONT}
 _EXIT_OF = {Cause.DENIED: 128 + signal.SIGSYS, Cause.MEMORY: 128 + signal.SIGKILL, Cause.CPU: 124}
@@ -55,7 +56,9 @@ class Zygote:
         self._launched_s = time.monotonic()
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        level = plan.layers.level if plan is not None else "C"
+        level = plan.layers.level if plan is not None else _UNCONFINED
+        if plan is not None and level == _UNCONFINED:
+            self._refused = errno.EPERM  # nobody said that programs may run so
         self._tell(Record(Verb.READY, 0, ord(level)))
 
     def serve(self) -> None:
@@ -102,6 +105,8 @@ class Zygote:
         self._launched_s = time.monotonic()
         self._pool.target = READY
         try:
+            if self._refused == errno.EPERM:
+                raise OSError(errno.EPERM, "programs cannot be confined here")
             if len(fds) < FDS_PER_LAUNCH:
                 raise OSError(errno.EMFILE, "file descriptors were lost on the way")  # the system drops what does not fit
             one = self._pool.assign(pid, fds, rlimits)
@@ -137,11 +142,11 @@ class Zygote:
         while self._pool.new:
             self._poll.register(self._pool.new.pop().pidfd, select.EPOLLIN)
 
-    def _become(self, leash: int, plan: Plan | None) -> None:
+    def _become(self, leash: int, plan: Plan | None, slot: Slot | None) -> None:
         """The forked side: it must never return into the loop."""
         code = 70
         try:
-            code = child.main(self._os_pid, self._image, leash, plan)
+            code = child.main(self._os_pid, self._image, leash, plan, slot)
         except BaseException:  # noqa: BLE001  the process boundary
             sys.excepthook(*sys.exc_info())
         finally:
@@ -219,14 +224,17 @@ def warm_up(kind: str) -> Image:
 def main() -> None:
     """`python -m vllm_symphony.runtime.zygote FD IMAGE [unconfined]`: serve the reactor on that inherited socket."""
     fd, kind, *flags = sys.argv[1:]
-    control = socket.socket(fileno=int(fd))
+    os.dup2(int(fd), child.SOCKET_FD, inheritable=False)  # a child puts its own socket there: nothing else may have that number
+    if int(fd) != child.SOCKET_FD:
+        os.close(int(fd))
+    control = socket.socket(fileno=child.SOCKET_FD)
     control.setblocking(True)
     os.environ.pop("PYTHONPATH", None)
     sys.argv = ["program"]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two files for each program
-    meter = Meter()
     image = warm_up(kind)
+    meter = Meter()
     plan = None if "unconfined" in flags else prepare_zygote(kind)
     try:
         Zygote(control, image, meter, plan).serve()
