@@ -5,10 +5,11 @@ import pytest
 from tests.unit.kernel.world import ME, World
 from vllm_symphony.abi.calls import Forward
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.abi.types import OpenFlags, Pid, ResourceLimits, Span, pack_tokens
+from vllm_symphony.abi.types import OpenFlags, Pid, ResourceLimits, SendFd, Span, pack_tokens
 
 ENDS = ("killed", "exits", "vanishes before it reports", "loses the device", "vanishes and its device work succeeds")
 TOKENS = pack_tokens([1])
+EMPTY, FULL, ASKED = 1, 2, 3  # channels that the process has open
 
 
 def arguments(op: str, fd: int, pid: int, child: int) -> dict:
@@ -62,6 +63,14 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "feed": {"pid": child},
         "setrlimit": {"limits": ResourceLimits()},
         "sleep": {"seconds": 50.0},
+        "channel_open": {"name": "post", "flags": int(OpenFlags.CREAT)},
+        "channel_close": {"ch": EMPTY},
+        "channel_unlink": {"name": "old"},
+        "send": {"ch": FULL, "data": b"x", "fds": (SendFd(fd),), "timeout_s": 50.0},
+        "recv": {"ch": EMPTY, "timeout_s": 50.0},
+        "request": {"ch": EMPTY, "data": b"x", "fds": (SendFd(fd),), "timeout_s": 50.0},
+        "respond": {"token": 1, "fds": (SendFd(fd),)},
+        "poll": {"receive": (EMPTY,), "send": (FULL,), "timeout_s": 50.0},
         "emit": {"value": "1"},
         "exit": {"code": 0},
         "thread_end": {},
@@ -73,6 +82,16 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
     }.get(op, {})
 
 
+def open_channels(w: World, pid: int, fd: int) -> None:
+    """One without messages, one that is full, and in a third a request that the process has of itself and has not answered."""
+    for ch in (EMPTY, FULL, ASKED):
+        assert w("channel_open", by=pid, capacity=1).ch == ch
+    w("send", by=pid, ch=FULL, fds=(SendFd(fd),))
+    w.start("request", by=pid, ch=ASKED)
+    assert w("recv", by=pid, ch=ASKED).message.token == 1
+    w("channel_open", by=pid, name="old", flags=int(OpenFlags.CREAT))
+
+
 def started(w: World, op: str, kind: str) -> int:
     """A process of that kind in the middle of `op`."""
     pid = w.program() if kind == "program" else w.kernel.connect(ME, kind, 0)
@@ -80,6 +99,7 @@ def started(w: World, op: str, kind: str) -> int:
     w.kernel.started(Pid(child), 1, 0)
     w("open", by=pid, path="/old", flags=int(OpenFlags.CREAT))
     fd = w.file([1, 2], by=pid)
+    open_channels(w, pid, fd)
     if op in ("thread_start", "thread_end"):
         w.kernel.call(Pid(pid), 500, 0, op, CALLS[op].args(1), w.now_ns)
         w.drain()
