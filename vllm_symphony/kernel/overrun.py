@@ -109,7 +109,7 @@ def _end_waits(m: Machine, budget: Budget, what: str, now_ns: int) -> None:
     error: QuotaExceeded = budget.spent(what, now_ns)
     for process in list(_charged(m, budget)):
         for call in list(process.calls.values()):
-            if call.pending is not None:
+            if call.pending is not None and call.op in _WAITING:  # others are held by STOP only
                 call.pending.interrupt(m, error, now_ns)
         tell(m, process, budget, what, now_ns)
 

@@ -172,11 +172,11 @@ def test_why_says_that_it_is_stopped(w: World) -> None:
 def test_a_limit_ends_a_stopped_program_too(w: World) -> None:
     pid = w.program(limits=ResourceLimits(wall_s=3.0))
     w("kill", pid=pid, signal="STOP")
-    held = w.start("sleep", by=pid, seconds=1.0)
+    held, control = w.start("sleep", by=pid, seconds=1.0), w.start("getpid", by=pid)
 
     w.pass_time(3)
 
-    assert w.replies[pid, held].reason == "EDQUOT"
+    assert w.replies[pid, held].reason == "EDQUOT" and w.is_open(control, pid)
     w.pass_time(5)
     w.pass_time(5)
     assert signals(w, pid) == ["STOP", "TERM", "KILL"]
