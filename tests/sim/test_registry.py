@@ -92,7 +92,7 @@ def test_what_was_installed_runs_after_a_restart(machines: Machines):
     (again,) = machines("programs", calls.Programs()).programs
     assert again == info
     pid = machines("spawn", calls.Spawn(program="greet", args='{"name": "Ann"}')).pid
-    assert [process.program for process in machines.m.ps()] == ["ann/greet@1.0"]
+    assert machines("ps", calls.Ps(pid)).processes[0].program == "ann/greet@1.0"
     machines.m.run()
     assert machines.m.runs[pid].value == "Hello Ann"
 
