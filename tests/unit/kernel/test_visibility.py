@@ -17,6 +17,10 @@ from vllm_symphony.abi.calls import (
     Append,
     Attach,
     Cancel,
+    ChannelArgs,
+    ChannelName,
+    ChannelOpen,
+    Channels,
     Chattr,
     Chmod,
     Chown,
@@ -50,12 +54,17 @@ from vllm_symphony.abi.calls import (
     PidArgs,
     PidResult,
     Pin,
+    Poll,
     ProgramArgs,
     Programs,
     Ps,
     Read,
+    Recv,
     Rename,
+    Request,
+    Respond,
     Sample,
+    Send,
     Setquota,
     Setrlimit,
     Setxattr,
@@ -157,6 +166,15 @@ REGISTRY: tuple[Row, ...] = (
     ("uninstall", "uninstall", ProgramArgs, "ENOENT EACCES EACCES EACCES"),
     ("install a version", "install", lambda name: Install(name.partition("@")[0], "9", "x = 1"), "EACCES EACCES EACCES EACCES"),
 )
+CHANNELS = {"0600": 0o600, "0622": 0o622, "0644": 0o644, "0666": 0o666}
+POSTS: tuple[Row, ...] = (
+    ("channel_open to receive", "channel_open", lambda name: ChannelOpen(name, access="r"), "EACCES EACCES ok ok"),
+    ("channel_open to send", "channel_open", lambda name: ChannelOpen(name, access="w"), "EACCES ok EACCES ok"),
+    ("channel_open of a new one beside it", "channel_open", lambda name: ChannelOpen(f"{name}.new", CREAT),
+     "EACCES EACCES EACCES EACCES"),
+    ("channels", "channels", lambda _: Channels(), "hidden ok ok ok"),
+    ("channel_unlink", "channel_unlink", ChannelName, "EACCES EACCES EACCES EACCES"),
+)  # fmt: skip
 PROCESSES: tuple[tuple[str, str, Callable[[int], Any], str], ...] = (
     ("kill", "kill", Kill, "ESRCH"),
     ("kill -STOP", "kill", lambda pid: Kill(pid, "STOP"), "ESRCH"),
@@ -186,6 +204,10 @@ BY_FD: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("listxattr", FileArgs), ("removexattr", lambda fd: Xattr("lang", fd=fd)), ("flock", Flock), ("du", FileArgs), ("sync", Sync),
     ("extract", lambda fd: Extract(fd, (Span(0, 1),))), ("concat", lambda fd: Concat((fd,))),
     ("pin", Pin), ("advise", Advise),
+)  # fmt: skip
+BY_CH: tuple[tuple[str, Callable[[int], Any]], ...] = (
+    ("send", Send), ("recv", Recv), ("request", Request), ("respond", lambda _: Respond(1)),
+    ("poll", lambda ch: Poll((ch,))), ("channel_close", ChannelArgs),
 )  # fmt: skip
 OWN = frozenset(  # name no object, or the caller's own alone
     ("hello", "keep_alive", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "getpid", "sleep", "now",
@@ -218,6 +240,11 @@ class Scene:
         self.installed = {word: f"ann/p{number}@1" for number, word in enumerate(INSTALLED)}
         for word, name in self.installed.items():
             w("install", by=self.ann, name=name.partition("@")[0], version="1", source="x = 1", mode=INSTALLED[word])
+        self.channels = {word: f"ann/c{number}" for number, word in enumerate(CHANNELS)}
+        w("umask", by=self.ann, mask=0)
+        for word, name in self.channels.items():
+            w("channel_open", by=self.ann, name=name, flags=CREAT, mode=CHANNELS[word])
+        w("umask", by=self.ann, mask=0o022)
         self.fd = w("open", by=self.ann, tokens=[1, 2, 3]).fd
         self.program = w.program(parent=self.ann, stdin=True)
         w.kernel.input_bytes = lambda _: 0
@@ -272,6 +299,8 @@ class Scene:
             shown = [p.pid for p in heard.processes]
         elif op == "programs":
             shown = [f"{p.name}@{p.version}" for p in heard.programs]
+        elif op == "channels":
+            shown = [stat.name for stat in heard.channels]
         elif op == "strace":
             shown = [r.pid for part in self.parts for r in part.records]
         else:
@@ -288,6 +317,8 @@ def scene(w: World) -> Iterator[Scene]:
     for path, node in reversed(list(files.below(files.root))):
         if node.ino not in FIXED:
             scene.ask("edge", ADMIN, "rmdir" if isinstance(node, Directory) else "unlink", PathArgs(path))
+    for name in scene.channels.values():
+        scene.ask("edge", ADMIN, "channel_unlink", ChannelName(name))
     scene.leave(scene.session)
     w.disconnect(scene.ann)
     w.disconnect(scene.edge)
@@ -345,6 +376,30 @@ def test_installed_programs_of_another_principal_are_as_their_mode_says(
             scene.w.exited(answer.pid)
 
     assert scene.w.kernel.registry.programs == before
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("what", "op", "args", "heard"), POSTS, ids=[row[0] for row in POSTS])
+def test_channels_of_another_principal_are_as_their_mode_says(
+    scene: Scene, way: str, what: str, op: str, args: Callable[[str], Any], heard: str
+):
+    for name, word in zip(scene.channels.values(), heard.split(), strict=True):
+        assert scene.word(op, scene.ask(way, BOB, op, args(name)), name) == word
+
+    assert sorted(scene.w.kernel.channels.named) == sorted(scene.channels.values())
+
+
+@pytest.mark.parametrize(("op", "args"), BY_CH, ids=[row[0] for row in BY_CH])
+def test_a_channel_of_another_principal_is_not_open_for_who_shares_the_edge(scene: Scene, op: str, args: Any):
+    ch = scene.ask("edge", ANN, "channel_open", ChannelOpen()).ch
+    asked = scene.w.num_calls = scene.w.num_calls + 1
+    scene.w.kernel.call(scene.edge, asked, 0, "request", Request(ch, b"?"), 0, ANN)
+    assert scene.ask("edge", ANN, "recv", Recv(ch)).message.token == 1
+
+    assert scene.ask("edge", BOB, op, args(ch)).reason == "EBADF"
+
+    assert scene.w.is_open(asked, scene.edge)
+    scene.ask("edge", ANN, "channel_close", ChannelArgs(ch))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -466,8 +521,8 @@ def test_a_copy_of_a_readable_file_belongs_to_who_made_it(scene: Scene):
 
 def test_the_table_speaks_of_every_call():
     tried = (
-        {op for _, op, _, _ in (*FILES, *PLACES, *REGISTRY, *PROCESSES)}
-        | {op for op, _ in BY_FD}
+        {op for _, op, _, _ in (*FILES, *PLACES, *REGISTRY, *POSTS, *PROCESSES)}
+        | {op for op, _ in (*BY_FD, *BY_CH)}
         | {"cancel", "gc", "getquota", "setquota"}
     )
 
@@ -477,15 +532,19 @@ def test_the_table_speaks_of_every_call():
 def rendered() -> str:
     """The tables of docs/visibility.md."""
     lines: list[str] = []
-    titles = ("file", MODES, FILES), ("directory", DIRECTORIES, PLACES), ("installed program", INSTALLED, REGISTRY)
+    titles = (
+        ("file", MODES, FILES), ("directory", DIRECTORIES, PLACES), ("installed program", INSTALLED, REGISTRY),
+        ("channel", CHANNELS, POSTS),
+    )  # fmt: skip
     for title, modes, rows in titles:
         lines += [f"| of another's {title}, mode | " + " | ".join(modes) + " |", "| --- " * (len(modes) + 1) + "|"]
         lines += [f"| {what} | " + " | ".join(heard.split()) + " |" for what, _, _, heard in rows]
         lines.append("")
     lines += ["| of another's program or session | as a client | as a session |", "| --- | --- | --- |"]
     lines += [f"| {what} | {heard} | {PROGRAMS if op in NO_DOOR else heard} |" for what, op, _, heard in PROCESSES]
-    lines += ["", "| by another's fd, of those who share an edge |  |", "| --- | --- |"]
+    lines += ["", "| by another's fd or channel, of those who share an edge |  |", "| --- | --- |"]
     lines += [f"| {', '.join(op for op, _ in BY_FD)} | EBADF |"]
+    lines += [f"| {', '.join(op for op, _ in BY_CH)} | EBADF |"]
     return "\n".join(lines) + "\n"
 
 
