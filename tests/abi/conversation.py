@@ -387,6 +387,8 @@ def session(r: Recorder) -> None:
     r.call("why", PidArgs(pid), on=2, varying=("threads", "waiting", "state", "usage"))
     r.call("kill", Kill(pid, "KILL"), on=2)
     r.call("wait", Wait(pid), on=2)
+    pid = r.call("spawn", Spawn(PROGRAM), on=2)["pid"]
+    r.call("wait", Wait(pid), on=2)
     r.call("strace", Strace(pid, children=True, steps=True), on=2, varying=("records", "steps", "missing"))
     r.cut(2)
     _session(r)

@@ -1,7 +1,8 @@
-"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.2.jsonl`, with the codec and the server of this checkout.
+"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.3.jsonl`, with the codec and the server of this checkout.
 
 A version's transcript is recorded once, at the commit that made the version, and never again: what it says is what was promised to
-its clients. 1.0 was recorded at 29837a1, with `plain` alone; 1.1 has no `keeping`.
+its clients. 1.0 was recorded at 29837a1, with `plain` alone; 1.1 has no `keeping`, 1.2 no `talking`, and lost one call
+whose answer was a race.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from tests.abi import conversation
+from tests.abi.talking import talking
 from tests.abi.transcript import SECRET, Line, Wire, chunked, decoded, is_end, text_of
 from vllm_symphony.abi.codec import call_frame
 from vllm_symphony.engine.reactor import Reactor
@@ -28,6 +30,9 @@ from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.store.state import StateDirectory
 
 SEED = 7
+PARTS = {
+    "plain": conversation.plain, "keeping": conversation.keeping, "talking": talking, "session": conversation.session
+}  # fmt: skip
 
 
 @contextmanager
@@ -124,8 +129,8 @@ class Recorder:
 def main(target: str, *parts: str) -> None:
     with tempfile.TemporaryDirectory() as scratch, server(f"{scratch}/s"):
         recorder = Recorder(f"{scratch}/s")
-        for part in parts or ("plain", "keeping", "session"):
-            getattr(conversation, part)(recorder)
+        for part in parts or PARTS:
+            PARTS[part](recorder)
     Path(target).write_text("".join(json.dumps(line) + "\n" for line in recorder.lines))
 
 

@@ -31,7 +31,8 @@ CHUNK, LAST = 1 << 31, 1 << 30
 VARYING = frozenset({
     "abi_minor", "features", "resume", "message", "detail", "args", "seconds", "capabilities", "unsupported", "seq",
     "ino", "size", "created_ns", "modified_ns", "expires_ns", "started_ns", "ended_ns", "since_ns", "t_ns", "t_start_ns",
-    "t_end_ns", "device_s", "cpu_s", "fingerprint", "num_calls", "num_steps", "step_first", "step_last",
+    "t_end_ns", "device_s", "cpu_s", "page_s", "tool_s", "memory_bytes", "fingerprint", "num_calls", "num_steps", "step_first",
+    "step_last",
 })  # fmt: skip
 FLOATS = frozenset({"logprobs", "logits"})  # packed float32
 TOLERANCE = 1e-3
