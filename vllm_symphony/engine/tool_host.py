@@ -101,7 +101,6 @@ class ToolHost:
             theirs.close()
         ours.setblocking(False)
         self._socket, self._inbox = ours, wire.Inbox(in_host=False)
-        self._is_ready = False
         self._started_ns = self._heard_ns = time.monotonic_ns()
         self._poll.watch(ours.fileno(), self._on_ready)
         self._set_alarm(self._started_ns + int(START_S * 1e9), self._late)
@@ -235,6 +234,7 @@ class ToolHost:
     def _gone(self, why: str) -> None:
         """It died, or must; what it had to do fails, and another one comes."""
         process, self._process = self._process, None
+        self._is_ready = False
         self._drop_socket()
         if process is not None:
             process.kill()

@@ -30,9 +30,6 @@ from vllm_symphony.tools import driver, wire
 from vllm_symphony.tools.config import Config, load
 from vllm_symphony.tools.dial import tls_context
 from vllm_symphony.tools.driver import Call, Driver, Tool
-from vllm_symphony.tools.http import HttpDriver
-from vllm_symphony.tools.mcp import McpDriver
-from vllm_symphony.tools.python import PythonDriver
 from vllm_symphony.tools.queue import FairQueue
 from vllm_symphony.tools.schema import check_arguments
 from vllm_symphony.tools.secret import Vault
@@ -167,11 +164,7 @@ async def serve(config: Config, sock: socket.socket, environment: dict[str, str]
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
         vault = Vault(config, environment)
-        drivers = (
-            HttpDriver(config.http, vault, tls_context(config.ca_file)),
-            PythonDriver(config.python, vault, config.max_threads),
-            McpDriver(config, vault, tls_context(config.ca_file)),
-        )
+        drivers = _drivers(config, vault)
     except (SymphonyError, OSError) as e:
         writer.write(wire.pack(wire.Broken(str(e))))
         await writer.drain()
@@ -193,6 +186,24 @@ async def serve(config: Config, sock: socket.socket, environment: dict[str, str]
                 await host.close()
         finally:
             writer.close()
+
+
+def _drivers(config: Config, vault: Vault) -> list[Driver]:
+    """Of the tables that there are; a driver's packages are not small."""
+    drivers: list[Driver] = []
+    if config.http:
+        from vllm_symphony.tools.http import HttpDriver
+
+        drivers.append(HttpDriver(config.http, vault, tls_context(config.ca_file)))
+    if config.python:
+        from vllm_symphony.tools.python import PythonDriver
+
+        drivers.append(PythonDriver(config.python, vault, config.max_threads))
+    if config.mcp:
+        from vllm_symphony.tools.mcp import McpDriver
+
+        drivers.append(McpDriver(config, vault, tls_context(config.ca_file)))
+    return drivers
 
 
 async def _start(host: Host, drivers: Sequence[Driver], writer: asyncio.StreamWriter) -> None:
