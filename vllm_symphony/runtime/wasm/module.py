@@ -4,9 +4,9 @@ Compiling is the one thing that a guest can make us do before its own code can b
 
     before    the module's size, the number of functions, the size of one, and its size times its local variables, for the
               compiler's memory grows with that product
-    during    CPU time: it compiles on a thread of its own, which is left behind when it takes too long (37,000 empty loops in
-              256 KiB take two minutes), or when TERM comes; the process ends soon after
-    after     by the limits of the process like everything else
+    during    CPU time: it compiles on a thread of its own, which is left behind when it takes too long (14,000 empty loops in
+              96 KiB take 15 s), or when TERM comes; the process ends soon after
+    after     by the limits of the process like everything else: where it may have less than 256 MiB, the compiler may abort (134)
 
 The engine is set up for a process that may have little address space, must not make memory files, and runs untrusted code once:
 
@@ -32,7 +32,7 @@ from vllm_symphony.runtime.wasm.transport import small_thread
 MAGIC = b"\0asm"
 VERSION = b"\x01\0\0\0"
 MAX_MODULE_BYTES = 4 << 20
-MAX_FUNCTION_BYTES = 256 << 10
+MAX_FUNCTION_BYTES = 96 << 10
 MAX_FUNCTION_COST = 200_000_000  # bytes times local variables
 MAX_FUNCTIONS = 50_000
 MAX_COMPILE_S = 10.0  # of CPU time

@@ -225,7 +225,7 @@ def test_a_module_larger_than_the_limit_is_not_compiled():
     ("code", "complaint"),
     [
         (with_bodies(b"\0" + b"\1" * module.MAX_FUNCTION_BYTES + b"\x0b"), "has a function of"),
-        (with_bodies(b"\1" + leb(40_000) + b"\x7f" + b"\1" * 200_000 + b"\x0b"), "with 40000 local variables: too much to compile"),
+        (with_bodies(b"\1" + leb(40_000) + b"\x7f" + b"\1" * 90_000 + b"\x0b"), "with 40000 local variables: too much to compile"),
         (with_bodies(*[b"\0\x0b"] * (module.MAX_FUNCTIONS + 1)), "functions, the limit is"),
         (with_bodies(leb(1 << 31) + b"\x0b"), "ends in the middle of a section"),
         (b"\0asm\1\0\0\0" + section(10, leb(0xFFFFFFFF) + b"\2\0\x0b"), "ends in the middle of a section"),
