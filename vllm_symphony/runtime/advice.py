@@ -8,7 +8,6 @@ what the system would say by a number: one audit hook of Python instead of patch
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 _PROCESSES = "programs cannot start processes ({}); lip.spawn starts a child program, lip.call_tool asks a tool of the operator's"
 _NETWORK = "programs have no network ({}); lip.call_tool asks a tool of the operator's, lip.channel talks to other programs"
 _FILES = "programs cannot change files of the system ({}); keep data in KV files (lip.open) or in what main returns"
+_HINT = "(programs are confined: they have the standard library and numpy, and no other files, network or processes)\n"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _is_given = False
 
@@ -33,12 +33,9 @@ def give() -> None:
     _is_given = True
 
 
-def note(error: BaseException) -> None:
-    """Say that it is the sandbox that refused, on an error that the system itself made."""
-    if _is_given and isinstance(error, PermissionError) and error.errno is not None:
-        error.add_note(
-            "programs are confined: they read the standard library and numpy, and have no other files, network or processes"
-        )
+def hint(error: BaseException) -> str:
+    """A line to show below an error that the system itself made; nothing for others."""
+    return _HINT if _is_given and isinstance(error, PermissionError) and error.errno is not None else ""
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
@@ -58,7 +55,7 @@ def _refuse(text: str) -> Callable[[str, tuple[Any, ...]], None]:
 def _check_open(event: str, args: tuple[Any, ...]) -> None:
     path, _, flags = args
     if flags & _WRITES and isinstance(path, str | bytes) and os.fsdecode(path) != os.devnull:
-        raise PermissionError(errno.EPERM, _FILES.format(event), path)
+        raise PermissionError(_FILES.format(path))
 
 
 def _check_socket(event: str, args: tuple[Any, ...]) -> None:

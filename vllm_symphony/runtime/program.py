@@ -20,7 +20,7 @@ from typing import Any
 from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.errors import BadProgram
-from vllm_symphony.runtime import loader
+from vllm_symphony.runtime import advice, loader
 from vllm_symphony.runtime.loop import InheritedLoop
 from vllm_symphony.runtime.transport import SocketTransport
 
@@ -106,7 +106,7 @@ def failure_of(error: BaseException) -> Exit:
         return Exit(130, error="cancelled", reason="cancelled")
     text = loader.traceback_of(error)
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text)
+        sys.stderr.write(text + advice.hint(error))
     return Exit(1, error=_last_line(text), reason="exception")
 
 

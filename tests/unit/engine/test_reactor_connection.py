@@ -1,11 +1,14 @@
 """One connection by itself: what it hands out, in which order, at the edges."""
 
 import socket
+import time
 
 import pytest
 
 from vllm_symphony.abi.frame import frame
+from vllm_symphony.engine import connection as connection_module
 from vllm_symphony.engine.connection import CALLS_PER_TURN, HIGH_WATER_BYTES, REPLIES_PER_TURN, Connection
+from vllm_symphony.engine.pace import Pace
 from vllm_symphony.engine.poll import Poll
 
 
@@ -109,3 +112,75 @@ def test_replies_of_a_turn_are_announced_once_and_sent_in_order(pair):
 
     assert peer.recv(1000) == b"".join(b"%03d" % i for i in range(200))
     assert owner.touched == 1
+
+
+@pytest.fixture
+def paced(pair, monkeypatch):
+    """A connection that may make 10 calls a second, 20 at once, and its clock."""
+    connection, owner, poll, peer = pair
+    now = {"ns": time.monotonic_ns()}
+    monkeypatch.setattr(connection_module.time, "monotonic_ns", lambda: now["ns"])
+    connection.pace = Pace(10, now["ns"])
+
+    def take_call(connection, body):
+        owner.calls.append(body)
+        connection.pace.spend()
+
+    owner.take_call = take_call
+
+    def pass_time(seconds):
+        now["ns"] += int(seconds * 1e9)
+        for _ in range(40):
+            poll.turn(0)
+            for waiting in owner.waiting[:]:
+                owner.waiting.remove(waiting)
+                waiting.work()
+
+    return connection, owner, poll, peer, pass_time
+
+
+def test_calls_above_the_pace_are_heard_later_and_none_is_lost(paced):
+    _connection, owner, _poll, peer, pass_time = paced
+    peer.sendall(b"".join(frame(b"%d" % i) for i in range(50)))
+
+    heard = []
+    for seconds in (0, 1, 1, 1):
+        pass_time(seconds)
+        heard.append(len(owner.calls))
+
+    assert heard == [20, 30, 40, 50] and owner.calls == [b"%d" % i for i in range(50)]
+
+
+def test_a_peer_that_sends_one_call_at_a_time_waits_like_one_that_sends_many(paced):
+    _connection, owner, _poll, peer, pass_time = paced
+
+    for i in range(30):
+        peer.sendall(frame(b"%d" % i))
+        pass_time(0)
+
+    assert len(owner.calls) == 20
+    pass_time(1)
+    assert len(owner.calls) == 30
+
+
+def test_replies_are_sent_while_calls_wait_for_the_pace(paced):
+    connection, _owner, _poll, peer, pass_time = paced
+    peer.sendall(frame(b"x") * 30)
+    pass_time(0)
+
+    connection.queue(b"reply")
+    connection.flush()
+
+    assert peer.recv(100) == b"reply"
+
+
+def test_what_was_said_before_the_end_is_heard_without_waiting(paced):
+    _connection, owner, poll, peer, pass_time = paced
+    peer.sendall(frame(b"x") * 30)
+    pass_time(0)
+    owner.take_call = lambda connection, body: owner.calls.append(body)  # the owner spends of a pace that is there
+
+    peer.close()
+    pass_time(0)
+
+    assert len(owner.calls) == 30 and owner.ends == [None] and poll.num_alarms() == 0
