@@ -1,0 +1,207 @@
+"""Where attacks are tried: a server as a user starts it, a client as a user has it, and a well-behaved program beside each attack.
+
+    outcome = arena.attack("resources", "fork_bomb")     code, reason, value, error, what it printed
+                  |-- the bystander runs to its known end meanwhile, and again afterwards
+                  `-- then nothing is left: no program, call, file, channel, page, process, descriptor
+
+The programs are in tests/attacks/programs; each returns what came of its attempts.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from vllm_symphony.abi.types import ResourceLimits
+from vllm_symphony.client import Client, Program, ServerUnreachable, connect
+from vllm_symphony.errors import SymphonyError
+
+ROOT = Path(__file__).parent.parent.parent
+PROGRAMS = Path(__file__).parent / "programs"
+SECRET = "only-the-operator-knows-7c1d"
+SETTLE_S = 15.0
+ATTACK_S = 60.0
+T = TypeVar("T")
+
+BYSTANDER = """
+from vllm_symphony import lip
+
+async def main(n: int = 20) -> int:
+    async with lip.open(tokens=[1, 2, 3]) as file:
+        for i in range(n):
+            await file.forward([i + 4])
+    return n * 2
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attack ended."""
+
+    code: int
+    reason: str
+    value: Any = None
+    error: str = ""
+    printed: str = ""
+
+
+def program(file: str, entry: str) -> Program:
+    """An attack of tests/attacks/programs."""
+    return Program((PROGRAMS / f"{file}.py").read_text(), entry, f"{entry}.py")
+
+
+@dataclass
+class Arena:
+    """One server. `address` is its own user's door."""
+
+    run_dir: Path
+    process: "subprocess.Popen[bytes]"
+    tried: set[str] = field(default_factory=set)
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.run_dir / 'symphony.sock'}"
+
+    def attack(self, file: str, entry: str, *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any) -> Outcome:
+        """Run it beside the bystander, and see that nothing is left of it."""
+        return self.run(program(file, entry), limits=limits, beside=beside, **args)
+
+    def run_fast(self, file: str, entry: str, **args: Any) -> Outcome:
+        """Without the bystander and the look around: for many small attacks of one kind."""
+
+        async def work(client: Client) -> Outcome:
+            end = (result := await client.run(program(file, entry), **args).result()).exit
+            return Outcome(end.code, end.reason, result.value, end.error or "")
+
+        return self.talk(work)
+
+    def run(self, program: Any, *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any) -> Outcome:
+        """One program, as `attack`."""
+        return self.run_all([program], limits=limits, beside=beside, **args)[0]
+
+    def run_all(
+        self, programs: list[Any], *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any
+    ) -> list[Outcome]:
+        """Several at once."""
+        before = self.look()
+
+        async def one(client: Client, program: Any) -> Outcome:
+            run = client.run(program, limits=limits, **args)
+            printed = [event.text or "" async for event in run if event.kind in ("stdout", "stderr")]
+            result = await run.result()
+            return Outcome(result.exit.code, result.exit.reason, result.value, result.exit.error or "", "".join(printed))
+
+        async def together(client: Client) -> list[Outcome]:
+            async with asyncio.timeout(ATTACK_S), asyncio.TaskGroup() as group:
+                bystander = group.create_task(client.run(BYSTANDER).result()) if beside else None
+                attackers = [group.create_task(one(client, program)) for program in programs]
+            assert bystander is None or bystander.result().value == 40, "the bystander did not run on"
+            return [attacker.result() for attacker in attackers]
+
+        outcomes = self.talk(together)
+        assert self.talk(lambda client: client.run(BYSTANDER).result()).value == 40, "the server does not run programs any more"
+        self.settle(before)
+        return outcomes
+
+    def talk(self, work: Any, token: str = "", address: str = "") -> Any:
+        """What `work(client)` gives."""
+
+        async def main() -> Any:
+            async with connect(address or self.address, **({"token": token} if token else {})) as client:
+                given = work(client)
+                return await given if isinstance(given, Coroutine) else given
+
+        return asyncio.run(main())
+
+    def info(self) -> dict[str, Any]:
+        return dict(self.talk(lambda client: client.info()).detail)
+
+    # ---- what is there
+
+    @property
+    def host(self) -> psutil.Process:
+        """The kernel's host."""
+        return next(p for p in psutil.Process(self.process.pid).children() if "engine.main" in " ".join(p.cmdline()))
+
+    def zygote(self, image: str = "python") -> psutil.Process | None:
+        for process in self.host.children():
+            words = process.cmdline()
+            if "vllm_symphony.runtime.zygote" in words and image in words:
+                return process
+        return None
+
+    def look(self) -> dict[str, Any]:
+        """What must be as before when an attack is over."""
+        info = self.info()
+        kernel = {name: n for name, n in info["kernel"].items() if name not in ("zombies", "calls_ended", "processes", "threads")}
+        engine = {name: info["engine"][name] for name in ("files", "jobs", "pages_held", "rows_kept", "parked")}
+        return {"kernel": kernel, "engine": engine, "host fds": self.host.num_fds() // 8}
+
+    def settle(self, before: dict[str, Any]) -> None:
+        """Until all is as it was; what is not by then was left behind."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            now = self.look()
+            strangers = self.strangers()
+            if now == before and not strangers:
+                return
+            assert time.monotonic() < deadline, f"left behind: {before} -> {now}; processes {strangers}"
+            time.sleep(0.05)
+
+    def strangers(self) -> list[str]:
+        """Processes below the fork servers that are not its own: forked by a program. And programs that nobody runs."""
+        found = []
+        for image in ("python", "wasm"):
+            zygote = self.zygote(image)
+            for child in zygote.children() if zygote is not None else ():
+                found += [f"{p.pid} below {child.pid}" for p in _quiet_children(child)]
+        return found
+
+
+def _quiet_children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def start(run_dir: Path, *flags: str, before: Any = None, **environment: str) -> Arena:
+    """A server on the simulated device; `before` runs in its process before anything else."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
+    given = {"SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vllm_symphony.cli.main", "serve", "--device", "sim", "--log-level", "info", *flags]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env={**kept, **given, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=before
+        )
+    return Arena(run_dir, process)
+
+
+def ready(arena: Arena) -> Arena:
+    """Wait until it serves."""
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(SymphonyError, ServerUnreachable):  # not there yet
+            arena.info()
+            return arena
+        said = (arena.run_dir / "serve.log").read_text(errors="replace")
+        assert arena.process.poll() is None and time.monotonic() < deadline, f"the server did not start:\n{said}"
+        time.sleep(0.1)
+
+
+def stop(arena: Arena) -> None:
+    arena.process.terminate()
+    try:
+        arena.process.wait(30)
+    except subprocess.TimeoutExpired:
+        arena.process.kill()
+        arena.process.wait(10)
