@@ -134,7 +134,10 @@ def test_the_synopsis_names_the_librarys_own_parameters(op):
             "message": lip.Message,
         }[call.func.value.id]  # fmt: skip
         real = [p for p in inspect.signature(getattr(home, call.func.attr)).parameters.values() if p.name != "self"]
-        named = [ast.unparse(a).lstrip("*") for a in call.args] + [k.arg or ast.unparse(k.value) for k in call.keywords]
+        words = sorted([*call.args, *call.keywords], key=lambda word: word.col_offset)
+        named = [
+            ast.unparse(word).lstrip("*") if isinstance(word, ast.expr) else word.arg or ast.unparse(word.value) for word in words
+        ]
         assert named == [p.name for p in real]
         given = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
         plain = {p.name: str(p.default) if isinstance(p.default, str) else p.default for p in real}
