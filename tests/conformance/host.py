@@ -18,6 +18,7 @@ from tests.tiny import Guest, SharedHost
 from tests.unit.engine.reactor_rig import WAIT_S, Client
 from vllm_symphony.abi.calls import Attach, Ps, Spawn, Wait
 from vllm_symphony.abi.types import ExitStatus
+from vllm_symphony.engine.image import image
 from vllm_symphony.engine.reactor import Reactor
 from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.kernel.kernel import Kernel
@@ -75,6 +76,7 @@ class ServerHost:
         self.device = device
         self.path = path
         self.kernel = Kernel(device.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
+        self.kernel.image = image()
         self.reactor = Reactor(self.kernel, device, socket_path=path, principal="ann")
         self.reactor.start()
         self.client: Client
