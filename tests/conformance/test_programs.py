@@ -22,6 +22,10 @@ HELPERS = {
     "rest",
     "tidy",
     "one_look",
+    "serve_requests",
+    "send_numbers",
+    "append_to_what_comes",
+    "listen",
 }
 
 

@@ -12,6 +12,7 @@ nothing: a message that was on its way to it is the next one here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
@@ -77,7 +78,9 @@ class Channel:
         self.ch = ch
         self.name = name
         self.room = Room(self)
-        self._kept: deque[types.Message] = deque()  # of calls that were cancelled when their message was on its way
+        self._kept: deque[types.Message] = deque()  # of receives that were cancelled when their message was on its way
+        self._num_late = 0  # cancelled receives whose end is not known yet
+        self._late_news = asyncio.Event()
         self._transport: transport.Transport | None = transport.session().transport  # None once closed
 
     async def send(
@@ -110,9 +113,14 @@ class Channel:
             BrokenPipe: nobody can send one any more.
             TooManyFiles, QuotaExceeded: the files that come along cannot be had; it waits until they can.
         """
+        await self.settle()
         if self._kept:
             return await self._opened(self._kept.popleft())
-        result = await transport.call_kept("recv", calls.Recv(self.ch, wait, timeout_s), self._keep)
+        try:
+            result = await transport.call_kept("recv", calls.Recv(self.ch, wait, timeout_s), self._keep)
+        except asyncio.CancelledError:
+            self._num_late += 1
+            raise
         return await self._opened(result.message)
 
     async def request(
@@ -136,6 +144,12 @@ class Channel:
             return await self.recv()
         except BrokenPipe:
             raise StopAsyncIteration from None
+
+    async def settle(self) -> None:
+        """Wait for what cancelled receives still bring: a later one must not overtake it."""
+        while self._num_late:
+            self._late_news.clear()
+            await self._late_news.wait()
 
     @property
     def has_kept(self) -> bool:
@@ -167,10 +181,12 @@ class Channel:
     def __repr__(self) -> str:
         return f"<channel {self.name or 'without a name'}, {self.ch}>"
 
-    def _keep(self, late: calls.RecvResult) -> None:
+    def _keep(self, late: calls.RecvResult | None) -> None:
+        self._num_late -= 1
+        self._late_news.set()
         if self._transport is None:
             _close_files(late)
-        else:
+        elif late is not None:
             self._kept.append(late.message)
 
     def _drop_kept(self) -> None:
@@ -238,8 +254,9 @@ def channel(
     args = calls.ChannelOpen(name, int(flags), access, mode, kind, capacity, overflow)
 
     async def make() -> Channel:
-        def close(late: calls.ChannelResult) -> None:
-            transport.post("channel_close", calls.ChannelArgs(late.ch))
+        def close(late: calls.ChannelResult | None) -> None:
+            if late is not None:
+                transport.post("channel_close", calls.ChannelArgs(late.ch))
 
         return Channel((await transport.call_kept("channel_open", args, close)).ch, name)
 
@@ -274,8 +291,9 @@ async def _opened(got: types.Message, give_back: Callable[[types.Message], None]
     return Message(got, [File(calls.FdResult(fd, stat.ino, stat.length)) for fd, stat in zip(got.fds, stats, strict=True)])
 
 
-def _close_files(late: calls.RecvResult) -> None:
-    _close_files_of(late.message)
+def _close_files(late: calls.RecvResult | None) -> None:
+    if late is not None:
+        _close_files_of(late.message)
 
 
 def _close_files_of(message: types.Message) -> None:

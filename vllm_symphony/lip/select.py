@@ -35,11 +35,14 @@ async def select(*sources: S, timeout_s: float | None = None) -> list[S]:
         InvalidArgument: there is nothing to wait for, or something that cannot be looked at.
         BadFile, AccessDenied: a channel is closed, or not open to receive.
     """
+    if not sources:
+        raise InvalidArgument("select needs something to wait for: sleep waits for time alone")
+    for source in sources:
+        if isinstance(source, Channel):
+            await source.settle()
     flights = {id(source): _flight(source) for source in sources if not isinstance(source, Channel | Room)}
     receive = tuple(source.ch for source in sources if isinstance(source, Channel) and not source.has_kept)
     send = tuple(source.ch for source in sources if isinstance(source, Room))
-    if not sources:
-        raise InvalidArgument("select needs something to wait for: sleep waits for time alone")
     is_ready = any(flight.done() for flight in flights.values()) or any(
         isinstance(source, Channel) and source.has_kept for source in sources
     )

@@ -118,7 +118,7 @@ async def call_fd(op: str, args: object) -> FdResult:
 
 async def call_kept(op: str, args: object, keep: Callable[[Any], None]) -> Any:
     """A call whose result must not be lost: when the caller is cancelled the call is too, and what it gives all the same, because
-    that was on its way, goes to `keep`."""
+    that was on its way, goes to `keep` (None: it gave nothing)."""
     transport, thread = session().transport, _tid.get()
     pending = transport.call(op, args, tid=thread)
     try:
@@ -132,8 +132,7 @@ async def call_kept(op: str, args: object, keep: Callable[[Any], None]) -> Any:
 
 
 def _give(done: asyncio.Future[Any], keep: Callable[[Any], None]) -> None:
-    if not done.cancelled() and done.exception() is None:
-        keep(done.result())
+    keep(done.result() if not done.cancelled() and done.exception() is None else None)
 
 
 def post(op: str, args: object) -> None:
