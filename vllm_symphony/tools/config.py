@@ -12,6 +12,7 @@ or reads a secret. Every error names the file, the table and the key. The keys a
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ def load(path: Path) -> Config:
     top = Table(str(path), "", whole)
     host = top.table("host")
     http = tuple(_http(t.name, t) for t in top.tables("http"))
-    mcp = tuple(_mcp(t.name, t) for t in top.tables("mcp"))
+    mcp = tuple(_mcp(t.name, t, path.parent) for t in top.tables("mcp"))
     python = tuple(_python(t.name, t, path.parent) for t in top.tables("python"))
     names = [entry.name for group in (http, mcp, python) for entry in group]
     for name in names:
@@ -250,14 +251,15 @@ def _all_strings(names: list[str]) -> dict[str, Any]:
     }
 
 
-def _mcp(name: str, t: Table) -> McpServer:
+def _mcp(name: str, t: Table, folder: Path) -> McpServer:
     command, url = t.strings("command", ()), t.string("url", None)
     if bool(command) == (url is not None):
         raise t.wrong("command", "a server has either a command (stdio) or a url (streamable HTTP)")
     if url is not None and "{" in url:
         raise t.wrong("url", "a server's url has no {holes}")
+    words = tuple(_word(word, folder) for word in command)
     server = McpServer(
-        name, command, url, _allow(t, url) if url is not None else (), t.mapping("environment"), t.string("cwd", None),
+        name, words, url, _allow(t, url) if url is not None else (), t.mapping("environment"), t.string("cwd", None),
         t.string("user", None), t.string("prefix", f"{name}_"), t.strings("tools", ("*",)), t.strings("idempotent", ()), _bounds(t),
         start_timeout_s=t.number("start_timeout_s", 20.0, 0.001, MAX_TIMEOUT_S),
         idle_s=t.number("idle_s", 300.0, 0.001, 24 * 3600.0),
@@ -270,6 +272,13 @@ def _mcp(name: str, t: Table) -> McpServer:
                 raise t.wrong(key, "is of servers with a command")
     t.end()
     return server
+
+
+def _word(word: str, folder: Path) -> str:
+    """A word of a command: ours for {python}, and what begins with ./ lies beside the file."""
+    if word == "{python}":
+        return sys.executable
+    return str((folder / word).absolute()) if word.startswith("./") else word
 
 
 def _python(name: str, t: Table, folder: Path) -> PythonPlugin:
