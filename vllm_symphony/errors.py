@@ -169,7 +169,7 @@ class OutOfPages(SymphonyError):
 
 
 class QuotaExceeded(SymphonyError):
-    """The caller may not hold more of this."""
+    """The caller may not hold or use more of this; `values` say of what, how much it may and has."""
 
     reason, grpc_code, http_code = "EDQUOT", "RESOURCE_EXHAUSTED", 429
 

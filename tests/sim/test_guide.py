@@ -24,4 +24,4 @@ def test_a_block_of_the_guide_is_a_program_that_runs(machine, block):
 
 
 def test_the_guides_have_their_blocks():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 9
