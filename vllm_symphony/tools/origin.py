@@ -24,7 +24,13 @@ from vllm_symphony.errors import AccessDenied, InvalidArgument
 
 PORTS = {"http": 80, "https": 443}
 _METADATA = {ipaddress.ip_address("168.63.129.16")}  # Azure's, a public address that only machines there can reach
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+_SPECIAL = tuple(  # of the registries of special addresses; which of them `ipaddress` knows depends on Python's version
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20", "5f00::/16", "64:ff9b:1::/48"),
+    )
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CLIMBS = re.compile(r"(^|[/\\])\.\.?($|[/\\;])")  # segments, once decoded, that a server may take for the folder above
 _COMPATIBLE = ipaddress.ip_network("::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -139,7 +145,8 @@ def is_public(ip: Address) -> bool:
     """Is it somewhere on the internet, and nobody's metadata service?"""
     wrong = ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_link_local or ip.is_loopback or ip.is_private
     site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
-    return ip.is_global and not wrong and not site_local and ip not in _METADATA
+    special = ip in _METADATA or any(ip in net for net in _SPECIAL)
+    return ip.is_global and not wrong and not site_local and not special
 
 
 def _is_internal(ip: Address) -> bool:
@@ -154,14 +161,9 @@ def _forms(ip: Address) -> list[Address]:
         return [ip]
     if ip.ipv4_mapped is not None:
         return [ip.ipv4_mapped]
-    inner: list[Address] = [ip]
-    if ip.sixtofour is not None:
-        inner.append(ip.sixtofour)
-    if ip.teredo is not None:
-        inner.extend(ip.teredo)
-    if any(ip in net for net in _NAT64) or (ip in _COMPATIBLE and int(ip) > 0xFFFF):
-        inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return inner
+    if ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 0xFFFF):
+        return [ip, ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)]
+    return [ip]
 
 
 def _is_below(path: str, prefix: str) -> bool:
