@@ -22,6 +22,8 @@ import psutil
 
 from vllm_symphony.abi.types import ResourceLimits
 from vllm_symphony.client import Client, Program, ServerUnreachable, connect
+from vllm_symphony.edge.token import make
+from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import SymphonyError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,6 +55,19 @@ class Outcome:
     printed: str = ""
 
 
+@dataclass(frozen=True)
+class How:
+    """How an attack is started: as whom (a token), with what; `beside` the bystander."""
+
+    limits: ResourceLimits | None = None
+    token: str | None = None
+    tools: tuple[str, ...] = ()
+    beside: bool = True
+
+
+PLAIN = How()
+
+
 def program(file: str, entry: str) -> Program:
     """An attack of tests/attacks/programs."""
     return Program((PROGRAMS / f"{file}.py").read_text(), entry, f"{entry}.py")
@@ -64,15 +79,15 @@ class Arena:
 
     run_dir: Path
     process: "subprocess.Popen[bytes]"
-    tried: set[str] = field(default_factory=set)
+    tokens: set[str] = field(default_factory=set)
 
     @property
     def address(self) -> str:
         return f"unix:{self.run_dir / 'symphony.sock'}"
 
-    def attack(self, file: str, entry: str, *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any) -> Outcome:
+    def attack(self, file: str, entry: str, *, how: How = PLAIN, **args: Any) -> Outcome:
         """Run it beside the bystander, and see that nothing is left of it."""
-        return self.run(program(file, entry), limits=limits, beside=beside, **args)
+        return self.run(program(file, entry), how=how, **args)
 
     def run_fast(self, file: str, entry: str, **args: Any) -> Outcome:
         """Without the bystander and the look around: for many small attacks of one kind."""
@@ -83,26 +98,28 @@ class Arena:
 
         return self.talk(work)
 
-    def run(self, program: Any, *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any) -> Outcome:
+    def run(self, program: Any, *, how: How = PLAIN, **args: Any) -> Outcome:
         """One program, as `attack`."""
-        return self.run_all([program], limits=limits, beside=beside, **args)[0]
+        return self.run_all([program], how=how, **args)[0]
 
-    def run_all(
-        self, programs: list[Any], *, limits: ResourceLimits | None = None, beside: bool = True, **args: Any
-    ) -> list[Outcome]:
+    def run_all(self, programs: list[Any], *, how: How = PLAIN, **args: Any) -> list[Outcome]:
         """Several at once."""
         before = self.look()
 
         async def one(client: Client, program: Any) -> Outcome:
-            run = client.run(program, limits=limits, **args)
+            run = client.run(program, limits=how.limits, tools=how.tools, **args)
             printed = [event.text or "" async for event in run if event.kind in ("stdout", "stderr")]
             result = await run.result()
             return Outcome(result.exit.code, result.exit.reason, result.value, result.exit.error or "", "".join(printed))
 
         async def together(client: Client) -> list[Outcome]:
-            async with asyncio.timeout(ATTACK_S), asyncio.TaskGroup() as group:
-                bystander = group.create_task(client.run(BYSTANDER).result()) if beside else None
-                attackers = [group.create_task(one(client, program)) for program in programs]
+            async with (
+                connect(self.address, token=token or None) as attacker,
+                asyncio.timeout(ATTACK_S),
+                asyncio.TaskGroup() as group,
+            ):
+                bystander = group.create_task(client.run(BYSTANDER).result()) if how.beside else None
+                attackers = [group.create_task(one(attacker, program)) for program in programs]
             assert bystander is None or bystander.result().value == 40, "the bystander did not run on"
             return [attacker.result() for attacker in attackers]
 
@@ -111,15 +128,22 @@ class Arena:
         self.settle(before)
         return outcomes
 
-    def talk(self, work: Any, token: str = "", address: str = "") -> Any:
+    def talk(self, work: Any, token: str = "") -> Any:
         """What `work(client)` gives."""
 
         async def main() -> Any:
-            async with connect(address or self.address, **({"token": token} if token else {})) as client:
+            async with connect(self.address, token=token or None) as client:
                 given = work(client)
                 return await given if isinstance(given, Coroutine) else given
 
         return asyncio.run(main())
+
+    def token(self, principal: str, *scopes: str) -> str:
+        """A way in for somebody else."""
+        token, text = make(f"{principal}-{len(self.tokens)}", principal, scopes=scopes or ("run",), now_s=time.time())
+        TokenFile(self.run_dir / "state").add(token)
+        self.tokens.add(token.name)
+        return text
 
     def info(self) -> dict[str, Any]:
         return dict(self.talk(lambda client: client.info()).detail)

@@ -4,11 +4,11 @@ import errno
 
 import pytest
 
-from tests.attacks.arena import program
+from tests.attacks.arena import How, program
 from vllm_symphony.abi.types import ResourceLimits
 
-SHORT = ResourceLimits(cpu_s=1.0)
-SMALL = ResourceLimits(memory_bytes=96 << 20)
+SHORT = How(ResourceLimits(cpu_s=1.0))
+SMALL = How(ResourceLimits(memory_bytes=96 << 20))
 
 
 def test_a_fork_bomb_forks_nothing(arena):
@@ -38,7 +38,7 @@ def test_a_thread_bomb_has_sixteen_threads(arena):
 
 
 def test_a_spawn_bomb_is_one_tree_with_one_budget(arena):
-    outcome = arena.attack("resources", "spawn_bomb", limits=ResourceLimits(processes=8, depth=3))
+    outcome = arena.attack("resources", "spawn_bomb", how=How(ResourceLimits(processes=8, depth=3)))
 
     num, refused = outcome.value
     assert num < 100 and refused == ["EDQUOT"]
@@ -46,7 +46,7 @@ def test_a_spawn_bomb_is_one_tree_with_one_budget(arena):
 
 @pytest.mark.parametrize("entry", ["heap", "mapped"])
 def test_a_memory_bomb_is_killed_at_its_limit_and_says_so(arena, entry):
-    outcome = arena.attack("resources", entry, limits=SMALL)
+    outcome = arena.attack("resources", entry, how=SMALL)
 
     if outcome.code == 1:  # the address space was used up first
         assert "MemoryError" in outcome.error or "Cannot allocate memory" in outcome.error
@@ -62,7 +62,7 @@ def test_what_cannot_fit_is_refused_at_once(arena, entry):
 def test_programs_that_spin_end_when_their_cpu_time_is_spent_whatever_they_spin_in_and_catch(arena):
     entries = ("spin", "spin_and_catch", "spin_in_threads", "spin_in_c", "power")
 
-    outcomes = arena.run_all([program("resources", entry) for entry in entries], limits=SHORT)
+    outcomes = arena.run_all([program("resources", entry) for entry in entries], how=SHORT)
 
     assert [(end.code, end.reason) for end in outcomes] == [(124, "limit")] * len(entries)
     assert all("cpu" in end.error for end in outcomes)

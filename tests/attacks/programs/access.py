@@ -12,6 +12,8 @@ import socket
 import stat
 import sys
 
+sys.modules["vllm_symphony.runtime.advice"]._is_given = False  # it says early and in words what the layers below it hold
+
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 

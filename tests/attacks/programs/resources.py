@@ -10,6 +10,9 @@ import threading
 
 from vllm_symphony import lip
 
+sys.modules["vllm_symphony.runtime.advice"]._is_given = False  # it says early and in words what the layers below it hold
+
+
 libc = ctypes.CDLL(None, use_errno=True)
 NUMBERS = {"x86_64": {"vfork": 58, "clone": 56, "clone3": 435}, "aarch64": {"clone": 220, "clone3": 435}}[platform.machine()]
 SIGCHLD = 17
