@@ -114,7 +114,7 @@ class Arena:
 
         async def together(client: Client) -> list[Outcome]:
             async with (
-                connect(self.address, token=token or None) as attacker,
+                connect(self.address, token=how.token) as attacker,
                 asyncio.timeout(ATTACK_S),
                 asyncio.TaskGroup() as group,
             ):
