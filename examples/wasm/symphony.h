@@ -19,18 +19,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The two functions that the machine gives. `call` makes the call and gives the length of its answer; `take` writes the answer. */
+/* What the machine gives. `call` makes the call and gives the length of its answer, `take` writes the answer. `start` does not wait: it
+ * gives the call's id, or minus the length of an error; `next` waits for what comes of any call that was started. */
 __attribute__((import_module("symphony"), import_name("call"))) int64_t symphony_call(const char *request, size_t size);
 __attribute__((import_module("symphony"), import_name("take"))) void symphony_take(char *answer);
+__attribute__((import_module("symphony"), import_name("start"))) int64_t symphony_start(const char *request, size_t size);
+__attribute__((import_module("symphony"), import_name("next"))) int64_t symphony_next(int64_t timeout_ms);
 
-/* Make the call whose JSON this is. The answer is a text of yours to free. */
-static char *sym_ask(const char *request) {
-    int64_t size = symphony_call(request, strlen(request));
+/* An answer of this length, a text of yours to free. */
+static char *sym_take(int64_t size) {
     char *answer = malloc(size + 1);
     if (!answer) abort();
     symphony_take(answer);
     answer[size] = 0;
     return answer;
+}
+
+/* Make the call whose JSON this is. The answer is a text of yours to free. */
+static char *sym_ask(const char *request) { return sym_take(symphony_call(request, strlen(request))); }
+
+/* What comes next of the calls that were started: {"id": ..., "part" or "ok" or "err": ...}; NULL: nothing in this time, or no more. */
+static inline char *sym_next(int64_t timeout_ms) {
+    int64_t size = symphony_next(timeout_ms);
+    return size ? sym_take(size) : NULL;
 }
 
 /* Make a call whose JSON is written as by printf. */

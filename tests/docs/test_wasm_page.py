@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from vllm_symphony.kernel.limits import Limits
-from vllm_symphony.runtime.wasm import module, plain, program, wasi
+from vllm_symphony.runtime.wasm import calls, module, plain, program, wasi
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/wasm.md").read_text()
@@ -40,7 +40,9 @@ def test_the_page_names_the_modules_of_imports():
     assert wasi.MODULE in PAGE
 
 
-def test_the_header_of_the_example_declares_the_two_functions():
+def test_the_page_and_the_header_of_the_example_declare_the_functions():
     header = (ROOT / "examples/wasm/symphony.h").read_text()
 
-    assert re.findall(r'import_module\("(\w+)"\), import_name\("(\w+)"\)', header) == [("symphony", "call"), ("symphony", "take")]
+    imported = [(calls.MODULE, name) for name in calls.FUNCTIONS]
+    assert re.findall(r'import_module\("(\w+)"\), import_name\("(\w+)"\)', header) == imported
+    assert re.findall(r'\(import "(\w+)" "(\w+)"', PAGE) == imported

@@ -96,7 +96,8 @@ def _imports(compiled: wasmtime.Module, name: str) -> set[str]:
     wanted = {(i.module, i.name or "") for i in compiled.imports}
     if unknown := sorted(wanted - ours):
         shown = ", ".join(".".join(f) for f in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
-        raise BadProgram(f"{name} imports {shown}: there are symphony.call, symphony.take and those of {wasi.MODULE}")
+        there = ", ".join(f"{calls.MODULE}.{function}" for function in calls.FUNCTIONS)
+        raise BadProgram(f"{name} imports {shown}: there are {there} and those of {wasi.MODULE}")
     return {f for module_name, f in wanted if module_name == wasi.MODULE}
 
 

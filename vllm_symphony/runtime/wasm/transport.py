@@ -14,11 +14,13 @@ import os
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_result
+from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
 from vllm_symphony.abi.frame import FrameReader, pieces
 from vllm_symphony.errors import DeviceLost, SymphonyError
 
@@ -28,6 +30,16 @@ _RECEIVE_BYTES = 1 << 18
 
 class Terminated(BaseException):
     """The kernel sent TERM: the program ends now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of a call that was begun: a part, or its end, which is a result or an error."""
+
+    id: int
+    part: Any = None
+    result: Any = None
+    error: SymphonyError | None = None
 
 
 class BlockingTransport:
@@ -41,6 +53,8 @@ class BlockingTransport:
         self._answers: SimpleQueue[Answer | None] = SimpleQueue()  # None: TERM, or lost
         self._on_term: Callable[[], Any] = lambda: None
         self._last_id = 0
+        self._begun: dict[int, str] = {}  # calls whose answers come by `next`, and their ops
+        self._aside: deque[Answer] = deque()  # of those, heard while a call waited for its own
         self._terminated = False
         self._lost: str | None = None
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # rung by TERM
@@ -58,20 +72,59 @@ class BlockingTransport:
             SymphonyError: the call's, InvalidArgument when it cannot be sent, DeviceLost when the socket is gone.
             Terminated: TERM came; the call is cancelled with all others by the end of the program.
         """
-        call_id = self._last_id = self._last_id + 1
-        self._send(b"".join(pieces(call_id, call_frame(call_id, op, args, tid))))
+        call_id = self._post(op, args, tid)
         while True:
-            answer = self._answers.get()
-            if answer is None:
-                self._answers.put(None)  # for who asks again
-                if self._terminated:
-                    raise Terminated
-                raise DeviceLost(self._lost or "")
-            elif answer.id == call_id and not answer.part:
+            answer = self._hear(None)
+            if answer is not None and answer.id == call_id and not answer.part:
                 break
+            if answer is not None and answer.id in self._begun:
+                self._aside.append(answer)
         if answer.err is not None:
             raise error_of(answer.err)
         return read_result(op, answer.ok)
+
+    def begin(self, op: str, args: object, *, tid: int = 0) -> int:
+        """Make a call without waiting; give its id. What comes of it comes by `next`. Raises as `call`."""
+        call_id = self._post(op, args, tid)
+        self._begun[call_id] = op
+        return call_id
+
+    def next(self, timeout_s: float | None) -> Heard | None:
+        """What came of a call that was begun; None when nothing did in this time, or none is left. Raises as `call`."""
+        while self._begun:
+            answer = self._aside.popleft() if self._aside else self._hear(timeout_s)
+            if answer is None:
+                return None
+            op = self._begun.get(answer.id)
+            if op is not None:
+                return self._heard(op, answer)
+        return None
+
+    def _post(self, op: str, args: object, tid: int) -> int:
+        call_id = self._last_id = self._last_id + 1
+        self._send(b"".join(pieces(call_id, call_frame(call_id, op, args, tid))))
+        return call_id
+
+    def _hear(self, timeout_s: float | None) -> Answer | None:
+        """The next answer to whatever; None when the time is over. Raises Terminated, DeviceLost."""
+        try:
+            answer = self._answers.get(timeout=timeout_s)
+        except Empty:
+            return None
+        if answer is not None:
+            return answer
+        self._answers.put(None)  # for who asks again
+        if self._terminated:
+            raise Terminated
+        raise DeviceLost(self._lost or "")
+
+    def _heard(self, op: str, answer: Answer) -> Heard:
+        if answer.part:
+            return Heard(answer.id, part=read_part(op, answer.part))
+        del self._begun[answer.id]
+        if answer.err is not None:
+            return Heard(answer.id, error=error_of(answer.err))
+        return Heard(answer.id, result=read_result(op, answer.ok))
 
     def wait_for(self, fd: int, mask: int, timeout_s: float | None = None) -> bool:
         """Until `fd` is ready for `mask` of poll. False when the time is over. Raises Terminated."""

@@ -183,6 +183,7 @@ def test_a_forged_buffer_of_a_write_shows_nothing_of_ours():
         ('{"op": "sample", "args": {"fd": 3, "sampler": {"logit_bias": {"x": 1.0}}}}', "EINVAL"),
         ('{"op": "exit", "args": {"code": "0"}}', "EINVAL"),
         ('{"op": "exit", "args": {"value": "not json"}}', "EINVAL"),
+        ('{"op": "generate", "args": {"fd": 3, "until": ' + '{"op": "and", "parts": [' * 400 + "]}" * 400 + "}}", "EINVAL"),
         ('{"op": "\\udc80"}', "ENOSYS"),
         ('{"op": "open", "args": {"path": "\\udc80"}}', "EINVAL"),
         ("\x00\xff", "EINVAL"),
@@ -240,7 +241,7 @@ def test_a_module_that_would_be_dear_to_compile_is_not_compiled(code: bytes, com
     assert end.error is not None and complaint in end.error
 
 
-@pytest.mark.keeps("threads")  # the compiler's, which cannot be stopped; a program's process ends with it
+@pytest.mark.keeps("threads", "fds")  # the compiler's, which cannot be stopped; a program's process ends with it
 def test_a_compilation_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "MAX_COMPILE_S", 0.2)
     loops = with_bodies(b"\0" + b"\3\x40\x41\0\x0d\0\x0b" * 5_000 + b"\x0b")
