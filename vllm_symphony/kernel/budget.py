@@ -75,7 +75,13 @@ class Budget:
 
     def left(self, what: str) -> float:
         """How much more may be used of what is counted, with all above; 0 or more."""
-        return min(budget.left_here(what) for budget in self.chain())
+        least: float = inf
+        budget: Budget | None = self
+        while budget is not None:
+            if budget.limits is not NO_LIMITS:
+                least = min(least, budget.left_here(what))
+            budget = budget.above
+        return least
 
     def left_here(self, what: str) -> float:
         """The same, of this one alone."""
