@@ -6,6 +6,8 @@
 
 Each idle and while 8 programs stream, in turns; one call at a time, at moments that no step sets. Control calls must not wait for a
 step: the figures are the worst of `fork` and `stat` from a program under load.
+Then control calls one after the other from a confined program, nothing else running: the round trip, and the CPU that the server
+spends on one.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from benchmarks.report import Report
 from benchmarks.rig import Rig, say
 from benchmarks.stats import percentile
 from benchmarks.streams import NUM_STREAMS, streams
+from vllm_symphony.abi.types import ResourceLimits
 
 Samples = dict[str, list[float]]  # seconds, by call
 CONTROL = ("fork", "stat")
@@ -57,6 +60,7 @@ def measure(model: str, is_quick: bool) -> Report:
                         into = found[state].setdefault(door, {})
                         for call, seconds in measure_calls().items():
                             into.setdefault(call, []).extend(seconds)
+        round_trips(rig, report, num_turns, 2000)
         report.settings = rig.settings() | {"streams": NUM_STREAMS, "rounds": num_turns * num_rounds}
         rig.session.remove(FILE, fd)
     for door, by_call in found["idle"].items():
@@ -86,6 +90,23 @@ def from_program(rig: Rig, prompt: list[int], num_rounds: int) -> Samples:
     rig.session.wait(child)
     samples: Samples = child.value()
     return samples
+
+
+def round_trips(rig: Rig, report: Report, num_turns: int, num_calls: int) -> None:
+    """Without the pace that programs usually have, so that there is something to measure."""
+    quick = ResourceLimits(calls_per_s=1e6)
+    seconds: list[float] = []
+    cpu_s = 0.0
+    for _ in range(num_turns):
+        before = rig.meter(counters=False)
+        child = rig.session.spawn(source("control"), "control", _limits=quick, num_calls=num_calls)
+        rig.session.wait(child)
+        cpu_s += (rig.meter(counters=False) - before).cpu_s["reactor"]
+        seconds += child.value()
+    report.figures["confined_call_p50_us"] = percentile(seconds, 50) * 1e6
+    report.figures["confined_call_p99_us"] = percentile(seconds, 99) * 1e6
+    report.figures["call_server_cpu_us"] = cpu_s / len(seconds) * 1e6
+    report.samples["confined_call_us"] = [s * 1e6 for s in seconds]
 
 
 def outside(rig: Rig, what: str, socket: str, **options: Any) -> Samples:

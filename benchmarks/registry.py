@@ -82,7 +82,12 @@ ALL = (
     Benchmark(
         "calls",
         "latency of each system call by door, idle and while 8 fused streams run",
-        {"control_p50_ms_loaded": Bound(at_most=1.0), "control_p99_ms_loaded": Bound(at_most=5.0)},
+        {
+            "control_p50_ms_loaded": Bound(at_most=1.0),
+            "control_p99_ms_loaded": Bound(at_most=5.0),
+            "confined_call_p50_us": Bound(at_most=150),
+            "call_server_cpu_us": Bound(at_most=40),
+        },
     ),
     Benchmark(
         "doors",
@@ -107,7 +112,17 @@ ALL = (
             "swap_neighbour_ratio": Bound(at_least=0.9),
         },
     ),
-    Benchmark("launch", "start of a program to its first line and to its exit, 1 and 100 at once"),
+    Benchmark(
+        "launch",
+        "start of a program to its first line and to its exit, 1 and 100 at once; 1,000 idle programs",
+        {
+            "warm_p50_ms": Bound(at_most=8.0),
+            "launches_per_s": Bound(at_least=150),
+            "launch_p99_s": Bound(at_most=1.0),
+            "idle_mib": Bound(at_most=3.5),
+            "idle_programs_cpu_percent": Bound(at_most=2),
+        },
+    ),
     Benchmark(
         "interference",
         "8 fused streams while a client does 500 pings/s and 20 launches/s, against their quiet rate",

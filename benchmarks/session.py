@@ -20,7 +20,7 @@ from benchmarks.apart import Failed
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.codec import call_frame, error_of, read_answer, read_part, read_result
 from vllm_symphony.abi.frame import FrameReader
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, OpenFlags
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, OpenFlags, ResourceLimits
 
 TIMEOUT_S = 300.0
 
@@ -76,10 +76,10 @@ class Session:
             raise error_of(answer.err)
         return read_result(op, answer.ok)
 
-    def spawn(self, source: str, name: str = "", /, **args: Any) -> Child:
+    def spawn(self, source: str, name: str = "", /, _limits: ResourceLimits | None = None, **args: Any) -> Child:
         """Start a program and hear its events from now on."""
         spawned = time.monotonic()
-        child = Child(self.call("spawn", calls.Spawn(source, "main", json.dumps(args), name)).pid, spawned)
+        child = Child(self.call("spawn", calls.Spawn(source, "main", json.dumps(args), name, limits=_limits)).pid, spawned)
         self._watched[self._send("attach", calls.Attach(child.pid))] = child
         return child
 

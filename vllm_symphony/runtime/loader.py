@@ -13,7 +13,6 @@ Frames of ours, of asyncio and of the import system are left out, in causes and 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import linecache
 import os
@@ -26,7 +25,9 @@ from typing import Any
 import vllm_symphony
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.errors import BadProgram
+from vllm_symphony.lip.program import bind_arguments
 
+_CO_VARIADIC = 0x04 | 0x08  # *args, **kwargs
 MODULE = "program"  # what `__name__` is inside
 _OURS = (os.path.dirname(vllm_symphony.__file__) + os.sep, os.path.dirname(asyncio.__file__) + os.sep, "<frozen ")
 
@@ -74,20 +75,16 @@ def _bind(entry: Callable[..., Any], program: Program) -> dict[str, Any]:
         raise BadProgram(f"arguments are no JSON: {e}") from None
     if not isinstance(args, dict):
         raise BadProgram(f"arguments are no JSON object but {type(args).__name__}")
-    try:
-        from vllm_symphony.lip.program import bind_arguments
-    except ImportError:
-        return _bind_plainly(entry, args)
-    bound: dict[str, Any] = bind_arguments(entry, args)
-    return bound
+    if not args and _takes_nothing(entry):  # so there is nothing to look at, and looking is dear
+        return {}
+    return bind_arguments(entry, args)
 
 
-def _bind_plainly(entry: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
-    try:
-        inspect.signature(entry).bind(**args)
-    except TypeError as e:
-        raise BadProgram(f"arguments of {entry.__name__}: {e}") from None
-    return args
+def _takes_nothing(entry: Callable[..., Any]) -> bool:
+    if not isinstance(entry, types.FunctionType):
+        return False
+    code = entry.__code__
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & _CO_VARIADIC)
 
 
 def _strip(seen: traceback.TracebackException) -> None:

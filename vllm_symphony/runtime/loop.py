@@ -30,6 +30,12 @@ class InheritedLoop:
         self._woken = next(key.fd for key in self._selector.get_map().values())
         (self._waking,) = _open_files() - before - {self._epoll, self._woken}
 
+    @property
+    def is_used(self) -> bool:
+        """Tasks, asynchronous generators or threads are left, or may be: this looks at names that are asyncio's own."""
+        own = (getattr(self.loop, name, True) for name in ("_asyncgens", "_default_executor"))
+        return any(own) or bool(asyncio.all_tasks(self.loop))
+
     def renew(self) -> None:
         """In a child: make the files anew. Raises OSError."""
         numbers = (self._epoll, self._woken, self._waking)

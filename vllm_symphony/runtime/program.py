@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import sys
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.codec import Program
 from vllm_symphony.errors import BadProgram
+from vllm_symphony.lip.transport import bind
 from vllm_symphony.runtime import advice, loader
 from vllm_symphony.runtime.loop import InheritedLoop
 from vllm_symphony.runtime.transport import SocketTransport
@@ -30,8 +30,6 @@ class PythonRun:
 
     def __init__(self) -> None:
         self._inherited = InheritedLoop()
-        self._runner = asyncio.Runner(loop_factory=lambda: self._inherited.loop)
-        self._runner.get_loop()
 
     def prepare(self) -> None:
         """In a child, before anything else."""
@@ -46,13 +44,17 @@ class PythonRun:
         except BaseException as e:  # noqa: BLE001  the process boundary
             return failure_of(e)
         try:
-            value = self._runner.run(_drive(entry, kwargs, transport, program.seed))
+            value = self._inherited.loop.run_until_complete(_drive(entry, kwargs, transport, program.seed))
         except BaseException as e:  # noqa: BLE001  the process boundary
             return failure_of(e)
         return _returned(program, value)
 
     def close(self) -> None:
-        self._runner.close()
+        """End what the program left in the loop, as `asyncio.run` does."""
+        if self._inherited.is_used:
+            runner = asyncio.Runner(loop_factory=lambda: self._inherited.loop)
+            runner.get_loop()
+            runner.close()
 
 
 async def run_in_loop(program: Program, transport: SocketTransport, module: str) -> Exit:
@@ -75,13 +77,10 @@ async def _drive(entry: Any, kwargs: dict[str, Any], transport: SocketTransport,
     task = asyncio.current_task()
     assert task is not None
     transport.start(on_term=task.cancel)
-    with contextlib.suppress(ImportError):
-        from vllm_symphony.lip.transport import bind
-
-        bind(transport, seed=seed)
+    bind(transport, seed=seed)
     await asyncio.sleep(0)  # a TERM that came before the loop was there
     result = entry(**kwargs)
-    return await result if inspect.isawaitable(result) else result
+    return await result if hasattr(type(result), "__await__") else result
 
 
 def _refused(error: BadProgram) -> Exit:

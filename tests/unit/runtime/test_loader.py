@@ -36,6 +36,7 @@ def test_the_entry_and_its_arguments_are_found():
         ("", "{}", "main"),
         ("main = 1", "{}", "main"),
         ("def main(a): 0", "{}", "a"),
+        ("def main(*any): 0", "{}", "by name"),
         ("def main(): 0", "nope", "JSON"),
         ("def main(): 0", "3", "object"),
         ("x = '\0'", "{}", "null bytes"),
