@@ -76,6 +76,25 @@ def test_anybody_runs_an_installed_program_as_himself(server, people):
     assert at(server, people, "ann", run) == ["ann", "ops/who@1.0", "EACCES", 3], "~ is the home of who runs it"
 
 
+def test_a_program_that_others_may_run_but_not_read_runs_by_its_options(server, people):
+    source = "async def main(word: str) -> str:\n    return word.upper()\n"
+
+    async def install(client):
+        await client.install(source, "secret@1.0", mode=0o711)
+        await client.install(source + "# new", "secret@2.0-rc1", mode=0o711)
+
+    async def read(client):
+        with pytest.raises(AccessDenied):
+            await client.program("ops/secret")
+
+    at(server, people, "ops", install)
+    at(server, people, "ann", read)
+    env = {"SYMPHONY_SERVER": addresses(server)[0], "SYMPHONY_TOKEN": people["ann"]}
+
+    for name in ("ops/secret", "ops/secret@1.0", "ops/secret@2.0-rc1"):
+        assert server.run("run", name, "--word", "quiet", env=env).stdout == "QUIET\n"
+
+
 def test_only_the_owner_changes_what_is_under_its_name(server, people):
     async def mine(client):
         await client.install(WAITS, "wait@1")

@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from vllm_symphony.abi import version
+from vllm_symphony.abi.types import ProgramInfo
 from vllm_symphony.cli import standard_input, viewer
 from vllm_symphony.cli.command import server_arguments
 from vllm_symphony.cli.limit import limit, limits_of
 from vllm_symphony.cli.option import add_option, loose
 from vllm_symphony.client.client import Client
 from vllm_symphony.client.run import Program
+from vllm_symphony.errors import AccessDenied
 from vllm_symphony.lip.program import Option
 from vllm_symphony.lip.program import parse as parse_program
 from vllm_symphony.lip.schema import doc_of, options_of
@@ -74,7 +77,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 async def call(client: Client, args: argparse.Namespace) -> int:
     if hasattr(args, "unparsed"):
         parser, words, file, program = args.unparsed
-        found = (await client.program(program.installed)).program
+        found = await _looked_up(client, program.installed)
         program = replace(program, installed=f"{found.name}@{found.version}")  # what is shown is what runs
         args = _parse(parser, words, file, program, found.description or doc_of(found.schema), options_of(found.schema))
     ask: dict[str, Any] = {"limits": limits_of(args.limit), "tools": args.tool}
@@ -84,6 +87,18 @@ async def call(client: Client, args: argparse.Namespace) -> int:
         return 0
     stdin = standard_input.pieces() if not args.no_input and standard_input.is_given() else None
     return await viewer.view(client, client.run(args.program, stdin=stdin, **ask), args, viewer.Interrupt.END, args.timeout)
+
+
+async def _looked_up(client: Client, name: str) -> ProgramInfo:
+    """What the server says of an installed program; of one that may be run but not read, what lists show."""
+    try:
+        return (await client.program(name)).program
+    except AccessDenied:
+        listed = await client.programs(name if "@" in name else f"{name}@*")
+        found = next((p for p in listed if "@" in name or not version.parse(p.version).is_prerelease), None)
+        if found is None:
+            raise
+        return found
 
 
 def _declared(program: Program, entry: str) -> tuple[str, Sequence[Option] | None]:

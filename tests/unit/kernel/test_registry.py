@@ -258,6 +258,21 @@ def test_programs_are_found_by_a_glob(w: World):
         names(w, "*" * 2000)
 
 
+def test_a_long_list_says_less_of_each_and_one_that_no_answer_holds_is_refused(w: World):
+    for number in range(257):
+        install(w, f"p{number}", description="x" * 200, schema="{}")
+
+    assert {(len(info.description), info.schema) for info in w("programs").programs} == {(80, "")}
+    assert {(len(info.description), info.schema) for info in w("programs", pattern="me/p1*").programs} == {(200, "{}")}
+
+    w = World()
+    for number in range(256):
+        install(w, f"p{number}", schema=f'{{"x": "{"x" * 60_000}"}}')
+    with pytest.raises(InvalidArgument, match=r"256 programs match, about \d+ bytes, the most is 8388608: give a pattern"):
+        w("programs")
+    assert len(w("programs", pattern="me/p1?@*").programs) == 10
+
+
 # ---- rights
 
 

@@ -6,6 +6,7 @@ For clients and edges. One installs under one's own name; who may see, read and 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from vllm_symphony.abi import manifest
@@ -24,6 +25,8 @@ from vllm_symphony.kernel.syscall.process import SCOPE
 from vllm_symphony.kernel.syscall.view import demand_door
 
 MAX_SCHEMA, MAX_DESCRIPTION, MAX_PATTERN = 1 << 16, 4096, 1024  # characters
+MAX_WHOLE, MAX_BRIEF = 256, 80  # programs in a list that shows all of each; else so many characters of a description, and no schema
+MAX_LIST_BYTES = 8 << 20
 RIGHTS = 0o777
 
 
@@ -90,7 +93,22 @@ def programs(m: Machine, call: Call, a: Programs) -> ProgramsResult:
     if len(a.pattern) > MAX_PATTERN:
         raise InvalidArgument(f"pattern has {len(a.pattern)} characters, the most is {MAX_PATTERN}", limit=MAX_PATTERN)
     seen = m.registry.visible(call.cred)
-    return ProgramsResult(tuple(info for info in seen if not a.pattern or fnmatchcase(registry.label(info), a.pattern)))
+    found = [info for info in seen if not a.pattern or fnmatchcase(registry.label(info), a.pattern)]
+    if len(found) > MAX_WHOLE:
+        found = [replace(info, schema="", description=info.description[:MAX_BRIEF]) for info in found]
+    size = sum(map(_size, found))
+    if size > MAX_LIST_BYTES:
+        raise InvalidArgument(
+            f"{len(found)} programs match, about {size} bytes, the most is {MAX_LIST_BYTES}: give a pattern, as owner/*",
+            limit=MAX_LIST_BYTES,
+        )
+    return ProgramsResult(tuple(found))
+
+
+def _size(info: ProgramInfo) -> int:
+    """About what it takes in an answer."""
+    texts = (*(info.tools or ()), *(info.paths or ()), *info.dependencies, info.name, info.description, info.schema)
+    return 4 * sum(map(len, texts)) + 512  # a character has up to 4 bytes
 
 
 def program(m: Machine, call: Call, a: ProgramArgs) -> ProgramTextResult:
