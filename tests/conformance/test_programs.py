@@ -26,6 +26,17 @@ HELPERS = {
     "send_numbers",
     "append_to_what_comes",
     "listen",
+    "write",
+    "look",
+    "sleeps",
+    "keeps",
+    "has_no_children",
+    "spins",
+    "answers",
+    "reads",
+    "adds",
+    "adds_nothing",
+    "writes_and_looks",
 }
 
 
