@@ -48,7 +48,7 @@ def server(fresh_server):
 @pytest.fixture(scope="module")
 def people(server) -> dict[str, str]:
     """Tokens of those who take part."""
-    return {name: add(server, name, name, groups=(), scopes=("run",)) for name in ("ops", "ann")}
+    return {name: add(server, name, name, groups=(), scopes=("run",)) for name in ("ops", "ann", "ann@x.org")}
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,16 @@ def test_a_program_that_others_may_run_but_not_read_runs_by_its_options(server, 
 
     for name in ("ops/secret", "ops/secret@1.0", "ops/secret@2.0-rc1"):
         assert server.run("run", name, "--word", "quiet", env=env).stdout == "QUIET\n"
+
+
+def test_an_owner_may_be_called_like_an_address(server, people):
+    async def work(client):
+        info = await client.install("async def main() -> int:\n    return 7\n", "ann@x.org/seven@1.0")
+        return info.name, (await client.run("ann@x.org/seven").result()).value
+
+    assert at(server, people, "ann@x.org", work) == ("ann@x.org/seven", 7)
+    env = {"SYMPHONY_SERVER": addresses(server)[0], "SYMPHONY_TOKEN": people["ann"]}
+    assert server.run("run", "ann@x.org/seven", env=env).stdout == "7\n"
 
 
 def test_only_the_owner_changes_what_is_under_its_name(server, people):

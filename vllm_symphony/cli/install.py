@@ -36,7 +36,7 @@ async def call(client: Client, args: argparse.Namespace) -> int:
 
 def _versioned(text: str) -> str:
     """For argparse."""
-    name, _, version = text.partition("@")
+    name, _, version = text.rpartition("/")[2].partition("@")
     if not name or not version:
         raise argparse.ArgumentTypeError(f"{text!r} is no name with a version, as triage@1.2")
     return text

@@ -94,8 +94,9 @@ async def _looked_up(client: Client, name: str) -> ProgramInfo:
     try:
         return (await client.program(name)).program
     except AccessDenied:
-        listed = await client.programs(name if "@" in name else f"{name}@*")
-        found = next((p for p in listed if "@" in name or not version.parse(p.version).is_prerelease), None)
+        is_exact = "@" in name.rpartition("/")[2]
+        listed = await client.programs(name if is_exact else f"{name}@*")
+        found = next((p for p in listed if is_exact or not version.parse(p.version).is_prerelease), None)
         if found is None:
             raise
         return found

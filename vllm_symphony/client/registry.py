@@ -54,11 +54,12 @@ class Registry:
         program = Program.of(program)
         if program.source and not description:
             description = manifest.read(program.source).description or parse(program.source, program.entry).summary
-        bare, _, version = name.partition("@")
+        owner, slash, rest = name.rpartition("/")  # an owner may have an @
+        bare, _, version = rest.partition("@")
         if not version:
             raise InvalidArgument(f"{name} has no version: give one, as {name or 'triage'}@1.0", name=name)
         request = pb.InstallRequest(
-            name=bare,
+            name=f"{owner}{slash}{bare}",
             version=version,
             source=program.source,
             code=program.code,

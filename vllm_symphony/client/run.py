@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 GOODBYE_S = 5.0  # for the TERM of a run that is left
 LAST_EVENTS = 20  # what a notebook shows of a run
 WASM = b"\0asm"
-_INSTALLED = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*(?:@[\w.+-]+)?")
+_INSTALLED = re.compile(r"(?:\w[\w.@+-]*/)?\w[\w.-]*(?:@[\w.+-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Program:
         if isinstance(program, str) and "\n" in program:
             return Program(program)
         if isinstance(program, str) and is_installed(program):
-            return Program(installed=program, name=program.partition("@")[0].rpartition("/")[2])
+            return Program(installed=program, name=program.rpartition("/")[2].partition("@")[0])
         path = Path(program)
         try:
             content = path.read_bytes()
@@ -92,7 +92,7 @@ def is_installed(text: str) -> bool:
     """It names a program of the registry, and no file."""
     if not _INSTALLED.fullmatch(text) or Path(text).suffix in (".py", ".wasm"):
         return False
-    return "@" in text or not Path(text).exists()
+    return "@" in text.rpartition("/")[2] or not Path(text).exists()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,10 @@ def test_bytes_are_a_module():
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("ops/triage@1.2", "triage"), ("triage@1.2.0-rc1", "triage"), ("ops/triage", "triage"), ("triage", "triage")]
-)
+    ("text", "name"),
+    [("ops/triage@1.2", "triage"), ("triage@1.2.0-rc1", "triage"), ("ops/triage", "triage"), ("triage", "triage"),
+     ("ann@example.org/triage", "triage"), ("ann@example.org/triage@1", "triage")],
+)  # fmt: skip
 def test_a_name_that_no_file_has_is_one_of_the_registry(text, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
