@@ -98,13 +98,17 @@ class PythonImage:
 
 
 class WasmImage:
-    """Nothing is made ahead: engines have threads."""
+    """Nothing that a program uses is made ahead: an engine belongs to the limits of one."""
 
     def load(self) -> None:
         importlib.import_module("vllm_symphony.runtime.wasm.program")
 
     def prepare(self) -> None: ...
-    def rehearse(self) -> None: ...
+
+    def rehearse(self) -> None:
+        from vllm_symphony.runtime.wasm.program import rehearse
+
+        rehearse()
 
     def run(self, program: Program, sock: socket.socket, reader: FrameReader, early: list[bytes]) -> int:
         from vllm_symphony.runtime.wasm.program import run

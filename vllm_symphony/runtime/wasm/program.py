@@ -27,6 +27,9 @@ DEFAULT_MEMORY_BYTES = 256 << 20
 MAX_TABLE_ELEMENTS = 100_000
 MAX_TABLES, MAX_MEMORIES = 8, 1
 _MAX_ERROR_CHARS = 1000
+_SMALLEST = (  # (module (memory (export "memory") 1) (func (export "_start")))
+    b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\2\1\0\5\3\1\0\1\7\x13\2\6memory\2\0\6_start\0\0\n\4\1\2\0\x0b"
+)
 
 
 def run(program: Program, transport: BlockingTransport, files: tuple[int, int, int] = (0, 1, 2)) -> Exit:
@@ -55,6 +58,16 @@ def run(program: Program, transport: BlockingTransport, files: tuple[int, int, i
         return _cancelled()
     except BadProgram as e:
         return _told(Exit(2, error=e.message, reason="program"), e.message)
+
+
+def rehearse() -> None:
+    """Compile and run the smallest command: a process that waits for a program has then touched what every program touches."""
+    engine = module.make_engine(guest_bytes(DEFAULT_MEMORY_BYTES))
+    store = wasmtime.Store(engine)
+    store.set_epoch_deadline(1)
+    start = wasmtime.Linker(engine).instantiate(store, wasmtime.Module(engine, _SMALLEST)).exports(store)[ENTRY]
+    assert isinstance(start, wasmtime.Func)
+    start(store)
 
 
 def guest_bytes(memory_bytes: int) -> int:
