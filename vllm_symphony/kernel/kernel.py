@@ -116,7 +116,7 @@ class Kernel(Machine):
         except SymphonyError as error:
             self.fail(call, error, now_ns)
         else:
-            if call.process.stopped and op not in UNHELD:
+            if call.process.stopped and (op not in UNHELD or tid not in call.process.threads):
                 held = call.pending = Held(call, args, request_id)
                 call.process.held.append(held)
                 return

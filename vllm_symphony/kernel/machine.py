@@ -59,9 +59,7 @@ class Machine:
         self.residency: Callable[[Ino], Residency] = lambda _: Residency()  # the device's, for `stat`, `du` and quotas
         self.capacity: Callable[[], Capacity] = Capacity  # the device's
         self.unread_bytes: Callable[[Pid], int] = lambda _: 0  # answers that a peer has not taken; the host's, for `why`
-        self.input_bytes: Callable[[Pid], int | None] = lambda _: (
-            None
-        )  # of a program's input that wait; None: it has none, or closed
+        self.input_bytes: Callable[[Pid], int | None] = lambda _: None  # that a program has not read; None: it is closed
         self.tool_table: Callable[[str], Sequence[ToolInfo]] = lambda _: ()  # tools that a principal may use; the tool host's
         self.granted_tools: Callable[[str], Sequence[str]] | None = None  # globs, the operator's; None: no tools
         self.may_trust: Callable[[str], bool] = lambda _: False  # with programs in the host's own process; the operator's word

@@ -90,6 +90,19 @@ def tell(m: Machine, process: Process, budget: Budget, what: str, now_ns: int) -
     process.limit_timer = m.timers.at(when_ns, lambda at_ns: lifecycle.terminate(m, process, at_ns))
 
 
+def forgive(m: Machine, budget: Budget) -> None:
+    """It has other limits now: who was told that nothing is left, and was not signalled yet, is told again when that is so."""
+    for process in _charged(m, budget):
+        if process.exhausted and not process.termed:
+            process.exhausted = ""
+            m.timers.cancel(process.limit_timer)
+            for b in process.own_budget.chain():
+                if b.late:
+                    m.overrun[b, "wall_s"] = None
+                if b.is_used_up("cpu_s"):
+                    m.overrun[b, "cpu_s"] = None
+
+
 def _cut_generates(m: Machine, budget: Budget, now_ns: int) -> None:
     error = budget.spent("tokens", now_ns)
     for job in list(m.jobs.values()):

@@ -346,6 +346,34 @@ def test_a_limit_that_is_lowered_below_what_is_used_counts_at_once(w: World) -> 
     assert w.replies[pid, sleeper].values["resource"] == "wall_s"
 
 
+def test_who_gets_more_in_its_grace_goes_on(w: World) -> None:
+    root = w.kernel.connect(ADMIN, "client", 0)
+    poor, late = limited(w, tokens=2), limited(w, wall_s=3.0)
+    fd = w.file([1, 2], by=poor)
+    with pytest.raises(errors.QuotaExceeded):
+        w("append", by=poor, fd=fd, tokens=[3])
+    w.pass_time(4)
+
+    w("setrlimit", by=root, pid=poor, limits=ResourceLimits(tokens=3))
+    w("setrlimit", by=root, pid=late, limits=ResourceLimits(tokens=9))
+    w.pass_time(5)
+
+    assert signals(w, late) == ["TERM"], "what it lacks is time"
+    assert signals(w, poor) == [] and w("append", by=poor, fd=fd, tokens=[3]).length == 3
+
+
+def test_nobody_prolongs_its_own_grace(w: World) -> None:
+    pid = limited(w, wall_s=1.0)
+    w.pass_time(1)
+
+    for _ in range(4):
+        w.pass_time(1)
+        w("setrlimit", by=pid, limits=ResourceLimits(wall_s=1.0))
+    w.pass_time(1)
+
+    assert signals(w, pid) == ["TERM"]
+
+
 # ---- principals
 
 
