@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.counts import count, random_for
 from tests.unit.kernel.world import ME, World
 from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import OpenFlags, Pid
 from vllm_symphony.errors import AccessDenied, BadProgram, SymphonyError
+from vllm_symphony.kernel.fs.path import leads_within
 
 PATHS = ("/kb/en", "/notes")
 SOURCE = """# /// script
@@ -223,3 +225,55 @@ def test_what_is_refused_is_told_with_what_is_allowed(w: World, bound: int):
 def test_nobody_else_is_bound(w: World, bound: int):
     assert w.kernel.processes[w.pid].cred == ME and ME.paths is None
     assert "/proc" in listed(w, w.pid, "/")
+
+
+POOL = (*FILES, "/", "/kb", "/kb/en", "/kb/de", "/notes", "/other", "/tmp", "/home/me", "/kb/en/new", "/kb/new", "/notes/x/y",
+        "/new", "/tmp/x", "/home/me/x", "/proc/self", "/notes/b", "/kb/en/deep/er")  # fmt: skip
+
+
+def outside(w: World) -> dict[str, tuple[object, ...]]:
+    """All that is not declared: what each node is, and holds."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path, node in w.kernel.files.below(w.kernel.files.root):
+        if not any(path == top or path.startswith(f"{top}/") for top in PATHS):
+            holds = tuple(getattr(node, "tokens", ())) or tuple(
+                name for name in getattr(node, "entries", ()) if name not in ("en", "notes")
+            )
+            found[path] = (node.ino, node.mode, node.group, dict(node.xattrs), node.expires_ns, holds)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(count(20, 1000)))
+def test_whatever_a_bound_program_tries_nothing_else_is_seen_or_changed(seed: int):
+    rng, w = random_for(f"reach {seed}"), scene()
+    pid = w.program(source=SOURCE)
+    before = outside(w)
+    fds = [w.file([1], by=pid)]
+    for _ in range(80):
+        op = rng.choice([*NAMED, "link", "rename", "list", "close", "dup"])
+        args: dict[str, Any] = {"path": rng.choice(POOL), **NAMED.get(op, {})}
+        if op == "open":
+            args |= {"flags": rng.choice((0, CREAT, RDWR, CREAT | RDWR))}
+        elif op in ("listdir", "watch"):
+            args |= {"recursive": rng.random() < 0.5}
+        elif op == "mkdir":
+            args |= {"parents": rng.random() < 0.5}
+        elif op == "link":
+            args |= {"fd": rng.choice(fds), "replace": rng.random() < 0.5}
+        elif op == "rename":
+            args = {"old": rng.choice(POOL), "new": rng.choice(POOL)}
+        elif op == "list":
+            args = {"prefix": rng.choice(POOL)}
+        elif op in ("close", "dup"):
+            args = {"fd": rng.choice(fds)}
+        call = w.start(op, by=pid, **args)
+        answer = w.replies.get((pid, call))
+        fds += [answer.fd] if hasattr(answer, "fd") else []
+        shown = [answer.file] if hasattr(answer, "file") else getattr(answer, "files", ())
+        events = [event for part in w.stream(call, pid) for event in part.events]
+        for path in [*(stat.path for stat in shown), *(event.path for event in events)]:
+            assert path is None or leads_within(w.kernel.processes[Pid(pid)].cred, path), (op, args, path)
+    w.reap()
+
+    assert outside(w) == before
+    w.kernel.check()

@@ -131,6 +131,7 @@ class FileTable(Tree):
         """Make the directories of the path that are missing: all of them, if there is room for them and `num_more`, or none. Raises
         what `lookup` and `mkdir` raise, and AccessDenied for those above the caller's paths."""
         parts = self.parts(path)[:-1]
+        demand_within(cred, path)
         if parts[:1] == [PROC]:
             return
         node: Node = self.root
