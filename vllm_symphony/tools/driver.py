@@ -58,8 +58,8 @@ class Transient(Exception):
 class Driver(Protocol):
     """Some tools of the operator's file."""
 
-    async def start(self, changed: Callable[[], None]) -> None:
-        """Get ready; returns when `tools` is worth looking at. `changed` is called whenever that is so again."""
+    async def start(self, changed: Callable[[str], None]) -> None:
+        """Get ready; returns when `tools` is worth looking at. `changed` hears for whom it is so again ("": everybody)."""
 
     def tools(self, principal: str) -> Sequence[Tool]:
         """What it offers a principal, as far as is known."""

@@ -35,6 +35,7 @@ from vllm_symphony.tools.schema import check_arguments
 from vllm_symphony.tools.secret import Vault
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+READY_S = 10.0  # for MCP servers to say what they have; those that need longer are told later
 CLOSE_S = 5.0  # for MCP servers to end; then this process does, and their launchers end them
 MAX_RESULT_BYTES = 4 << 20  # of one frame, whatever a driver gave
 _READ = 1 << 18
@@ -54,7 +55,7 @@ class Host:
         )
         self._waiting: dict[int, tuple[wire.Start, float]] = {}  # job -> it, and when it came
         self._tasks: dict[int, asyncio.Task[ToolResult]] = {}
-        self._principals: set[str] = set()  # who has called so far: their tables are told too
+        self._principals: set[str] = set()  # who has a table of his own
 
     def hear(self, message: wire.ToHost) -> None:
         """Take what the reactor says."""
@@ -75,11 +76,13 @@ class Host:
             case wire.Ping(number):
                 self._send(wire.Pong(number))
 
-    def tell_tables(self) -> None:
-        """Tools may have changed: tell the reactor all that is known."""
-        for principal in ("", *sorted(self._principals)):
-            tools = [tool.info for source in self._drivers for tool in source.tools(principal)]
-            self._send(wire.Table(principal, tuple(tools)))
+    def tell(self, principal: str) -> None:
+        """A principal's tools have changed: tell the reactor all that he has now. "": those of everybody."""
+        if principal:
+            self._principals.add(principal)
+        for who in (principal,) if principal else ("", *sorted(self._principals)):
+            tools = [tool.info for source in self._drivers for tool in source.tools(who)]
+            self._send(wire.Table(who, tuple(tools)))
 
     async def close(self) -> None:
         """End what is in flight, and the drivers."""
@@ -92,7 +95,6 @@ class Host:
     def _advance(self) -> None:
         while (following := self._queue.take()) is not None:
             principal, start = following
-            self._principals.add(principal)
             task = self._tasks[start.job] = asyncio.get_running_loop().create_task(self._call(principal, start))
             task.add_done_callback(partial(self._worked, principal, start))
 
@@ -207,10 +209,13 @@ def _drivers(config: Config, vault: Vault) -> list[Driver]:
 
 
 async def _start(host: Host, drivers: Sequence[Driver], writer: asyncio.StreamWriter) -> None:
-    host.tell_tables()
-    await asyncio.gather(*(source.start(host.tell_tables) for source in drivers))
-    host.tell_tables()
+    """Ready when all have told their tools, or soon: one slow server does not keep the others waiting."""
+    starting = [asyncio.ensure_future(source.start(host.tell)) for source in drivers]
+    if starting:
+        await asyncio.wait(starting, timeout=READY_S)
+    host.tell("")
     writer.write(wire.pack(wire.Ready()))
+    await asyncio.gather(*starting)
 
 
 def main() -> int:
@@ -228,7 +233,8 @@ def main() -> int:
     os.environ.clear()  # nobody inherits by accident; secrets are in the vault
     os.environ.update({name: environment[name] for name in ("PATH", "LANG") if name in environment})
     try:
-        asyncio.run(serve(load(path), sock, environment))
+        loop = asyncio.new_event_loop()  # not asyncio.run, which would wait for a resolver's threads
+        loop.run_until_complete(serve(load(path), sock, environment))
     except TimeoutError:
         log.warning("MCP servers did not end in %g s; their launchers end them", CLOSE_S)
     return 0

@@ -10,6 +10,7 @@ A status of 400 and above is the tool's own failure, a result; no connection or 
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import ssl
@@ -36,6 +37,9 @@ MAX_RETRY_AFTER_S = 60.0
 _OVERLOADED = (502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TEXT = re.compile(r"text/|application/([a-z0-9.+-]+\+)?(json|xml|javascript|x-www-form-urlencoded|x-ndjson|yaml|toml)")
+_CHARSETS = re.compile(  # not all that Python has: some take the square of the length
+    r"utf-8(-sig)?|utf-16(-[bl]e)?|ascii|iso8859-\d+|cp125\d|koi8-[ru]|gb18030|gbk|gb2312|big5|shift_jis|euc_(jp|kr)|iso2022_jp"
+)
 _SHOWN = ("content-type", "content-length", "last-modified", "etag", "location", "retry-after")
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
@@ -46,7 +50,7 @@ class HttpDriver:
     def __init__(self, tools: Sequence[HttpTool], vault: Vault, tls: ssl.SSLContext, resolve: Resolve = system_resolve) -> None:
         self._tools = {tool.name: _Endpoint(tool, vault, Dialer(tool.allow, tls, resolve)) for tool in tools}
 
-    async def start(self, changed: Callable[[], None]) -> None: ...
+    async def start(self, changed: Callable[[str], None]) -> None: ...
 
     def tools(self, principal: str) -> Sequence[Tool]:
         return [endpoint.tool for endpoint in self._tools.values()]
@@ -200,11 +204,11 @@ def _text(response: httpx2.Response, data: bytes) -> str | None:
     kind = response.headers.get("content-type", "").lower()
     if kind and not _TEXT.match(kind):
         return None if data else ""
-    charset = response.charset_encoding or "utf-8"
     try:
-        return data.decode(charset, errors="replace")
+        charset = codecs.lookup(response.charset_encoding or "utf-8").name
     except LookupError:
-        return data.decode(errors="replace")
+        charset = "utf-8"
+    return data.decode(charset if _CHARSETS.fullmatch(charset) else "utf-8", errors="replace")
 
 
 def _head(response: httpx2.Response) -> str:

@@ -30,7 +30,7 @@ from vllm_symphony.tools.config import Config, McpServer
 from vllm_symphony.tools.dial import Resolve, system_resolve
 from vllm_symphony.tools.driver import Call, Tool, Transient, cut
 from vllm_symphony.tools.mcp_session import McpSession
-from vllm_symphony.tools.schema import check_schema, without_patterns
+from vllm_symphony.tools.schema import shallow
 from vllm_symphony.tools.secret import Vault
 
 MAX_DESCRIPTION = 4096
@@ -58,9 +58,9 @@ class McpDriver:
         self._max_awake = config.max_servers
         self._sessions: dict[tuple[str, str], McpSession] = {}
         self._lists: dict[tuple[str, str], dict[str, _Listed]] = {}
-        self._changed: Callable[[], None] = lambda: None
+        self._changed: Callable[[str], None] = lambda _: None
 
-    async def start(self, changed: Callable[[], None]) -> None:
+    async def start(self, changed: Callable[[str], None]) -> None:
         """Ask each server once what it has; one that does not answer has nothing yet."""
         self._changed = changed
 
@@ -154,7 +154,7 @@ class McpDriver:
                 continue
             tools.setdefault(listed.info.name, listed)
         self._lists[server.name, principal] = tools
-        self._changed()
+        self._changed(principal)
 
     def _result(self, server: McpServer, result: mcp_types.CallToolResult) -> ToolResult:
         limit = server.bounds.max_result_bytes
@@ -173,10 +173,10 @@ def _described(server: McpServer, entry: mcp_types.Tool) -> _Listed:
     if len(name) > MAX_NAME:
         raise InvalidArgument(f"a name of {len(name)} characters, the most is {MAX_NAME}: {name[:64]}...", limit=MAX_NAME)
     schema: dict[str, Any] = dict(entry.input_schema)
-    check_schema(schema)
+    checked = shallow(schema)
     idempotent = any(fnmatchcase(entry.name, glob) for glob in server.idempotent)
     info = ToolInfo(name, (entry.description or "")[:MAX_DESCRIPTION], json.dumps(schema), idempotent, "mcp")
-    return _Listed(info, without_patterns(schema), entry.name)
+    return _Listed(info, checked, entry.name)
 
 
 def _words(block: mcp_types.ContentBlock) -> str:

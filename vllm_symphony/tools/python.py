@@ -47,7 +47,7 @@ class PythonDriver:
                     raise InvalidArgument(f"{plugin.file}: a tool {tool.info.name} is there already")
                 self._tools[tool.info.name] = tool
 
-    async def start(self, changed: Callable[[], None]) -> None: ...
+    async def start(self, changed: Callable[[str], None]) -> None: ...
 
     def tools(self, principal: str) -> Sequence[Tool]:
         return list(self._tools.values())

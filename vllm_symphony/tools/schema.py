@@ -1,8 +1,8 @@
 """Arguments of a tool against its JSON schema (tools/schema.py).
 
-Schemas of the operator's file are checked when it is read, those of an MCP server when it is listed. A schema may come from a
-server that nobody here wrote: references to other documents are refused (they would be fetched). Regular expressions of such a
-server are not applied, for one of them can stop the host: it checks them itself.
+Schemas of the operator's file are checked when it is read, and applied as they are; references to other documents are refused (they
+would be fetched). A schema of an MCP server may be anybody's: a regular expression or a chain of references in it can take a core
+for hours. Of it only the surface is applied; the server checks the rest of its own schema itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vllm_symphony.errors import InvalidArgument
 MAX_SCHEMA_BYTES = 32 << 10
 MAX_DEPTH = 32
 _MAX_MESSAGE = 300
+_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -39,15 +40,38 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         raise InvalidArgument(f"is no JSON schema: {e.message[:_MAX_MESSAGE]}") from None
 
 
-def without_patterns(schema: Any) -> Any:
-    """A copy without regular expressions, for schemas that others wrote."""
-    if isinstance(schema, dict):
-        return {
-            key: _named(value) if key == "properties" else without_patterns(value)
-            for key, value in schema.items()
-            if key not in ("pattern", "patternProperties")
-        }
-    return [without_patterns(value) for value in schema] if isinstance(schema, list) else schema
+def shallow(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a stranger's schema what can be checked at no risk: names, which of them must be there, plain types and choices.
+
+    Raises InvalidArgument when it is too large, or none of an object.
+    """
+    if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
+        raise InvalidArgument(f"has more than {MAX_SCHEMA_BYTES} bytes", limit=MAX_SCHEMA_BYTES)
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if schema.get("type") != "object" or not isinstance(properties, dict) or not isinstance(required, list):
+        raise InvalidArgument('must have type = "object", with properties and a list of those that are required')
+    checked: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: _plain(value) for name, value in properties.items()},
+        "required": [name for name in required if isinstance(name, str)],
+    }
+    if schema.get("additionalProperties") is False:
+        checked["additionalProperties"] = False
+    return checked
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """The type and the choices of a property, where they are plain."""
+    if not isinstance(value, dict):
+        return {}
+    kinds, choices = value.get("type"), value.get("enum")
+    listed = [kinds] if isinstance(kinds, str) else kinds
+    plain: dict[str, Any] = {}
+    if isinstance(listed, list) and listed and all(kind in _TYPES for kind in listed):
+        plain["type"] = listed
+    if isinstance(choices, list) and choices and all(isinstance(c, str | int | float | bool | None) for c in choices):
+        plain["enum"] = choices
+    return plain
 
 
 def check_arguments(schema: Mapping[str, Any], arguments: Any) -> None:
@@ -62,11 +86,6 @@ def check_arguments(schema: Mapping[str, Any], arguments: Any) -> None:
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path)
         raise InvalidArgument(f"arguments{'.' + where if where else ''}: {error.message[:_MAX_MESSAGE]}", at=where)
-
-
-def _named(properties: Any) -> Any:
-    """Properties may be called `pattern`."""
-    return {k: without_patterns(v) for k, v in properties.items()} if isinstance(properties, dict) else properties
 
 
 def _walk(value: Any, depth: int) -> None:

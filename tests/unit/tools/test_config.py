@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.tools.local import config
 from vllm_symphony.errors import InvalidArgument
-from vllm_symphony.tools.schema import check_arguments, check_schema, without_patterns
+from vllm_symphony.tools.schema import check_arguments, check_schema, shallow
 
 GET = '[http.get]\nallow = ["https://a.example"]\n'
 
@@ -144,16 +144,39 @@ def test_a_reference_to_itself_ends_in_an_error() -> None:
         check_arguments(schema, {})
 
 
-def test_regular_expressions_of_strangers_are_not_applied() -> None:
-    slow = {
+def test_of_a_strangers_schema_the_surface_is_applied() -> None:
+    bomb: dict[str, object] = {"$defs": {"d40": {"type": "string"}}}
+    for level in range(40):
+        bomb["$defs"][f"d{level}"] = {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2}  # type: ignore[index]
+    theirs = {
+        **bomb, "type": "object", "additionalProperties": False, "required": ["a"], "patternProperties": {"^(a+)+$": {}},
+        "properties": {
+            "a": {"$ref": "#/$defs/d0", "pattern": "^(a+)+$"}, "n": {"type": ["integer", "null"], "minimum": 1},
+            "unit": {"enum": ["C", "F"]}, "odd": {"type": "whatever", "enum": [{}]}, "any": True,
+        },
+    }  # fmt: skip
+
+    ours = shallow(theirs)
+
+    assert ours == {
         "type": "object",
-        "properties": {"pattern": {"type": "string", "pattern": "^(a+)+$"}},
-        "patternProperties": {"^(a+)+$": {}},
+        "properties": {"a": {}, "n": {"type": ["integer", "null"]}, "unit": {"enum": ["C", "F"]}, "odd": {}, "any": {}},
+        "required": ["a"],
+        "additionalProperties": False,
     }
+    check_arguments(ours, {"a": "a" * 40 + "b", "n": 0, "unit": "C"})
+    for arguments, said in (
+        ({}, "'a' is a required"),
+        ({"a": 1, "n": "x"}, r"arguments\.n"),
+        ({"a": 1, "b": 2}, "'b' was unexpected"),
+    ):
+        with pytest.raises(InvalidArgument, match=said):
+            check_arguments(ours, arguments)
 
-    safe = without_patterns(slow)
 
-    assert safe == {"type": "object", "properties": {"pattern": {"type": "string"}}}
-    check_arguments(safe, {"pattern": "a" * 40 + "b"})
-    with pytest.raises(InvalidArgument, match=r"arguments\.pattern: 1 is not of type 'string'"):
-        check_arguments(safe, {"pattern": 1})
+@pytest.mark.parametrize(
+    "schema", [{}, {"type": "array"}, {"type": "object", "properties": 1}, {"type": "object", "x": "y" * 40_000}]
+)
+def test_a_strangers_schema_that_is_none_of_an_object_is_refused(schema: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        shallow(schema)

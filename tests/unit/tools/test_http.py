@@ -451,6 +451,19 @@ def test_bytes_that_are_no_text_are_told_not_shown(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("data", "charset", "text"),
+    [("é".encode("latin-1"), "ISO-8859-1", "é"), ("язык".encode("koi8-r"), "koi8-r", "язык"), (b"abc-xyz", "punycode", "abc-xyz"),
+     (b"eJw=", "zip", "eJw="), (b"x", "no-such-charset", "x"), (b"\xff", "utf-8", "\ufffd")],
+)  # fmt: skip
+def test_text_is_decoded_by_its_charset_where_that_costs_little(tmp_path: Path, data: bytes, charset: str, text: str) -> None:
+    async def main() -> None:
+        async with serving(says(data, content_type=f"text/plain; charset={charset}")) as server:
+            assert (await Tools(tmp_path, get(server.port))("get", url=f"http://127.0.0.1:{server.port}/")).content == text
+
+    run(main())
+
+
 def test_a_proxy_of_the_environment_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with serving(says("direct")) as server, serving(says("proxied")) as proxy:

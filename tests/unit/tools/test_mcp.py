@@ -20,6 +20,7 @@ from vllm_symphony.tools.dial import tls_context
 from vllm_symphony.tools.driver import Call
 from vllm_symphony.tools.mcp import McpDriver
 from vllm_symphony.tools.mcp_stdio import Noise
+from vllm_symphony.tools.schema import check_arguments
 from vllm_symphony.tools.secret import Vault
 
 SERVERS = Path(__file__).parent / "servers"
@@ -81,7 +82,7 @@ def no_folder_is_left() -> Any:
 def test_a_real_server_is_listed_and_called(tmp_path: Path) -> None:
     async def main() -> None:
         async with tools(tmp_path, NOTES + 'tools = ["add", "search", "fail"]\nidempotent = ["search"]') as t:
-            await t.driver.start(lambda: None)
+            await t.driver.start(lambda _: None)
             assert t.driver.awake() == []  # asked, and ended again
 
             listed = {tool.info.name: tool.info for tool in t.driver.tools("me")}
@@ -216,7 +217,7 @@ def test_a_server_that_does_not_get_ready_is_ended(tmp_path: Path) -> None:
             with pytest.raises(errors.TimedOut, match=r"was not ready in 0\.5 s"):
                 await t("wild_pid")
             assert t.driver.awake() == []
-            await t.driver.start(lambda: None)  # a list that cannot be had is no error of the host's start
+            await t.driver.start(lambda _: None)  # a list that cannot be had is no error of the host's start
             assert t.driver.tools("me") == []
 
     run(main())
@@ -319,12 +320,15 @@ def test_a_result_has_a_limit_and_errors_of_the_server_are_results(tmp_path: Pat
     run(main())
 
 
-def test_a_tool_whose_schema_leads_elsewhere_is_left_out(tmp_path: Path) -> None:
+def test_a_tool_whose_schema_is_too_large_is_left_out_and_one_that_leads_elsewhere_leads_nowhere(tmp_path: Path) -> None:
     async def main() -> None:
         async with tools(tmp_path, WILD) as t:
             await t("wild_pid")
-            assert "wild_remote" not in [tool.info.name for tool in t.driver.tools("me")]
-            assert await t.driver.find("me", "wild_remote") is None
+            names = [tool.info.name for tool in t.driver.tools("me")]
+            assert "wild_remote" in names and "wild_list" not in names
+            assert await t.driver.find("me", "wild_list") is None
+            with pytest.raises(errors.InvalidArgument):
+                check_arguments((await t.driver.find("me", "wild_remote")).schema, [])  # type: ignore[union-attr]
 
     run(main())
 

@@ -64,7 +64,7 @@ url = "http://127.0.0.1:{port}/mcp"
 header = "X-Key"
 """
             async with tools(tmp_path, table(port) + secret, KEY=KEY) as t:
-                await t.driver.start(lambda: None)
+                await t.driver.start(lambda _: None)
                 assert [tool.info.name for tool in t.driver.tools("me")] == ["remote_whisper", "remote_hang"]
                 assert (await t("remote_whisper", principal="me")).content == "[secret key]"
                 assert (await t("remote_whisper", principal="you")).content == "None"

@@ -52,6 +52,7 @@ for line in sys.stdin:
             time.sleep(3600)
         listed = [{"name": name, "inputSchema": SCHEMA, "description": name} for name in TOOLS]
         listed.append({"name": "remote", "inputSchema": {"type": "object", "$ref": "http://169.254.169.254/"}})
+        listed.append({"name": "list", "inputSchema": {"type": "object", "title": "x" * 40_000}})
         say({"jsonrpc": "2.0", "id": number, "result": {"tools": listed}})
     elif method == "tools/call":
         if message["params"]["name"] == "error":
