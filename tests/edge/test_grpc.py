@@ -96,7 +96,7 @@ def test_errors_come_back_as_their_classes(server):
         with pytest.raises(BadProgram):
             await client.spawn(Program("  "))
         with pytest.raises(InvalidArgument):
-            await client.kill(1, "STOP")
+            await client.kill(1, "HUP")
         with pytest.raises(InvalidArgument):
             await client.rm("no slash")
 

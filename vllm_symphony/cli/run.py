@@ -153,7 +153,7 @@ def _file_in(words: list[str]) -> str | None:
     for word in rest:
         if word in _WITH_VALUE:
             next(rest, None)
-        elif not word.startswith("-"):
+        elif word == "-" or not word.startswith("-"):
             return word
     return None
 

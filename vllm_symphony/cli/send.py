@@ -31,6 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object: seq, num_receivers; with --reply the answer")
 
 
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Options may stand between the name and the text."""
+    return parser.parse_intermixed_args(words)
+
+
 async def call(client: Client, args: argparse.Namespace) -> int:
     data = _data(args.text)
     if args.reply:
