@@ -29,6 +29,7 @@ from vllm_symphony.tools.secret import Vault
 
 FIRST_REST_S, MAX_REST_S = 0.5, 60.0
 MAX_TOOLS, MAX_PAGES = 512, 32
+LIST_EVERY_S = 1.0  # at most, when it says that its tools have changed
 MAX_LATE = 2  # calls in a row that ran out of time: it hangs
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class McpSession:
         self._listed = listed
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Client] | None = None
-        self._stop = asyncio.Event()
+        self._stop, self._changed = asyncio.Event(), asyncio.Event()
         self._process: StdioServer | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._failure: SymphonyError | None = None
@@ -123,6 +124,7 @@ class McpSession:
                     BrokenPipe(f"the MCP server {self._server.name} rests{why}", retry_after_s=round(rest_s, 3)), rest_s
                 )
             self._stop.clear()
+            self._changed.clear()
             self._ready = loop.create_future()
             self._ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may be waiting
             self._task = loop.create_task(self._live(self._ready))
@@ -137,11 +139,15 @@ class McpSession:
         error: BaseException | None = None
         try:
             async with asyncio.timeout(self._server.start_timeout_s) as start:
-                async with self._transport() as streams, Client(_Given(streams), cache=None) as client:
+                async with (
+                    self._transport() as streams,
+                    Client(_Given(streams), cache=None, message_handler=self._hear) as client,
+                ):
                     self._listed(await _tools(client))
                     start.reschedule(None)
                     ready.set_result(client)
-                    await self._ended(streams)
+                    while await self._has_other_tools():
+                        self._listed(await _tools(client))
         except TimeoutError:
             error = TimedOut(f"the MCP server {self._server.name} was not ready in {self._server.start_timeout_s:g} s")
         except asyncio.CancelledError:
@@ -187,18 +193,24 @@ class McpSession:
         async with inner as streams:
             yield streams
 
-    async def _ended(self, streams: Streams) -> None:
-        """Until it shall stop, or its process has ended."""
-        if self._process is None:
-            await self._stop.wait()
-            return
-        stop = asyncio.ensure_future(self._stop.wait())
-        gone = asyncio.ensure_future(self._process.ended.wait())
+    async def _hear(self, message: object) -> None:
+        if isinstance(message, mcp_types.ToolListChangedNotification):
+            self._changed.set()
+
+    async def _has_other_tools(self) -> bool:
+        """Wait until it says so; False when it shall stop, or its process has ended."""
+        ends = [self._stop] if self._process is None else [self._stop, self._process.ended]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, *ends)]
         try:
-            await asyncio.wait((stop, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if any(event.is_set() for event in ends):
+                return False
+            await asyncio.wait(waits[1:], timeout=LIST_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
-            gone.cancel()
+            for wait in waits:
+                wait.cancel()
+        self._changed.clear()
+        return not any(event.is_set() for event in ends)
 
     async def _gone(self) -> SymphonyError:
         """The connection closed under a call: why."""

@@ -333,6 +333,27 @@ def test_a_tool_whose_schema_is_too_large_is_left_out_and_one_that_leads_elsewhe
     run(main())
 
 
+def test_a_server_that_learns_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_session, "LIST_EVERY_S", 0.05)
+
+    async def main() -> None:
+        async with tools(tmp_path, WILD) as t:
+            told, heard = [], asyncio.Event()
+            await t.driver.start(lambda who: (told.append(who), heard.set()))
+            assert await t.driver.find("me", "wild_trick0") is None
+            for _ in range(3):
+                await t("wild_learn")
+            told.clear()
+            heard.clear()
+            await heard.wait()
+
+            assert await t.driver.find("me", "wild_trick2") is not None
+            assert (await t("wild_trick2")).content == (await t("wild_pid")).content
+            assert told == ["me"]
+
+    run(main())
+
+
 def test_noise_has_a_rate() -> None:
     noise = Noise(0.0)
 

@@ -7,7 +7,8 @@ import sys
 import time
 
 SCHEMA = {"type": "object", "properties": {}}
-TOOLS = ("pid", "hang", "die", "flood", "spam", "line", "spawn", "error", "big", "echo")
+TOOLS = ("pid", "hang", "die", "flood", "spam", "line", "spawn", "error", "big", "echo", "learn")
+learnt: list[str] = []
 
 
 def say(message: object) -> None:
@@ -33,6 +34,9 @@ def call(name: str) -> object:
     if name == "spawn":  # a grandchild that leaves the group and the session
         child = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\ntime.sleep(3600)"
         subprocess.run([sys.executable, "-c", child], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    if name == "learn":
+        learnt.append(f"trick{len(learnt)}")
+        say({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
     if name == "big":
         text = "b" * 200_000
     if name == "echo":
@@ -45,12 +49,12 @@ for line in sys.stdin:
     method, number = message["method"], message.get("id")
     if method == "initialize":
         info = {"name": "wild", "version": "1"}
-        result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info}
+        result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info}
         say({"jsonrpc": "2.0", "id": number, "result": result})
     elif method == "tools/list":
         if "--mute" in sys.argv:
             time.sleep(3600)
-        listed = [{"name": name, "inputSchema": SCHEMA, "description": name} for name in TOOLS]
+        listed = [{"name": name, "inputSchema": SCHEMA, "description": name} for name in (*TOOLS, *learnt)]
         listed.append({"name": "remote", "inputSchema": {"type": "object", "$ref": "http://169.254.169.254/"}})
         listed.append({"name": "list", "inputSchema": {"type": "object", "title": "x" * 40_000}})
         say({"jsonrpc": "2.0", "id": number, "result": {"tools": listed}})
