@@ -151,6 +151,7 @@ class Kernel(Machine):
 
     def _release(self, process: Process, now_ns: int) -> None:
         """Carry out the calls of a process that goes on, in the order in which it made them."""
+        self.channels.go_on(process, now_ns)
         while process.held and not process.stopped:
             held = process.held.pop(0)
             call = held.call

@@ -143,6 +143,21 @@ def test_a_receiver_that_dies_while_it_waits_takes_nothing_with_it(w: World) -> 
     assert End(w, "post", "r", by=w.program()).drain() == [b"0"]
 
 
+def test_a_stopped_receiver_keeps_its_place_and_others_do_not_wait_for_it(w: World) -> None:
+    a, b = pair(w)
+    c = End(w, "post", "r", by=w.program())
+    first, second = b.start_recv(), c.start_recv()
+    w("kill", pid=b.pid, signal="STOP")
+
+    a.send("0")
+    a.send("1")
+    w.check()
+    assert c.got(second) == b"0" and b.is_open(first)
+    w("kill", pid=b.pid, signal="CONT")
+
+    assert b.got(first) == b"1"
+
+
 def test_what_a_sender_sent_stays_when_it_ends(w: World) -> None:
     program = w.program()
     a = End(w, "post", "rw", create=True, capacity=1)

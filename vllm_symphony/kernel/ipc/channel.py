@@ -9,7 +9,8 @@ that blocks waits until every subscriber has room; one that drops never waits, a
 Without a name nobody can come: when the last that may receive is gone, senders hear EPIPE and what waits is dropped; when the last
 that may send is gone, receivers hear EPIPE after the last message. With a name messages wait for whoever comes, also when their
 sender has ended.
-Invariants (`check`): nobody waits for what is there: no receiver at a queue that has messages, no sender at one that has room.
+Invariants (`check`): nobody waits for what is there: no receiver at a queue that has messages (unless its process was sent STOP),
+no sender at one that has room.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Queue:
         self.missing = 0  # dropped after the last one
         self.receivers: dict[RecvWait, None] = {}
         self.size_bytes = 0
+
+    @property
+    def next_receiver(self) -> RecvWait | None:
+        """Whose turn it is; a process that was sent STOP keeps its place, but others do not wait for it."""
+        return next((wait for wait in self.receivers if wait.is_awake), None)
 
     def put(self, letter: Letter) -> None:
         """At the end; it holds the letter from now on."""
@@ -170,8 +176,7 @@ class Channel:
         self.m.mark(*self.pollers)
 
     def _deliver(self, queue: Queue, now_ns: int) -> None:
-        while queue.letters and queue.receivers:
-            wait = next(iter(queue.receivers))
+        while queue.letters and (wait := queue.next_receiver) is not None:
             try:
                 wait.take(self.m, now_ns)
             except SymphonyError as error:  # the message stays, for the next one
@@ -247,7 +252,7 @@ class Channel:
         limits = self.m.limits
         assert self.name or self.handles, "a channel that nobody can reach"
         for queue in self.queues.values():
-            assert not (queue.letters and queue.receivers), "a receiver waits for what is there"
+            assert not (queue.letters and queue.next_receiver), "a receiver waits for what is there"
             assert not queue.receivers or self.has_senders, "a receiver waits for nobody"
             assert queue.size_bytes == sum(len(letter.data) for letter, _ in queue.letters) <= limits.queue_bytes
             assert len(queue.letters) <= self.capacity

@@ -113,6 +113,12 @@ class Channels:
         channel.close(handle, now_ns)
         self._release(channel)
 
+    def go_on(self, process: Process, now_ns: int) -> None:
+        """The process was stopped, and receives again what waits for it."""
+        for handle in process.handles.handles.values():
+            if handle.queue is not None and handle.queue.letters:
+                handle.channel.serve(now_ns)
+
     def clean_up(self, process: Process, now_ns: int) -> None:
         """The process has ended, and its calls with it."""
         for handle in list(process.handles.handles.values()):

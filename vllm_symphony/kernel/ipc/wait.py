@@ -55,6 +55,11 @@ class RecvWait(ChannelWait):
         assert queue is not None
         del queue.receivers[self]
 
+    @property
+    def is_awake(self) -> bool:
+        """Its process was not sent STOP."""
+        return self.call is not None and not self.call.process.stopped
+
     def take(self, m: Machine, now_ns: int) -> None:
         """Answer with the first message. Raises what `receive` does, and has changed nothing then."""
         call, (handle,) = self.call, self.handles
