@@ -184,7 +184,9 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
         else:
             m.abandon(call, now_ns)
     for fd in list(process.fds.files):
-        m.files.release(process.fds.remove(fd))
+        inode = process.fds.remove(fd)
+        m.files.release(inode)
+        m.channels.gifts.released(inode)
     m.channels.clean_up(process, now_ns)
     for timer in (process.term_timer, process.limit_timer, process.lease_timer):
         m.timers.cancel(timer)

@@ -180,3 +180,70 @@ def test_a_receiver_that_may_not_own_what_comes_gets_it_when_it_may(w: World) ->
 
     assert w.tokens(b.recv().fds[0], b.pid) == [1]
     assert only_file(w).owner == "other"
+
+
+@pytest.mark.parametrize("how", ["closes", "ends"])
+def test_what_the_sender_lets_go_of_later_is_the_receivers_then(w: World, how: str) -> None:
+    program = w.program()
+    w("umask", by=program, mask=0)
+    a = End(w, "post", "w", by=program, create=True, mode=0o644)
+    b = End(w, "me/post", "r", by=client(w, OTHER))
+    call = b.start_recv()
+    fd = w.file([1], by=program)
+    second = w("dup", by=program, fd=fd).fd
+    a.send("", fds=(SendFd(fd, writable=True),))
+    w("close", by=program, fd=fd)
+    assert only_file(w).owner == "me" and not b.is_open(call)
+
+    if how == "closes":
+        w("close", by=program, fd=second)
+    else:
+        w.exited(program)
+
+    assert only_file(w).owner == "other"
+    w("channel_unlink", name="post")
+
+
+def test_what_its_heir_has_no_room_for_stays_its_owners(w: World) -> None:
+    a, b = between_two(w)
+    fd = w.file([1])
+    a.send("", fds=(fd,))
+    b.recv()
+    w("setquota", by=client(w, ADMIN), principal="other", files=0)
+
+    w("close", fd=fd)
+
+    assert only_file(w).owner == "me"
+
+
+def test_of_several_listeners_the_first_pays(w: World) -> None:
+    a, b = between_two(w, kind="topic")
+    third = client(w, ADMIN)
+    c = End(w, "me/post", "r", by=third)
+    fd = w.file([1])
+    a.send("", fds=(fd,))
+    w("close", fd=fd)
+
+    b.recv()
+    assert only_file(w).owner == "me"  # it is still on its way to the other
+    c.recv()
+
+    assert only_file(w).owner == "other"
+
+
+def test_pages_that_are_given_away_need_room_in_the_receivers_quota(w: World) -> None:
+    a, b = between_two(w)
+    fd = w.file([1, 2, 3])
+    w.start("forward", fd=fd)
+    w.step()
+    a.send("", fds=(fd,))
+    w("close", fd=fd)
+    admin = client(w, ADMIN)
+    w("setquota", by=admin, principal="other", device_pages=0)
+
+    with pytest.raises(errors.QuotaExceeded, match="that come along do not fit"):
+        b.recv()
+    w("setquota", by=admin, principal="other", device_pages=1)
+
+    assert len(b.recv().fds) == 1
+    assert only_file(w).owner == "other"

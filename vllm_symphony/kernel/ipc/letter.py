@@ -5,9 +5,7 @@
                +-- holds the files that come along, so that they live though the sender closes them or ends
 
 While it is on its way its files stay their owner's. Who receives one gets an fd of its own, as if by `open`, with the rights that
-came along and no others; what a process may have open counts. A file without a name that nobody else has open any more was given
-away: it becomes its receiver's, and counts for that principal's quota. (Else one principal could hold pages at another's cost for
-ever; and while the sender still has it open it would make another pay for what it writes.)
+came along and no others; what a process may have open counts. Who pays for it then: kernel/ipc/gift.py.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.types import Message, Pid, SendFd
-from vllm_symphony.errors import InvalidArgument, QuotaExceeded, TooManyFiles
+from vllm_symphony.errors import InvalidArgument, TooManyFiles
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.fs.inode import Inode
@@ -71,6 +69,7 @@ class Letter:
         for inode, _ in self.files:
             if inode.ino in m.files.inodes:  # a file may be in it twice
                 m.files.release(inode)
+                m.channels.gifts.released(inode)
 
     def open_for(self, m: Machine, call: Call, *, missing: int = 0, token: int = 0) -> Message:
         """What the caller receives, its files open there. The letter is as before; who holds it lets go then.
@@ -83,32 +82,6 @@ class Letter:
         if len(fds) + len(self.files) > fds.limit:
             raise TooManyFiles(f"{len(fds)} files are open, {fds.limit} may be: the message has {len(self.files)}", limit=fds.limit)
         if self.files and call.cred.principal != self.principal:
-            self._give_away(m, call.cred.principal)
+            m.channels.gifts.receive(self, call.cred.principal)
         opened = tuple(int(fds.add(OpenFile(inode, writable, call.cred.principal))) for inode, writable in self.files)
         return Message(self.seq, self.data, self.pid, self.principal, opened, token, missing)
-
-    def _give_away(self, m: Machine, receiver: str) -> None:
-        """What nobody else holds becomes the receiver's, all of it or nothing. Raises QuotaExceeded."""
-        given = {inode.ino: inode for inode, _ in self.files if self._is_given(inode) and inode.owner == self.principal}
-        if not given:
-            return
-        m.account.demand_file(receiver, len(given))
-        quota = m.account.quotas.get(receiver)
-        if quota is not None and quota.device_pages is not None:
-            used, more = m.account.usage(receiver).used_device_pages, sum(m.account.charge(inode) for inode in given.values())
-            if used + more > quota.device_pages:
-                raise QuotaExceeded(
-                    f"{receiver} has {used:.1f} pages on the device and its quota is {quota.device_pages}: the {more:.1f} that "
-                    "come along do not fit; unlink or demote files, or have the quota raised",
-                    principal=receiver,
-                    what="device_pages",
-                    limit=quota.device_pages,
-                    used=used,
-                )
-        for inode in given.values():
-            m.account.move(inode, receiver)
-            inode.group = receiver
-
-    def _is_given(self, inode: Inode) -> bool:
-        own = sum(file is inode for file, _ in self.files)
-        return self.num_holds == 1 and not inode.names and not inode.is_busy and not inode.pinned and inode.num_open == own

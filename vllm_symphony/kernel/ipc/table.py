@@ -19,6 +19,7 @@ from vllm_symphony.abi.types import Credentials
 from vllm_symphony.errors import AccessDenied, InvalidArgument, NameTooLong, NoSuchFile, QuotaExceeded
 from vllm_symphony.kernel.fs.inode import Inode
 from vllm_symphony.kernel.ipc.channel import Channel
+from vllm_symphony.kernel.ipc.gift import Gifts
 from vllm_symphony.kernel.ipc.handle import Handle
 from vllm_symphony.kernel.ipc.letter import Letter
 from vllm_symphony.kernel.ipc.wait import ChannelWait, RequestWait
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Channels:
     """The channels that are there, by name; letters on their way; requests that were received, by token."""
 
-    __slots__ = ("_bytes_of", "_m", "_of", "all", "letters", "named", "next_token", "requests")
+    __slots__ = ("_bytes_of", "_m", "_of", "all", "gifts", "letters", "named", "next_token", "requests")
 
     def __init__(self, m: Machine) -> None:
         self._m = m
@@ -42,6 +43,7 @@ class Channels:
         self._bytes_of: Counter[str] = Counter()  # of letters, by who sent them
         self.requests: dict[int, RequestWait] = {}
         self.next_token = 1
+        self.gifts = Gifts(m)
 
     # ---- names
 

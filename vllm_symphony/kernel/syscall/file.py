@@ -156,6 +156,7 @@ def close(m: Machine, call: Call, a: FdArgs) -> Done:
             if other.pending is not None:
                 other.pending.closed(m, a.fd, call.start_ns)
     m.files.release(fds.remove(a.fd))
+    m.channels.gifts.released(inode)
     return Done()
 
 
