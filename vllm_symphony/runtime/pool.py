@@ -53,6 +53,18 @@ class Child:
         self.leash.close()
 
 
+@dataclass(slots=True, eq=False)
+class _Berth:
+    """What a child needs before it is forked."""
+
+    plan: Plan | None
+    slot: Slot | None
+    ours: socket.socket
+    theirs: socket.socket
+    os_pid: int = -1
+    is_adopted: bool = False
+
+
 class End(NamedTuple):
     """How a child ended. `failure`: the errno of a lockdown that failed; `out_of_memory`: the system killed it for its memory."""
 
@@ -80,11 +92,14 @@ class Pool:
     def wants_more(self) -> bool:
         return len(self._ready) < self.target
 
-    def make_ready(self) -> Child:
-        """One more child that waits. Raises OSError."""
-        child = self._fork(self._rlimits)
-        self._ready.append(child)
-        return child
+    def make_ready(self, count: int = 1) -> None:
+        """More children that wait. Raises OSError; some may be made then."""
+        self._ready += self._fork(self._rlimits, count)
+
+    def make_enough(self, num_launches: int) -> None:
+        """That many launches come now. Raises OSError."""
+        if num_launches > len(self._ready):
+            self.make_ready(num_launches - len(self._ready))
 
     def shrink(self) -> None:
         """End what is above the target: it sees its leash end."""
@@ -104,7 +119,7 @@ class Pool:
         if rlimits != self._rlimits and rlimits == self._missed:
             self._change(rlimits)
         self._missed = rlimits
-        child = self._fork(rlimits)
+        (child,) = self._fork(rlimits, 1)
         socket.send_fds(child.leash, [b"+"], fds)
         child.pid = pid
         return child
@@ -128,39 +143,57 @@ class Pool:
         self.shrink()
         self.target, self._rlimits = target, rlimits
 
-    def _fork(self, rlimits: Rlimits) -> Child:
+    def _fork(self, rlimits: Rlimits, count: int) -> list[Child]:
+        """All forks at once, and what belongs to each before and after: a page that is written between two is copied each time."""
+        berths: list[_Berth] = []
+        try:
+            berths += (self._berth(rlimits) for _ in range(count))
+            for berth in berths:
+                berth.os_pid = fork()
+                if berth.os_pid <= 0:
+                    break
+            if berth.os_pid == 0:
+                self._become(berth.theirs.fileno(), berth.plan, berth.slot)
+            if berth.os_pid < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"fork: {os.strerror(number)}")
+            return [self._adopt(berth, rlimits) for berth in berths]
+        except OSError:
+            for berth in berths:
+                self._leave(berth)
+            raise
+
+    def _berth(self, rlimits: Rlimits) -> _Berth:
         plan, slot = self._plan, None
         if plan is not None:
             plan = _with(plan, rlimits)
             slot = plan.slots.take(plan) if plan.slots is not None else None
             plan = slot.plan(plan) if slot is not None else plan
         try:
-            return self._fork_into(plan, slot, rlimits)
+            return _Berth(plan, slot, *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         except OSError:
             self._give(slot)
             raise
 
-    def _fork_into(self, plan: Plan | None, slot: Slot | None, rlimits: Rlimits) -> Child:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os_pid = fork()
-        if os_pid == 0:
-            self._become(theirs.fileno(), plan, slot)
-        theirs.close()
-        if os_pid < 0:
-            ours.close()
-            number = ctypes.get_errno()
-            raise OSError(number, f"fork: {os.strerror(number)}")
-        try:
-            os.setpgid(os_pid, os_pid)
-            pidfd = os.pidfd_open(os_pid)
-        except OSError:
-            ours.close()
-            os.kill(os_pid, signal.SIGKILL)
-            os.waitpid(os_pid, 0)
-            raise
-        child = self.children[pidfd] = Child(os_pid, pidfd, ours, rlimits, slot)
+    def _adopt(self, berth: _Berth, rlimits: Rlimits) -> Child:
+        os.setpgid(berth.os_pid, berth.os_pid)
+        pidfd = os.pidfd_open(berth.os_pid)
+        child = self.children[pidfd] = Child(berth.os_pid, pidfd, berth.ours, rlimits, berth.slot)
+        berth.theirs.close()
+        berth.is_adopted = True
         self.new.append(child)
         return child
+
+    def _leave(self, berth: _Berth) -> None:
+        """Something failed: one that was not adopted ends. (One that was is a child like others: it waits.)"""
+        if berth.is_adopted:
+            return
+        berth.ours.close()
+        berth.theirs.close()
+        if berth.os_pid > 0:
+            os.kill(berth.os_pid, signal.SIGKILL)
+            os.waitpid(berth.os_pid, 0)
+        self._give(berth.slot)
 
     def _give(self, slot: Slot | None) -> None:
         if slot is not None and self._plan is not None and self._plan.slots is not None:

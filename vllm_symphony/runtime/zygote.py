@@ -37,7 +37,9 @@ from vllm_symphony.runtime.pool import READY, READY_WHEN_IDLE, Child, End, Pool
 from vllm_symphony.runtime.sandbox import Plan, Slot, prepare_zygote
 
 _UNCONFINED = "C"
+QUIET_S = 0.03  # without a launch; before, the pool is not filled: in a burst the CPU is needed for what was asked for
 IDLE_S = 300.0  # without a launch; then fewer are held ready
+_REQUESTS_AT_ONCE = 32
 _SIGNALS = {Verb.KILL: signal.SIGKILL, Verb.STOP: signal.SIGSTOP, Verb.CONT: signal.SIGCONT}
 _EXIT_OF = {Cause.DENIED: 128 + signal.SIGSYS, Cause.MEMORY: 128 + signal.SIGKILL, Cause.CPU: 124}
 
@@ -53,7 +55,7 @@ class Zygote:
         self._refused = 0  # the errno of the last child that could not be locked down
         self._pool = Pool(plan, self._become)
         self._children: dict[int, Child] = {}  # by the kernel's pid
-        self._launched_s = time.monotonic()
+        self._launched_s = time.monotonic() - QUIET_S
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
         level = plan.layers.level if plan is not None else _UNCONFINED
@@ -68,7 +70,7 @@ class Zygote:
             events = self._poll.poll(self._patience_s())
             for fd, _ in events:
                 if fd == self._control.fileno():
-                    if not self._take_request():
+                    if not self._take_requests():
                         self._end_all()
                         return
                 elif fd in self._pool.children:
@@ -79,27 +81,44 @@ class Zygote:
 
     def _patience_s(self) -> float | None:
         """How long there is nothing to do."""
+        wakes_s = []
         if self._pool.wants_more and not self._refused:
-            return 0
-        wakes_s = [self._launched_s + IDLE_S] if self._pool.target == READY else []
+            wakes_s.append(self._launched_s + QUIET_S)
+        elif self._pool.target == READY:
+            wakes_s.append(self._launched_s + IDLE_S)
         next_s = self._meter.next_s()
         if next_s is not None:
             wakes_s.append(next_s)
         return max(0.0, min(wakes_s) - time.monotonic()) if wakes_s else None
 
-    def _take_request(self) -> bool:
-        try:
-            packet, fds, _, _ = socket.recv_fds(self._control, PACKET_BYTES, FDS_PER_LAUNCH + 1)
-        except ConnectionError:
-            return False
-        if not packet:
-            return False
-        record = Record.unpack(packet)
-        if record.verb is Verb.LAUNCH:
-            self._launch(record.pid, fds, record.rlimits or Rlimits())
-        else:
-            self._signal(record.pid, _SIGNALS[record.verb])
+    def _take_requests(self) -> bool:
+        """All that wait, in order; launches that come together are forked together. False when the reactor is gone."""
+        launches: list[tuple[Record, list[int]]] = []
+        for _ in range(_REQUESTS_AT_ONCE):
+            try:
+                packet, fds, _, _ = socket.recv_fds(self._control, PACKET_BYTES, FDS_PER_LAUNCH + 1)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                packet = b""
+            if not packet:
+                return False
+            record = Record.unpack(packet)
+            if record.verb is Verb.LAUNCH:
+                launches.append((record, fds))
+            else:
+                self._launch_all(launches)
+                self._signal(record.pid, _SIGNALS[record.verb])
+        self._launch_all(launches)
         return True
+
+    def _launch_all(self, launches: list[tuple[Record, list[int]]]) -> None:
+        if len(launches) > 1 and not self._refused:
+            with contextlib.suppress(OSError):  # each of them meets it again
+                self._pool.make_enough(len(launches))
+        for record, fds in launches:
+            self._launch(record.pid, fds, record.rlimits or Rlimits())
+        launches.clear()
 
     def _launch(self, pid: int, fds: list[int], rlimits: Rlimits) -> None:
         self._launched_s = time.monotonic()
@@ -129,10 +148,11 @@ class Zygote:
 
     def _fill_pool(self) -> None:
         """One more, or fewer when nobody has needed any for long."""
-        if time.monotonic() >= self._launched_s + IDLE_S:
+        now_s = time.monotonic()
+        if now_s >= self._launched_s + IDLE_S:
             self._pool.target = READY_WHEN_IDLE
             self._pool.shrink()
-        elif self._pool.wants_more and not self._refused:
+        elif self._pool.wants_more and not self._refused and now_s >= self._launched_s + QUIET_S:
             with contextlib.suppress(OSError):  # a launch will say so
                 self._pool.make_ready()
             self._watch_new()
@@ -189,8 +209,14 @@ class Zygote:
         self._send(record.pack())
 
     def _send(self, packet: bytes) -> None:
+        """Waits for room: the reactor always reads."""
         with contextlib.suppress(ConnectionError):  # the reactor is gone: the next request is the end of file
-            self._control.send(packet)
+            while True:
+                try:
+                    self._control.send(packet)
+                    return
+                except BlockingIOError:
+                    select.select([], [self._control], [])
 
 
 def _cause(one: Child, end: End) -> Cause:
@@ -228,7 +254,7 @@ def main() -> None:
     if int(fd) != child.SOCKET_FD:
         os.close(int(fd))
     control = socket.socket(fileno=child.SOCKET_FD)
-    control.setblocking(True)
+    control.setblocking(False)
     os.environ.pop("PYTHONPATH", None)
     sys.argv = ["program"]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
