@@ -69,6 +69,7 @@ class McpServer:
     environment: Mapping[str, str]
     cwd: str | None
     user: str | None
+    writable: tuple[str, ...] | None  # besides its folder and cwd; None: whatever its user may write
     prefix: str
     tools: tuple[str, ...]
     idempotent: tuple[str, ...]
@@ -257,17 +258,18 @@ def _mcp(name: str, t: Table, folder: Path) -> McpServer:
         raise t.wrong("command", "a server has either a command (stdio) or a url (streamable HTTP)")
     if url is not None and "{" in url:
         raise t.wrong("url", "a server's url has no {holes}")
-    words = tuple(_word(word, folder) for word in command)
+    words, writable = tuple(_word(word, folder) for word in command), t.strings("writable", ())
     server = McpServer(
         name, words, url, _allow(t, url) if url is not None else (), t.mapping("environment"), t.string("cwd", None),
-        t.string("user", None), t.string("prefix", f"{name}_"), t.strings("tools", ("*",)), t.strings("idempotent", ()), _bounds(t),
+        t.string("user", None), None if "*" in writable else writable,
+        t.string("prefix", f"{name}_"), t.strings("tools", ("*",)), t.strings("idempotent", ()), _bounds(t),
         start_timeout_s=t.number("start_timeout_s", 20.0, 0.001, MAX_TIMEOUT_S),
         idle_s=t.number("idle_s", 300.0, 0.001, 24 * 3600.0),
     )  # fmt: skip
     if server.prefix and not NAME.fullmatch(server.prefix):
         raise t.wrong("prefix", f"{server.prefix!r} is no beginning of a name")
     if url is not None:
-        for key in ("environment", "cwd", "user"):
+        for key in ("environment", "cwd", "user", "writable"):
             if t.has(key):
                 raise t.wrong(key, "is of servers with a command")
     t.end()

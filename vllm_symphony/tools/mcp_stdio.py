@@ -11,6 +11,7 @@ it would cost us a core. It runs below tools/launch.py, so that nothing of it is
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import shutil
@@ -97,10 +98,15 @@ class StdioServer:
 
     async def _start(self, uid: int, folder: str) -> asyncio.subprocess.Process:
         server = self._server
-        environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": folder, **server.environment, **self._variables}
+        own = [folder, *([server.cwd] if server.cwd is not None else []), *(server.writable or ())]
+        spec = {
+            "uid": uid, "folder": folder, "cwd": server.cwd or folder, "command": server.command,
+            "writable": own if server.writable is not None else None,
+        }  # fmt: skip
+        environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder, **server.environment, **self._variables}
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", _LAUNCHER, str(uid), folder, server.cwd or folder, "--", *server.command,
+                sys.executable, "-I", "-S", _LAUNCHER, json.dumps(spec),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 env=environment, limit=MAX_LINE_BYTES, start_new_session=True, cwd="/",
             )  # fmt: skip

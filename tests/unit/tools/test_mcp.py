@@ -15,6 +15,7 @@ import pytest
 from tests.unit.tools.local import KEY, config, run
 from vllm_symphony import errors
 from vllm_symphony.abi.calls import ToolResult
+from vllm_symphony.runtime.sandbox import landlock
 from vllm_symphony.tools import driver, mcp_session, mcp_stdio
 from vllm_symphony.tools.dial import tls_context
 from vllm_symphony.tools.driver import Call
@@ -125,7 +126,8 @@ def test_a_server_sees_what_is_declared_and_nothing_else(tmp_path: Path, monkeyp
 
             folder = seen.pop("cwd")
             assert seen.pop("uid") == str(os.getuid())
-            assert seen == {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "SHELF": "kitchen"}
+            fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
+            assert seen == {**fixed, "SHELF": "kitchen"}
             assert Path(folder).is_dir()  # noqa: ASYNC240  it is there while the server is
 
     run(main())
@@ -141,6 +143,34 @@ def test_a_server_runs_as_a_user_that_nobody_else_has(tmp_path: Path) -> None:
             users = [(await t("wild_pid", principal=who)).content for who in ("me", "you")]
 
             assert users == [f"{mcp_stdio.FIRST_UID} []", f"{mcp_stdio.FIRST_UID + 1} []"]
+
+    run(main())
+
+
+@pytest.mark.skipif(landlock.version() < 6, reason="needs Landlock with scopes")
+def test_a_server_writes_where_it_may_and_signals_none_but_its_own(tmp_path: Path) -> None:
+    shelf, outside = tmp_path / "shelf", tmp_path / "outside"
+    shelf.mkdir()
+    outside.mkdir()
+    outside.chmod(0o777)
+    attempts = {
+        "home": "open('note', 'w').write('x')", "shelf": f"open('{shelf}/note', 'w').write('x')", "null": "open('/dev/null', 'w')",
+        "outside": f"open('{outside}/note', 'w')", "remove": f"os.rmdir('{outside}')", "signal": "os.kill(os.getppid(), 0)",
+        "read": f"open('{tmp_path}/tools.toml').read()", "child": "subprocess.run(['true'], check=True)",
+    }  # fmt: skip
+    body = "\n".join(
+        f"    try:\n        {code}; said.append('{name}')\n    except OSError: pass" for name, code in attempts.items()
+    )
+    source = (SERVERS / "wild.py").read_text().replace("text = str(os.getpid())", "text = ' '.join(tried())")
+    source = f"import os, subprocess\ndef tried():\n    said = []\n{body}\n    return said\n{source}"
+    (tmp_path / "server.py").write_text(source)
+    table = '[mcp.wild]\ncommand = ["{python}", "./server.py"]\nuser = "server"\n'
+
+    async def main() -> None:
+        async with tools(tmp_path, table + f'writable = ["{shelf}"]') as t:
+            assert (await t("wild_pid")).content == "home shelf null read child"
+        async with tools(tmp_path, table + 'writable = ["*"]') as t:
+            assert (await t("wild_pid")).content.split() == ["home", "shelf", "null", "outside", "signal", "read", "child"]
 
     run(main())
 
@@ -229,8 +259,9 @@ def test_what_a_server_started_and_hid_ends_with_it(tmp_path: Path) -> None:
             await t("wild_spawn")
             ((_, _, launcher),) = t.driver.awake()
             assert launcher is not None
-            tree = [p.pid for p in psutil.Process(launcher).children(recursive=True)]
-            assert len(tree) >= 2
+            async with asyncio.timeout(10):  # until the last of them has the launcher for a parent
+                while len(tree := [p.pid for p in psutil.Process(launcher).children()]) < 2:  # noqa: ASYNC110  as above
+                    await asyncio.sleep(0.01)
         for pid in tree:
             await gone(pid)
 
@@ -242,9 +273,10 @@ def test_a_launcher_whose_parent_dies_ends_its_program(tmp_path: Path) -> None:
     folder = tmp_path / "home"
     folder.mkdir()
     script = f"""
-import subprocess, sys, time
+import json, subprocess, sys, time
 from vllm_symphony.tools import mcp_stdio
-subprocess.Popen([sys.executable, "-I", "-S", mcp_stdio._LAUNCHER, "-1", {str(folder)!r}, "/", "--", "sleep", "3600"])
+spec = {{"uid": -1, "folder": {str(folder)!r}, "cwd": "/", "writable": [], "command": ["sleep", "3600"]}}
+subprocess.Popen([sys.executable, "-I", "-S", mcp_stdio._LAUNCHER, json.dumps(spec)])
 time.sleep(3600)
 """
 
