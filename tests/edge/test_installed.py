@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -200,4 +202,19 @@ def test_programs_outlive_the_server(fresh_server, program):
     done = again.run("run", "seven")
 
     assert (done.stdout, done.returncode) == ("7\n", 0)
+    assert again.stop() == 0
+
+
+def test_a_program_that_was_changed_on_the_disk_is_told_and_never_runs(fresh_server, program):
+    first = fresh_server("--device", "sim")
+    assert first.run("install", program("async def main() -> int:\n    return 7\n"), "--name", "seven@1.0").returncode == 0
+    assert first.stop() == 0
+    with closing(sqlite3.connect(first.run_dir / "state" / "fs" / "store.db")) as db, db:
+        assert db.execute("UPDATE contents SET data = ?", (b"async def main() -> int:\n    return 8\n",)).rowcount == 1
+
+    again = fresh_server("--device", "sim", "--state-dir", str(first.run_dir / "state"))
+    done = again.run("run", "seven@1.0")
+
+    assert done.returncode != 0 and "EIO" in done.stderr and "install it again" in done.stderr
+    assert "seven@1.0 is damaged on the disk" in (again.run_dir / "serve.log").read_text()
     assert again.stop() == 0
