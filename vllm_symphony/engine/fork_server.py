@@ -24,6 +24,7 @@ from typing import Protocol
 import vllm_symphony
 from vllm_symphony.abi.launch import PACKET_BYTES, Cause, Record, Rlimits, Used, Verb, unpack_used
 from vllm_symphony.abi.types import Pid
+from vllm_symphony.engine.cpus import program_cpus
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
 
 _STOP_TIMEOUT_S = 5.0
@@ -67,6 +68,7 @@ class ForkServer:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.zygote", str(theirs.fileno()), self._image]
+                + [",".join(map(str, program_cpus(os.sched_getaffinity(0))))]
                 + ([] if self._confined else ["unconfined"]),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,

@@ -248,8 +248,9 @@ def warm_up(kind: str) -> Image:
 
 
 def main() -> None:
-    """`python -m vllm_symphony.runtime.zygote FD IMAGE [unconfined]`: serve the reactor on that inherited socket."""
-    fd, kind, *flags = sys.argv[1:]
+    """`python -m vllm_symphony.runtime.zygote FD IMAGE CPUS [unconfined]`: serve the reactor on that inherited socket."""
+    fd, kind, cpus, *flags = sys.argv[1:]
+    os.sched_setaffinity(0, [int(cpu) for cpu in cpus.split(",")])
     os.dup2(int(fd), child.SOCKET_FD, inheritable=False)  # a child puts its own socket there: nothing else may have that number
     if int(fd) != child.SOCKET_FD:
         os.close(int(fd))
