@@ -112,6 +112,7 @@ async def spawn(
     *args: Any,
     program: str = "",
     code: bytes = b"",
+    runtime: str = "",
     limits: Limits | None = None,
     fds: Mapping[str, File] | None = None,
     tools: Iterable[str] | None = None,
@@ -121,8 +122,8 @@ async def spawn(
     """Start a top-level function of this program, another program's source text, an installed `program` or a module as a process.
 
     `limits`: of it and all that it spawns; `fds`: open files that it finds in `lip.inherited()`; `tools`: globs of those of ours
-    that it may call, None all; `stdin`: its standard input comes by `feed`. An argument of the program that has such a name goes
-    by position.
+    that it may call, None all; `stdin`: its standard input comes by `feed`; `runtime="trusted"`: in the server's own process. An
+    argument of the program that has such a name goes by position.
 
     Raises:
         BadProgram: it is no top-level function, does not parse, or the arguments do not fit.
@@ -132,7 +133,7 @@ async def spawn(
         WouldBlock: too many programs run.
     """
     image = _image(what, args, kwargs, program, code)
-    return await _start(image, Gifts(limits, fds or {}, tools, stdin), detach=False)
+    return await _start(image, Gifts(runtime, limits, fds or {}, tools, stdin), detach=False)
 
 
 async def detach(
@@ -141,6 +142,7 @@ async def detach(
     *args: Any,
     program: str = "",
     code: bytes = b"",
+    runtime: str = "",
     limits: Limits | None = None,
     fds: Mapping[str, File] | None = None,
     tools: Iterable[str] | None = None,
@@ -149,7 +151,7 @@ async def detach(
 ) -> Process:
     """As `spawn`, but the process outlives this one. What it uses still counts for this one's limits."""
     image = _image(what, args, kwargs, program, code)
-    return await _start(image, Gifts(limits, fds or {}, tools, stdin), detach=True)
+    return await _start(image, Gifts(runtime, limits, fds or {}, tools, stdin), detach=True)
 
 
 async def inherited() -> dict[str, File]:
@@ -200,8 +202,9 @@ async def getrusage(pid: int | None = None) -> RusageResult:
 
 @dataclass(frozen=True, slots=True)
 class Gifts:
-    """What a child gets of its parent."""
+    """What a child gets of its parent, and where it runs."""
 
+    runtime: str
     limits: Limits | None
     fds: Mapping[str, File]
     tools: Iterable[str] | None
@@ -231,6 +234,7 @@ async def _start(image: Image, gifts: Gifts, *, detach: bool) -> Process:
         abi=image.abi,
         code=image.code,
         program=image.program,
+        runtime=gifts.runtime,
         limits=gifts.limits,
         fds={name: file.fd for name, file in gifts.fds.items()},
         tools=None if gifts.tools is None else tuple(gifts.tools),
