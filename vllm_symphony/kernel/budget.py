@@ -139,9 +139,8 @@ def of_principal(m: Machine, principal: str) -> Budget:
     """That of all that a principal's programs, sessions and calls use together."""
     budget = m.budgets.get(principal)
     if budget is None:
-        budget = m.budgets[principal] = Budget(
-            f"all programs of {principal}", NO_LIMITS, None, m.boot_ns, principal=principal
-        )  # fmt: skip
+        budget = Budget(f"all programs of {principal}", NO_LIMITS, None, m.boot_ns, principal=principal)
+        m.budgets[principal] = budget
     return budget
 
 
@@ -235,7 +234,8 @@ def start_program(m: Machine, process: Process) -> None:
     """It counts from now on; its time runs."""
     for budget in process.own_budget.chain():
         budget.processes += 1
-    watch_time(m, process.own_budget)
+        if budget.processes == 1:
+            watch_time(m, budget)
 
 
 def end_program(m: Machine, process: Process) -> None:

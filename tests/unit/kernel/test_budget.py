@@ -220,6 +220,18 @@ def test_time_ends_when_the_last_of_its_tree_has_ended(w: World) -> None:
     assert w.kernel.counters()["timers"] == 0
 
 
+def test_the_time_of_a_connection_is_watched_for_the_programs_that_it_starts(w: World) -> None:
+    client = w.kernel.connect(ME, "client", 0)
+    w("setrlimit", by=client, limits=ResourceLimits(wall_s=10.0))
+    w.pass_time(4)
+    pid = w.program(parent=client)
+    call = w.start("sleep", by=pid, seconds=60.0)
+
+    w.pass_time(6)
+
+    assert w.replies[pid, call].values["resource"] == "wall_s"
+
+
 def test_processor_time_of_the_tree_ends_it(w: World) -> None:
     parent = limited(w, cpu_s=3)
     child = w.program(parent=parent)
