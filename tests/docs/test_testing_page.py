@@ -22,7 +22,9 @@ def test_the_pages_blocks_are_tests_that_pass(tmp_path):
     source = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
     (tmp_path / "test_page.py").write_text(source)
 
-    assert run_pytest(tmp_path).startswith(f"{source.count('def test_') + 2 + 4 + 1} passed")  # three are parametrized, by 3, 5 and 2
+    assert run_pytest(tmp_path).startswith(
+        f"{source.count('def test_') + 2 + 4 + 1} passed"
+    )  # three are parametrized, by 3, 5 and 2
 
 
 def test_the_examples_tests_pass():
