@@ -39,6 +39,7 @@ READY_S = 10.0  # for MCP servers to say what they have; those that need longer 
 CLOSE_S = 5.0  # for MCP servers to end; then this process does, and their launchers end them
 MAX_RESULT_BYTES = 4 << 20  # of one frame, whatever a driver gave
 _READ = 1 << 18
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger(__name__)
 
@@ -161,11 +162,24 @@ def _scrubbed(error: SymphonyError, vault: Vault) -> SymphonyError:
     return type(error)(vault.scrub(error.message), retry_after_s=error.retry_after_s, **values)
 
 
+class _Scrubbed(logging.Formatter):
+    """What libraries and plugins log, tracebacks too, without secrets."""
+
+    def __init__(self, vault: Vault) -> None:
+        super().__init__(_LOG_FORMAT)
+        self._vault = vault
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._vault.scrub(super().format(record))
+
+
 async def serve(config: Config, sock: socket.socket, environment: dict[str, str]) -> None:
     """Until the other side closes."""
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
         vault = Vault(config, environment)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_Scrubbed(vault))
         drivers = _drivers(config, vault)
     except (SymphonyError, OSError) as e:
         writer.write(wire.pack(wire.Broken(str(e))))
@@ -226,7 +240,7 @@ def main() -> int:
     prctl(PR_SET_DUMPABLE, 0)  # its memory and environment are nobody's, not even of our own user's other processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock.setblocking(False)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
     for name in ("httpx2", "httpcore2", "mcp", "client"):  # they log urls and messages, which may hold secrets
         logging.getLogger(name).setLevel(logging.CRITICAL)
     environment = dict(os.environ)

@@ -23,7 +23,7 @@ from vllm_symphony.kernel.effect import CancelTool, JobFailed, ToolDone, ToolJob
 from vllm_symphony.tools.config import load
 
 PLUGIN = '''
-import asyncio, os, time
+import asyncio, logging, os, time
 from typing import Annotated, Literal
 from vllm_symphony.tools import Context, tool
 
@@ -44,6 +44,13 @@ def stuck() -> str:
 @tool
 def whoami(context: Context) -> dict[str, object]:
     return {"principal": context.principal, "environment": dict(os.environ), "value": context.secret("desk")}
+
+@tool
+def leak(context: Context) -> str:
+    try:
+        raise ValueError(context.secret("desk"))
+    except ValueError:
+        logging.getLogger("desk").exception("with %s", context.secret("desk"))
 
 @tool
 def die(code: int) -> str:
@@ -136,7 +143,7 @@ def test_the_table_has_schemas_of_signatures(rig: Rig) -> None:
     rig.host.wait_ready(0)
     table = {info.name: info for info in rig.host.table("anybody")}
 
-    assert list(table) == ["echo", "nap", "stuck", "whoami", "die", "freeze", "big", "boom"]
+    assert list(table) == ["echo", "nap", "stuck", "whoami", "leak", "die", "freeze", "big", "boom"]
     assert (table["echo"].description, table["echo"].idempotent, table["echo"].driver) == ("Say it again.", True, "python")
     assert json.loads(table["echo"].schema) == {
         "type": "object", "properties": {"text": {"title": "Text", "type": "string"}}, "required": ["text"],
@@ -185,6 +192,18 @@ def test_the_environment_is_what_was_declared_and_a_secret_its_principals(rig: R
 
 def test_what_a_function_raises_is_its_result_without_secrets(rig: Rig) -> None:
     assert rig("boom") == ToolResult("ValueError: the key is [secret desk]", is_error=True)
+
+
+def test_no_log_of_the_host_holds_a_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rig = Rig(tmp_path)
+    rig.host.start()
+    rig("leak")
+    rig.host.close()
+    rig.poll.close()
+
+    said = capfd.readouterr().err
+    assert "ERROR desk: with [secret desk]" in said and "ValueError: [secret desk]" in said
+    assert "desk-secret" not in said
 
 
 def test_a_result_has_a_limit(rig: Rig) -> None:
