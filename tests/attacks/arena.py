@@ -10,6 +10,7 @@ The programs are in tests/attacks/programs; each returns what came of its attemp
 import asyncio
 import gc
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -141,12 +142,45 @@ class Arena:
         finally:
             gc.collect()  # what an error's traceback holds of a channel keeps its socket open
 
+    def refusal(self, work: Any, token: str = "") -> str:
+        """The reason and message of the error that it ends with, or what it gave."""
+        try:
+            said = f"gave {self.talk(work, token)!r}"
+        except SymphonyError as e:
+            said = str(e)
+        gc.collect()  # now that the error and its frames are gone
+        return said
+
     def token(self, principal: str, *scopes: str) -> str:
         """A way in for somebody else."""
         token, text = make(f"{principal}-{len(self.tokens)}", principal, scopes=scopes or ("run",), now_s=time.time())
         TokenFile(self.run_dir / "state").add(token)
         self.tokens.add(token.name)
         return text
+
+    def shown(self, *words: str) -> str:
+        """What a command writes to a terminal."""
+        environment = {
+            **os.environ,
+            "SYMPHONY_RUN_DIR": str(self.run_dir),
+            "PYTHONPATH": str(ROOT),
+            "TERM": "xterm",
+            "NO_COLOR": "1",
+        }
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "vllm_symphony.cli.main", *words]
+        with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs):
+            os.close(theirs)
+            written = b""
+            with suppress(OSError):  # how the end of a terminal looks
+                while data := os.read(ours, 1 << 16):
+                    written += data
+        os.close(ours)
+        return written.decode()
+
+    def last_pid(self, name: str) -> int:
+        """Of the program with this name."""
+        return max(p.pid for p in self.talk(lambda client: client.ps()) if p.name == name)
 
     def info(self) -> dict[str, Any]:
         return dict(self.talk(lambda client: client.info()).detail)

@@ -25,11 +25,12 @@ _WRITABLE = ("/dev/null",)
 _SYSTEM_LIBRARIES = ("/lib", "/usr/lib")
 _MAX_BUNDLED = 400
 PRELOADED = (
-    "argparse", "ast", "base64", "binascii", "bz2", "calendar", "cmath", "colorsys", "concurrent.futures", "configparser",
-    "contextvars", "csv", "difflib", "email.message", "fnmatch", "gettext", "glob", "graphlib", "gzip", "hmac", "html.parser",
-    "io", "ipaddress", "keyword", "logging", "lzma", "mimetypes", "numbers", "optparse", "pathlib", "pickle", "pprint", "queue",
-    "reprlib", "secrets", "selectors", "shlex", "shutil", "sqlite3", "struct", "tempfile", "threading", "timeit", "tokenize",
-    "tomllib", "urllib.parse", "warnings", "weakref", "xml.etree.ElementTree", "zipfile", "zlib", "zoneinfo",
+    "argparse", "array", "ast", "base64", "binascii", "bz2", "calendar", "cmath", "colorsys", "concurrent.futures",
+    "configparser", "contextvars", "csv", "difflib", "email.message", "fnmatch", "gettext", "glob", "graphlib", "gzip", "hmac",
+    "html.parser", "io", "ipaddress", "keyword", "logging", "lzma", "mimetypes", "mmap", "numbers", "optparse", "pathlib",
+    "pickle", "pprint", "queue", "reprlib", "secrets", "select", "selectors", "shlex", "shutil", "socket", "sqlite3", "ssl",
+    "stat", "struct", "subprocess", "tarfile", "tempfile", "threading", "timeit", "tokenize", "tomllib", "urllib.parse",
+    "warnings", "weakref", "xml.etree.ElementTree", "zipfile", "zlib", "zoneinfo",
 )  # fmt: skip
 
 

@@ -37,14 +37,15 @@ def prepare_zygote(kind: str = "python") -> Plan:
     missing: list[Missing] = []
     slots = Slots(user.range_here(), _cgroups(missing))
     layers = _enclose(seen, slots, missing)
-    if not layers.private_root and not (layers.user != "own" or all(map(image.is_open_to_all, seen.listable))):
-        image.preload()
     error = _refused(privilege.drop_bounding_set)  # once: children have what we have
     if error and os.geteuid() == 0:
         missing.append(Missing("bounding set", error, "run as root with CAP_SETPCAP"))
     architecture, abi = here(), layers.landlock
     ruleset = landlock.make_ruleset(abi, seen.readable, listable=seen.listable, writable=seen.writable) if abi else -1
     has_files = bool(abi) or layers.private_root
+    is_readable = layers.private_root or layers.user != "own" or all(map(image.is_open_to_all, seen.listable))
+    if not (has_files and is_readable):
+        image.preload()
     code = seccomp.compile_filter(architecture, files=has_files) if layers.seccomp and architecture else None
     plan = Plan(kind, replace(layers, missing=tuple(missing)), code, ruleset, base_bytes=base_bytes, slots=slots)
     return proof.prove(plan, slots)
