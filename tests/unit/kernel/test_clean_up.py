@@ -71,6 +71,7 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "request": {"ch": EMPTY, "data": b"x", "fds": (SendFd(fd),), "timeout_s": 50.0},
         "respond": {"token": 1, "fds": (SendFd(fd),)},
         "poll": {"receive": (EMPTY,), "send": (FULL,), "timeout_s": 50.0},
+        "call_tool": {"name": "clock", "timeout_s": 50.0},
         "emit": {"value": "1"},
         "exit": {"code": 0},
         "thread_end": {},
@@ -92,14 +93,17 @@ def open_channels(w: World, pid: int, fd: int) -> None:
     w("channel_open", by=pid, name="old", flags=int(OpenFlags.CREAT))
 
 
-def started(w: World, op: str, kind: str) -> int:
-    """A process of that kind in the middle of `op`."""
-    pid = w.program() if kind == "program" else w.kernel.connect(ME, kind, 0)
+def started(w: World, op: str, kind: str, *, stopped: bool = False) -> int:
+    """A process of that kind in the middle of `op`; `stopped`: before it made the call."""
+    w.kernel.granted_tools = lambda _: ("*",)
+    pid = w.program(tools=("*",)) if kind == "program" else w.kernel.connect(ME, kind, 0)
     child = w("spawn", by=pid, source="x").pid
     w.kernel.started(Pid(child), 1, 0)
     w("open", by=pid, path="/old", flags=int(OpenFlags.CREAT))
     fd = w.file([1, 2], by=pid)
     open_channels(w, pid, fd)
+    if stopped:
+        w("kill", pid=pid, signal="STOP")
     if op in ("thread_start", "thread_end"):
         w.kernel.call(Pid(pid), 500, 0, op, CALLS[op].args(1), w.now_ns)
         w.drain()
@@ -135,6 +139,29 @@ def test_a_program_that_ends_in_a_call_leaves_nothing(op: str, how: str) -> None
     w.check()
 
     end_all(w, succeed=how.endswith("succeeds"))
+    w.assert_empty()
+
+
+@pytest.mark.parametrize("how", ["killed", "vanishes", "goes on and vanishes", "goes on, is stopped again and killed"])
+@pytest.mark.parametrize("op", CALLS)
+def test_a_stopped_program_that_ends_in_a_held_call_leaves_nothing(op: str, how: str) -> None:
+    w = World()
+    w("open", path="/old", flags=int(OpenFlags.CREAT))
+    pid = started(w, op, "program", stopped=True)
+    w.check()
+
+    if how.startswith("goes on"):
+        w("kill", pid=pid, signal="CONT")
+        w.check()
+    if "again" in how:
+        w("kill", pid=pid, signal="STOP")
+    if "killed" in how:
+        w("kill", pid=pid, signal="KILL")
+        w.check()
+    w.exited(pid, 137)
+    w.check()
+
+    end_all(w, succeed=False)
     w.assert_empty()
 
 
