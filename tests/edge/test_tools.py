@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from tests.edge.test_command_line import eventually
+from vllm_symphony import lip
+from vllm_symphony.client import connect_sync
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILE = EXAMPLES / "tools/tools.toml"
@@ -92,6 +94,26 @@ def test_the_notes_example_uses_a_real_mcp_server(sim) -> None:
 
     assert value["notes"] == ["The boat comes on Monday."]
     assert value["answer"]
+
+
+def test_a_remote_program_has_what_the_operator_grants_its_principal(sim) -> None:
+    async def main() -> list[object]:
+        names = [tool["function"]["name"] for tool in await lip.tools("ca*")]
+        asked = {"tool_calls": [{"id": "1", "name": "calculate", "arguments": {"formula": f"{n} + 1"}} for n in range(5)]}
+        return [names, [message["content"] for message in await lip.run_tools(asked)]]
+
+    with connect_sync(sim.run_dir / "symphony.sock") as client:
+        assert client.run_here(main) == [["calculate"], ["1", "2", "3", "4", "5"]]
+
+
+def test_a_limit_of_calls_is_of_the_whole_tree(sim, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    words = [word for _ in range(3) for word in ("--calls", 'calculate {"formula": "1"}')]
+    done = last(sim.run("run", "--tool", "*", "--limit", "tool_calls=2", str(program), *words))
+
+    assert done[:2] == [["1", False], ["1", False]]
+    assert done[2][0] == "EDQUOT" and "tool_calls: 2 of 2 used" in done[2][1]
 
 
 def test_why_says_tool_and_a_kill_ends_the_call(sim, tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         try:
             with anyio.fail_after(timeout):
-                addresses = await self._resolve(host.rstrip("."), port)
+                addresses = await self._resolve(host.removesuffix("."), port)
                 for address in addresses:
-                    check_address(address, host.rstrip("."), port, self._allow)
+                    check_address(address, host.removesuffix("."), port, self._allow)
                 return await self._first(addresses[:MAX_ADDRESSES], host, port)
         except TimeoutError:
             raise httpcore2.ConnectTimeout(f"no connection to {host}:{port} in {timeout:g} s") from None

@@ -23,6 +23,7 @@ import httpx2
 from vllm_symphony.errors import AccessDenied, InvalidArgument
 
 PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,62})\.)*[a-z0-9_][a-z0-9_-]{0,62}|[0-9a-f:.]{2,45}")
 _METADATA = {ipaddress.ip_address("168.63.129.16")}  # Azure's, a public address that only machines there can reach
 _SPECIAL = tuple(  # of the registries of special addresses; which of them `ipaddress` knows depends on Python's version
     map(
@@ -104,6 +105,8 @@ def parse_url(text: str) -> httpx2.URL:
         raise InvalidArgument(f"no url: {text[:200]!r} ({e})") from None
     if url.scheme not in PORTS or not url.host:
         raise InvalidArgument(f"must begin with https:// or http:// and a host: {text[:200]!r}")
+    if not _HOST.fullmatch(host_of(url)):
+        raise InvalidArgument(f"no host: {url.host[:200]!r}")
     if url.userinfo:
         raise InvalidArgument("a url may not hold a user or a password")
     return url
@@ -111,7 +114,7 @@ def parse_url(text: str) -> httpx2.URL:
 
 def host_of(url: httpx2.URL) -> str:
     """As it is dialled: ASCII, lower case, without the dot at the end."""
-    return url.raw_host.decode("ascii").lower().rstrip(".")
+    return url.raw_host.decode("ascii").lower().removesuffix(".")
 
 
 def port_of(url: httpx2.URL) -> int:

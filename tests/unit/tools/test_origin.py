@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from vllm_symphony.errors import AccessDenied, InvalidArgument
-from vllm_symphony.tools.origin import Allowed, Place, check_address, check_url, is_public
+from vllm_symphony.tools.origin import Allowed, Place, check_address, check_url, is_public, parse_url
 
 PUBLIC = ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "2001:4860:4860::8888"]
 PRIVATE = [
@@ -113,3 +113,16 @@ def test_public_is_what_the_registries_call_global() -> None:
     import ipaddress
 
     assert all(is_public(ipaddress.ip_address(address)) for address in PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "host", ["a%00.example", "a b.example", "a..example", ".example", "a.example..", "-a.example", "x" * 64 + ".example", "a/b",
+             "[::1", "a\tb",
+             "[v1.x]", "a,b", "%2e%2e", "[fe80::1%25eth0]"],
+)  # fmt: skip
+def test_what_is_no_host_is_refused_before_it_is_looked_up(host: str) -> None:
+    try:
+        url = parse_url(f"http://{host}/")
+    except InvalidArgument:
+        return
+    assert "/" in host and url.host == host.partition("/")[0]
