@@ -203,15 +203,16 @@ BY_FD: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("setxattr", lambda fd: Setxattr("lang", "de", fd=fd)), ("getxattr", lambda fd: Xattr("lang", fd=fd)),
     ("listxattr", FileArgs), ("removexattr", lambda fd: Xattr("lang", fd=fd)), ("flock", Flock), ("du", FileArgs), ("sync", Sync),
     ("extract", lambda fd: Extract(fd, (Span(0, 1),))), ("concat", lambda fd: Concat((fd,))),
-    ("pin", Pin), ("advise", Advise),
+    ("pin", Pin), ("advise", Advise), ("spawn", lambda fd: Spawn("async def main(): ...", fds={"book": fd})),
 )  # fmt: skip
 BY_CH: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("send", Send), ("recv", Recv), ("request", Request), ("respond", lambda _: Respond(1)),
     ("poll", lambda ch: Poll((ch,))), ("channel_close", ChannelArgs),
 )  # fmt: skip
-OWN = frozenset(  # name no object, or the caller's own alone
+OWN = frozenset(  # name no object, or the caller's own alone; tools by the caller's grant
     ("hello", "keep_alive", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "getpid", "sleep", "now",
-     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "inherited", "info", "umask", "statfs")
+     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "inherited", "tools", "call_tool", "info", "umask",
+     "statfs")
 )  # fmt: skip
 NO_DOOR = {op for op, spec in CALLS.items() if spec.kind == "edge"}  # a session is a program, and these are not for programs
 PROGRAMS = "EPERM"  # what they hear
