@@ -193,14 +193,12 @@ def serve(
 
 
 def load_tools(path: Path | None) -> Config | None:
-    """The operator's file, checked before anything is loaded. Raises InvalidArgument."""
+    """The operator's file, checked before anything is loaded; its secrets leave our environment. Raises InvalidArgument."""
     if path is None:
         return None
     from vllm_symphony.tools.config import load
 
-    config = load(path.absolute())
-    config.demand_variables(os.environ)
-    return config
+    return load(path.absolute()).taking(os.environ)
 
 
 def open_storage(directory: StateDirectory | None, device: Device, high_water: float) -> Storage:

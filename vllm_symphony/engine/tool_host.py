@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import vllm_symphony
@@ -49,12 +49,10 @@ class ToolHost:
         poll: Poll,
         deliver: Callable[[Sequence[Completion]], None],
         config: Config,
-        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._poll = poll
         self._deliver = deliver
         self._config = config
-        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._inbox = wire.Inbox(in_host=False)
@@ -147,8 +145,7 @@ class ToolHost:
         """All that it can see of the server's environment."""
         root = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
         fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": root}
-        named = {name: self._environment[name] for name in self._config.variables() if name in self._environment}
-        return {**fixed, **self._config.environment, **named}
+        return {**fixed, **self._config.environment, **self._config.values}
 
     # ---- the socket
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,7 @@ class Config:
     max_threads: int = 32
     ca_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)  # of `variables`
 
     def granted(self, principal: str) -> tuple[str, ...]:
         """Globs of the tools that a principal may give to its programs."""
@@ -134,11 +135,15 @@ class Config:
         """Names of the server's environment that secrets come from."""
         return frozenset(secret.env for secret in self.secrets if secret.env is not None)
 
-    def demand_variables(self, environment: Mapping[str, str]) -> None:
-        """Raises InvalidArgument for a secret whose variable is not set."""
+    def taking(self, environment: MutableMapping[str, str]) -> Config:
+        """The same with the values of its variables, which are in `environment` no more: what else is started does not get them.
+
+        Raises InvalidArgument for a secret whose variable is not set.
+        """
         for secret in self.secrets:
             if secret.env is not None and not environment.get(secret.env):
                 raise InvalidArgument(f"{self.path}: [secret.{secret.name}] env: {secret.env} is not set", secret=secret.name)
+        return replace(self, values={name: environment.pop(name) for name in self.variables()})
 
 
 def load(path: Path) -> Config:

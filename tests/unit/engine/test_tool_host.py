@@ -89,7 +89,7 @@ principals = ["me"]
 """)
         self.poll = Poll()
         self.done: dict[int, Any] = {}
-        self.host = ToolHost(self.poll, self._deliver, load(path), {"DESK": "desk-secret-1", "OURS": "ours", **environment})
+        self.host = ToolHost(self.poll, self._deliver, load(path).taking({"DESK": "desk-secret-1", "OURS": "ours", **environment}))
         self._numbers = itertools.count(1)
 
     def _deliver(self, completions: Any) -> None:

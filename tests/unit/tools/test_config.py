@@ -105,9 +105,19 @@ def test_a_secret_whose_variable_is_not_set_is_told_before_anything_starts(tmp_p
     read = config(tmp_path, GET + '[secret.k]\nenv = "K"\ntools = ["get"]\nheader = "A"\nurl = "https://a.example"')
 
     assert read.variables() == {"K"}
-    read.demand_variables({"K": "x"})
     with pytest.raises(InvalidArgument, match=r"\[secret\.k\] env: K is not set"):
-        read.demand_variables({})
+        read.taking({})
+
+
+def test_a_secrets_variable_is_taken_away_from_what_else_is_started(tmp_path: Path) -> None:
+    environment = {"K": "the value", "PATH": "/bin"}
+
+    read = config(tmp_path, GET + '[secret.k]\nenv = "K"\ntools = ["get"]\nheader = "A"\nurl = "https://a.example"').taking(
+        environment
+    )
+
+    assert environment == {"PATH": "/bin"} and read.values == {"K": "the value"}
+    assert "the value" not in repr(read)
 
 
 @pytest.mark.parametrize(
