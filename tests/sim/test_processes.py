@@ -1,9 +1,11 @@
 """Trees of programs with limits, signals, input and files that are handed on, on the simulated machine."""
 
 import asyncio
+import random
 
 import pytest
 
+from tests.counts import count
 from vllm_symphony import lip
 from vllm_symphony.abi.calls import Kill
 from vllm_symphony.abi.types import ExitStatus, ResourceLimits
@@ -212,3 +214,49 @@ def test_a_child_without_depth_spawns_none():
 
         assert run.value == "depth"
         m.check_idle()
+
+
+async def grow(seed: int, depth: int) -> int:
+    """A random life: files, generates, children with limits, signals to them."""
+    rng = random.Random(seed)
+    children: list[lip.Process] = []
+    async with lip.open(tokens=[1]) as file:
+        for number in range(rng.randint(2, 6)):
+            what = rng.randrange(6)
+            if what == 0:
+                await file.append(list(range(1, rng.randint(2, 20))))
+            elif what == 1:
+                await file.generate(rng.randint(1, 30), ignore_eos=True)
+            elif what == 2:
+                await file.forward([2, 3])
+            elif what == 3 and depth:
+                tokens = rng.choice([None, 20, 60])
+                limits = lip.Limits(tokens=tokens, wall_s=rng.choice([None, 0.5]), processes=rng.choice([None, 2]))
+                children.append(await lip.spawn(grow, seed * 10 + number, depth - 1, limits=limits, fds={"file": file}))
+            elif what == 4 and children:
+                await rng.choice(children).kill(rng.choice(["STOP", "STOP", "TERM", "KILL"]))
+            await lip.sleep(rng.choice([0, 0.1]))
+    for child in children:
+        await child.cont()
+    for child in children:
+        await child.status()
+    return len(children)
+
+
+@pytest.mark.parametrize("seed", range(count(12, 400)))
+def test_random_trees_leave_nothing_and_pay_for_what_they_used(seed):
+    with Machine(seed=seed, step_s=0.01) as m:
+        for number in range(3):
+            limits = ResourceLimits(tokens=random.Random(seed + number).choice([40, 200, None]), wall_s=60.0)
+            m.start_with({"limits": limits}, grow, seed * 100 + number, 3)
+        m.run()
+
+        reasons = {run.status.reason for run in m.runs.values()}
+        assert reasons <= {"exit", "limit", "signal", "cancelled", "exception", "orphan"}, reasons
+        ends = (lip.QuotaExceeded, lip.NoSuchProcess, lip.Interrupted, lip.DeviceLost)  # the last two of those that are ended
+        assert all(run.error is None or isinstance(run.error, ends) for run in m.runs.values())
+        used = m.kernel.processes[m.root].all_below()
+        m.check_idle()
+        budget = m.kernel.budgets["ann"]
+        assert budget.processes == budget.held == 0
+        assert used.tokens_in + used.tokens_out <= budget.tokens, "what orphans used after their parent is not its own"

@@ -211,8 +211,8 @@ BY_CH: tuple[tuple[str, Callable[[int], Any]], ...] = (
 )  # fmt: skip
 OWN = frozenset(  # name no object, or the caller's own alone; tools by the caller's grant
     ("hello", "keep_alive", "tokenize", "detokenize", "render_chat", "parse_tools", "model_info", "getpid", "sleep", "now",
-     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "inherited", "tools", "call_tool", "info", "umask",
-     "statfs")
+     "monotonic", "random", "emit", "exit", "thread_start", "thread_end", "ping", "inherited", "tools", "call_tool", "info",
+     "umask", "statfs")
 )  # fmt: skip
 NO_DOOR = {op for op, spec in CALLS.items() if spec.kind == "edge"}  # a session is a program, and these are not for programs
 PROGRAMS = "EPERM"  # what they hear
