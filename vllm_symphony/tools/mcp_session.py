@@ -83,7 +83,8 @@ class McpSession:
             client = await self._client()
             result = await client.call_tool(name, arguments)
         except MCPError as e:
-            if e.code != mcp_types.CONNECTION_CLOSED:
+            is_forgotten = self._process is None and e.code == mcp_types.INVALID_REQUEST and "Session terminated" in str(e)
+            if e.code != mcp_types.CONNECTION_CLOSED and not is_forgotten:
                 self._num_late = 0
                 raise
             raise Transient(await self._gone()) from e

@@ -1,6 +1,7 @@
 """MCP over streamable HTTP, with a real server of the mcp package behind uvicorn."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -138,5 +139,67 @@ def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
             with pytest.raises(errors.BrokenPipe, match="answered with more than"):
                 await t("remote_whisper")
             assert sent < 64 << 20
+
+    run(main())
+
+
+class Forgetful:
+    """A server of 2025 with sessions, which it forgets when told to."""
+
+    def __init__(self) -> None:
+        self.num_sessions = 0
+        self.forgets = False
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.method != "POST":
+            writer.write(response(b"", "405 No"))
+            return
+        message = json.loads(request.body)
+        method = message["method"]
+        if method == "initialize":
+            self.num_sessions += 1
+            self.forgets = False
+        elif self.forgets and "mcp-session-id" in request.headers:
+            writer.write(response(b"", "404 Not Found"))
+            return
+        results = {
+            "initialize": {
+                "protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "forgetful", "version": "1"},
+            },
+            "tools/list": {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]},
+            "tools/call": {"content": [{"type": "text", "text": str(self.num_sessions)}]},
+        }  # fmt: skip
+        answer = {"result": results[method]} if method in results else {"error": {"code": -32601, "message": "no such method"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": message.get("id"), **answer}).encode() if "id" in message else b""
+        headers = {"content_type": "application/json", "mcp_session_id": f"s{self.num_sessions}" if method == "initialize" else ""}
+        writer.write(response(body, "200 OK" if body else "202 Accepted", **headers))
+
+
+def test_a_server_that_has_forgotten_the_session_gets_a_new_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        forgetful = Forgetful()
+        async with serving(forgetful) as server, tools(tmp_path, table(server.port)) as t:
+            assert (await t("remote_count")).content == "1"
+            forgetful.forgets = True
+            with pytest.raises(errors.BrokenPipe, match="closed the connection"):
+                await t("remote_count")
+            assert (await t("remote_count")).content == "2"
+
+    run(main())
+
+
+def test_a_server_that_dies_in_a_call_is_an_error_of_the_line(tmp_path: Path) -> None:
+    forgetful = Forgetful()
+
+    async def dying(request: Request, writer: asyncio.StreamWriter) -> None:
+        if b"tools/call" not in request.body:
+            await forgetful(request, writer)
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+
+    async def main() -> None:
+        async with serving(dying) as server, tools(tmp_path, table(server.port)) as t:
+            with pytest.raises(errors.BrokenPipe, match="the MCP server remote"):
+                await t("remote_count")
 
     run(main())
