@@ -103,8 +103,9 @@ class Budget:
 
     def spent(self, what: str, now_ns: int) -> QuotaExceeded:
         """The error of who asks for more of this than there is."""
+        advice = _ADVICE[what] if not self.principal else "wait until they have ended" if what == "processes" else _ASK
         return QuotaExceeded(
-            f"{self.words(what, now_ns)} by {self.owner}: {_ADVICE[what]}",
+            f"{self.words(what, now_ns)} by {self.owner}: {advice}",
             resource=what,
             limit=getattr(self.limits, what),
             used=getattr(self.used(now_ns), what),
@@ -126,6 +127,7 @@ _ADVICE = {
     "depth": "a program so deep may spawn none",
     "tool_calls": "go on without tools, or start it with a higher limit",
 }
+_ASK = "an operator may allow them more"
 
 
 def _number(value: float) -> str:
