@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,12 @@ async def gone(pid: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_folder_is_left() -> Any:
-    before = set(Path("/tmp").glob("symphony-mcp-*"))
+def no_folder_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    place = Path(tempfile.mkdtemp(prefix="test-mcp-", dir="/tmp"))
+    place.chmod(0o755)  # servers run as others
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     yield
-    assert set(Path("/tmp").glob("symphony-mcp-*")) <= before
+    place.rmdir()  # which works for an empty one only
 
 
 def test_a_real_server_is_listed_and_called(tmp_path: Path) -> None:
