@@ -103,7 +103,12 @@ class _Compilation:
     def __init__(self, engine: wasmtime.Engine, code: bytes) -> None:
         self.result: wasmtime.Module | wasmtime.WasmtimeError
         self.done, self._end = os.pipe2(os.O_CLOEXEC)
-        small_thread(self._compile, "symphony-compiler", COMPILER_STACK_BYTES, engine, code)
+        try:
+            small_thread(self._compile, "symphony-compiler", COMPILER_STACK_BYTES, engine, code)
+        except BaseException:
+            os.close(self.done)
+            os.close(self._end)
+            raise
 
     def _compile(self, engine: wasmtime.Engine, code: bytes) -> None:
         try:

@@ -40,8 +40,8 @@ def run(program: Program, transport: BlockingTransport, files: tuple[int, int, i
     name = program.name or "<program>"
     memory_bytes = guest_bytes(program.memory_bytes or DEFAULT_MEMORY_BYTES)
     engine = module.make_engine(memory_bytes)
-    transport.start(on_term=engine.increment_epoch)
     try:
+        transport.start(on_term=engine.increment_epoch)
         module.check_module(program.code, name)
         compiled = module.compile_module(engine, program.code, name, transport.wait_for)
         wanted = _imports(compiled, name)
@@ -58,6 +58,8 @@ def run(program: Program, transport: BlockingTransport, files: tuple[int, int, i
         return _cancelled()
     except BadProgram as e:
         return _told(Exit(2, error=e.message, reason="program"), e.message)
+    except (GuestFault, SymphonyError) as e:
+        return _told(Exit(1, error=str(e), reason="exception"), f"{name}: {e}")
 
 
 def rehearse() -> None:
@@ -92,10 +94,6 @@ def _enter(store: wasmtime.Store, linker: wasmtime.Linker, compiled: wasmtime.Mo
             return _cancelled()
         cause, backtrace = module.explain(e)
         return _told(Exit(1, error=cause, reason="exception"), f"{name}: {cause}\n{backtrace}")
-    except (GuestFault, SymphonyError) as e:
-        if isinstance(e, BadProgram):
-            raise
-        return _told(Exit(1, error=str(e), reason="exception"), f"{name}: {e}")
     except MemoryError:
         return _told(Exit(1, error="out of memory", reason="exception"), f"{name}: out of memory")
     except wasmtime.WasmtimeError as e:

@@ -22,7 +22,7 @@ from typing import Any
 
 from vllm_symphony.abi.codec import Answer, call_frame, error_of, read_answer, read_part, read_result
 from vllm_symphony.abi.frame import FrameReader, pieces
-from vllm_symphony.errors import DeviceLost, SymphonyError
+from vllm_symphony.errors import DeviceLost, QuotaExceeded, SymphonyError
 
 STACK_BYTES = 256 << 10
 _RECEIVE_BYTES = 1 << 18
@@ -192,11 +192,16 @@ class BlockingTransport:
 
 
 def small_thread(target: Callable[..., Any], name: str, stack_bytes: int, *args: Any) -> threading.Thread:
-    """A started thread that takes no more of a limited address space than it needs; a default one takes 8 MiB."""
+    """A started thread that takes no more of a limited address space than it needs; a default one takes 8 MiB.
+
+    Raises QuotaExceeded: the process may not have another one.
+    """
     thread = threading.Thread(target=target, name=name, args=args, daemon=True)
     before = threading.stack_size(stack_bytes)
     try:
         thread.start()
+    except RuntimeError:
+        raise QuotaExceeded("cannot start a thread: a wasm program needs 3 tasks, and 4 MiB for their stacks") from None
     finally:
         threading.stack_size(before)
     return thread

@@ -131,6 +131,23 @@ def test_arguments_are_words_of_the_command_line_and_json_in_the_environment():
     assert (env.partition("=")[0], json.loads(env.partition("=")[2]), end) == ("SYMPHONY_ARGS", args, "")
 
 
+@pytest.mark.parametrize("which", ["symphony-transport", "symphony-compiler"])
+def test_a_process_that_may_have_no_more_threads_says_so(which: str, monkeypatch: pytest.MonkeyPatch):
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == which:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    end = Guest().run(command(""))
+
+    assert end.code == 1
+    assert end.error is not None and "EDQUOT: cannot start a thread: a wasm program needs 3 tasks" in end.error
+
+
 def test_arguments_that_are_no_object_are_refused():
     end = Guest().run(command(""), args="[1]")
 
