@@ -601,7 +601,7 @@ class Quotas(RuleBasedStateMachine):
         new += [object() for _ in range(-(-(length + num_tokens) // PAGE) - len(new))]
         before = self.charge(owner)
         self.files[owner, fd] = (length + num_tokens, new)
-        fits = self.charge(owner) <= max(LIMITS[owner], before) + 1e-9  # others who let go of pages may have left it with too many
+        fits = self.charge(owner) <= max(LIMITS[owner], before) + 1e-9  # it may have too many: others left pages to it
         try:
             self.w.start("forward", by=self.pids[owner], fd=fd, tokens=[1] * num_tokens)
             if self.w.jobs:

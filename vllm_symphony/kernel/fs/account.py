@@ -129,9 +129,9 @@ class Account:
         return round(total, DIGITS)
 
     def _need(self, inode: Inode, num_tokens: int) -> float:
-        """What its pages on the device cost, and with `num_tokens` will cost when it has so many."""
+        """What its pages on the device cost, and with `num_tokens` will cost when it has so many, its owner's other files too."""
         num_pages = max(self._on_device(inode), self.shares.pages_for(num_tokens))
-        return self.shares.charge(inode, num_pages, num_tokens)
+        return self.shares.charge(inode, num_pages, num_tokens) + self.shares.left_behind(inode, num_tokens)
 
     def usage(self, principal: str) -> Quota:
         """Its limits, and what it holds."""
@@ -200,11 +200,13 @@ class Account:
 
     def _grant(self, inode: Inode, least: int, most: int) -> int:
         """How many of its tokens may be computed; at least `least`, or QuotaExceeded."""
+        copies_tail = bool(self._bounds) and most > inode.frontier and self.shares.has_shared_tail(inode)
+        if copies_tail:
+            self._part(inode)
         quota = self.quotas.get(inode.owner)
         if quota is None or quota.device_pages is None:
             return most
         owner, limit = inode.owner, quota.device_pages
-        copies_tail = most > inode.frontier and self.shares.has_shared_tail(inode)
         growth = max(0, self.shares.pages_for(most) - self._on_device(inode)) + copies_tail
         bound = self._bounds.get(owner)
         if bound is not None and bound + growth <= limit:

@@ -175,6 +175,18 @@ class Shares:
             left -= part
         return cost + left
 
+    def left_behind(self, inode: Inode, num_tokens: int) -> float:
+        """What its owner's other files will cost more when so many tokens of it are computed: it leaves the last page that they
+        share."""
+        sharing = self.get(inode)
+        if sharing is None or num_tokens <= sharing.filled or not self.has_shared_tail(inode):
+            return 0.0
+        last = sharing.trunks[-1]
+        page = sharing.filled // self._page_size - (sharing.num_pages - last.parts[sharing])
+        holders = [other for other, part in last.parts.items() if part > page]
+        num_own = sum(other is not sharing and other.inode.owner == inode.owner for other in holders)
+        return num_own * (1 / (len(holders) - 1) - 1 / len(holders))
+
     def relative(self, inode: Inode) -> tuple[Inode, int] | None:
         """The oldest other file with its last shared pages, and how many first pages they have together."""
         sharing = self.get(inode)
