@@ -5,6 +5,13 @@ import pytest
 from tests.attacks.arena import SECRET, Arena, ready, start, stop
 from tests.leaks import Allowed
 
+TRIED: dict[str, str] = {}  # node -> how it ended
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.skipped:
+        TRIED[report.nodeid] = report.outcome
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One server for all, so one worker."""
