@@ -129,6 +129,21 @@ def test_why_says_tool_and_a_kill_ends_the_call(sim, tmp_path: Path) -> None:
     eventually(lambda: json.loads(sim.run("ps", "--json", pid).stdout)[0]["state"] == "zombie")
 
 
+@pytest.mark.keeps("children")  # the next tool host
+def test_a_tool_host_that_is_killed_is_an_error_of_the_call_and_another_one_comes(sim, tmp_path: Path) -> None:
+    (host,) = (p for p in psutil.Process(sim.process.pid).children(recursive=True) if "vllm_symphony.tools.host" in p.cmdline())
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    pid = sim.run("run", "--detach", "--tool", "*", str(program), "--calls", "nap").stdout.split()[-1]
+    eventually(lambda: "nap" in sim.run("why", pid).stdout)
+
+    host.kill()
+    sim.run("wait", pid)
+
+    assert "EPIPE" in sim.run("ps", "--json", pid).stdout
+    eventually(lambda: run(sim, tmp_path, 'calculate {"formula": "1"}') == [["1", False]])
+
+
 def test_a_mistake_in_the_file_is_told_before_anything_starts(tmp_path: Path) -> None:
     file = tmp_path / "tools.toml"
     file.write_text('[http.get]\nalow = ["https://example.com"]\n')
