@@ -47,11 +47,6 @@ class Input:
         return data
 
 
-async def no_input() -> bytes:
-    """The end of an empty input."""
-    return b""
-
-
 @dataclass(eq=False)
 class Run:
     """A program of the machine. `left_open`: files that its `main` had not closed when it ended; the machine closes them."""
@@ -68,6 +63,13 @@ class Run:
     transport: MemoryTransport | None = None
     input: Input | None = None  # its standard input; None: it has none
     term_waits: bool = False  # it was sent TERM while it was stopped
+
+    async def read_input(self) -> bytes:
+        """What was fed to it, once it is not stopped; nothing at the end, or if it has no input."""
+        assert self.transport is not None
+        data = b"" if self.input is None else await self.input.read()
+        await self.transport.may_go()
+        return data
 
     @property
     def has_ended(self) -> bool:

@@ -41,6 +41,8 @@ class MemoryTransport:
         self.is_closed = False
         self.is_held = False  # the program is stopped: what arrives for it waits
         self._late: list[Callable[[], None]] = []
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
         self._last_id = 0
         self._calls: dict[int, MemoryFuture] = {}
         self._on_part: dict[int, Callable[[object], None]] = {}
@@ -86,18 +88,25 @@ class MemoryTransport:
     def hold(self) -> None:
         """STOP: the program hears nothing, so that it goes no further than it is."""
         self.is_held = True
+        self._goes_on.clear()
 
     def release(self) -> None:
         """CONT."""
         self.is_held = False
+        self._goes_on.set()
         late, self._late = self._late, []
         for arrive in late:
             arrive()
+
+    async def may_go(self) -> None:
+        """Until the program is not stopped."""
+        await self._goes_on.wait()
 
     def close(self) -> None:
         """The process is gone: what it still asks is refused."""
         self.is_closed = True
         self._late.clear()
+        self._goes_on.set()
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(DeviceLost("the process has ended"))

@@ -57,7 +57,7 @@ from vllm_symphony.runtime.program import failure_of
 from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.testing.fault import Faults
 from vllm_symphony.testing.leap import LeapLoop
-from vllm_symphony.testing.run import KILLED, Input, Run, apart, enter, no_input
+from vllm_symphony.testing.run import KILLED, Input, Run, apart, enter
 from vllm_symphony.testing.script import Unscripted
 from vllm_symphony.testing.tool import Props
 from vllm_symphony.testing.transport import MemoryTransport
@@ -270,9 +270,10 @@ class World:
         """The process boundary: whatever a program does ends here."""
         assert run.transport is not None
         enter(run)
-        transport.bind(run.transport, seed=e.seed, read_input=no_input if run.input is None else run.input.read)
+        transport.bind(run.transport, seed=e.seed, read_input=run.read_input)
         self.kernel.started(e.pid, int(e.pid), self.now_ns)
         try:
+            await run.transport.may_go()
             entry, kwargs = self._load(e)
             value = entry(**kwargs)
             value = await value if inspect.isawaitable(value) else value
@@ -283,6 +284,7 @@ class World:
         except BaseException as error:  # noqa: BLE001
             end = failure_of(error)
             run.error = error if isinstance(error, Exception) else None
+        await run.transport.may_go()
         if not run.transport.is_closed:
             process = self.kernel.processes[run.pid]
             open_files = {file.inode.ino: file.inode for file in process.fds.files.values()}
