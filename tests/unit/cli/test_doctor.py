@@ -1,11 +1,14 @@
 """The doctor names what is broken, with a fix, and ends with 1 then."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from vllm_symphony.cli import doctor
 from vllm_symphony.cli.main import main
+from vllm_symphony.engine import confinement
+from vllm_symphony.engine.confinement import Confinement, Missing
 
 GOOD = {
     "vllm": "0.32.0", "torch": "2.13.0+cpu", "grpcio": "1.81.1", "protobuf": "6.33.6", "msgspec": "0.20.0",
@@ -22,7 +25,13 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_memory_bytes", lambda: 32 << 30)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("SYMPHONY_RUN_DIR", str(tmp_path / "run"))
+    confines(monkeypatch, Confinement("A", ("seccomp", "landlock 7")))
     return installed
+
+
+def confines(monkeypatch, found: Confinement) -> None:
+    """The machine's probe finds this."""
+    monkeypatch.setattr(confinement, "Probe", lambda: SimpleNamespace(result=lambda: found))
 
 
 def examine(capsys) -> tuple[int, dict[str, dict[str, str]]]:
@@ -85,3 +94,14 @@ def test_little_memory_and_spinning_threads_are_warnings(machine, capsys, monkey
 
     assert code == 0
     assert found["memory"]["state"] == found["cores"]["state"] == "warning"
+
+
+@pytest.mark.parametrize(("level", "state", "code"), [("A", "ok", 0), ("B", "warning", 0), ("C", "broken", 1)])
+def test_the_level_of_confinement_is_told_with_what_is_missing_and_the_remedy(machine, monkeypatch, capsys, level, state, code):
+    confines(monkeypatch, Confinement(level, ("seccomp",), (Missing("cgroup", "read-only", "mount it writable"),)))
+
+    ended, found = examine(capsys)
+
+    assert (ended, found["confinement"]["state"]) == (code, state)
+    assert f"level {level}" in found["confinement"]["detail"] and "seccomp" in found["confinement"]["detail"]
+    assert (found["- cgroup"]["detail"], found["- cgroup"]["fix"]) == ("missing: read-only", "mount it writable")
