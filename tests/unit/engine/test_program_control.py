@@ -3,6 +3,7 @@
 import json
 import time
 
+import psutil
 import pytest
 
 from vllm_symphony.abi.types import ResourceLimits
@@ -196,3 +197,16 @@ def test_threads_and_the_parts_of_the_library_that_need_no_system_work(rig, run)
     )
 
     assert value(kernel, pid) == [[0, 1, 4, 9], 2.0, 2]
+
+
+def test_ready_ones_that_are_killed_are_replaced(rig, run):
+    kernel, _ = rig
+    assert value(kernel, run("def main(): return 1")) == 1
+    ready = [p for p in psutil.Process().children(recursive=True) if p.name() == "symphony-ready"]
+    for process in ready:
+        process.kill()
+
+    pids = [run("def main(): return 2") for _ in range(len(ready) + 1)]
+
+    assert [end(kernel, pid)[0] for pid in pids].count(0) >= 1  # one may have been given to a child that was dying
+    assert value(kernel, run("def main(): return 3")) == 3
