@@ -3,7 +3,7 @@
     slot = slots.take() -> fork, lock_down(slot.plan(...)) in the child -> slot.enter(os pid) -> ... -> reaped -> slots.give(slot)
 
 The lowest free number is taken, so a few programs use a few users and groups. A group is made when its slot is taken first and
-stays; the limits are set anew each time.
+stays; its limits are set when they are others than the last program's.
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ class Slot:
         """The plan for who gets this place."""
         return replace(plan, uid=self.uid)
 
-    def limit(self, plan: Plan) -> None:
-        """Set the group's limits to the plan's. Raises OSError."""
-        if self.cgroups is not None:
-            self.cgroups.limit(str(self.number), memory_bytes=plan.memory_bytes, tasks=plan.tasks)
-
     def enter(self, os_pid: int) -> None:
         """Move the child into the group. Raises OSError when it is gone."""
         if self.cgroups is not None:
@@ -57,6 +52,7 @@ class Slots:
     cgroups: Cgroups | None = None
     _free: list[int] = field(default_factory=list)
     _num_made: int = 0
+    _limits: dict[int, tuple[int, int]] = field(default_factory=dict)  # that a place's group has: memory, tasks
 
     def take(self, plan: Plan) -> Slot:
         """The lowest free one, with the plan's limits. Raises OSError: there is none, or its group cannot be made."""
@@ -67,7 +63,9 @@ class Slots:
         slot = Slot(number, self.users[number] if self.users else None, self.cgroups)
         if self.cgroups is not None:
             try:
-                self.cgroups.make(str(number), memory_bytes=plan.memory_bytes, tasks=plan.tasks)
+                if self._limits.get(number) != (plan.memory_bytes, plan.tasks):
+                    self.cgroups.make(str(number), memory_bytes=plan.memory_bytes, tasks=plan.tasks)
+                    self._limits[number] = plan.memory_bytes, plan.tasks
             except OSError:
                 self.give(slot)
                 raise
