@@ -103,7 +103,7 @@ class Process:
         self.threads: dict[int, Thread] = {0: Thread("main")}
         self.fds = FdTable(limits.fds)
         self.inherited: dict[str, int] = {}  # fds that it was started with, by name
-        self.handles = HandleTable(limits.handles)
+        self.handles = HandleTable(limits.channels if kind is Kind.EDGE else limits.handles)  # many share an edge's
         self.calls: dict[int, Call] = {}  # by call id; those without a reply, and an edge's for us, under negative numbers
         self.requests = Requests(limits.requests)
         self.waiters: list[ChildWait] = []  # calls of ours that wait for a child
