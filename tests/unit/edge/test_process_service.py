@@ -6,11 +6,11 @@ from contextlib import aclosing
 import pytest
 
 from tests.unit.trace.records import call, step
-from vllm_symphony.abi.calls import AttachPart, Strace, StracePart
-from vllm_symphony.abi.types import Credentials, ProcessEvent
+from vllm_symphony.abi.calls import AttachPart, Getrlimit, PidResult, RlimitResult, Strace, StracePart
+from vllm_symphony.abi.types import Credentials, ProcessEvent, ResourceLimits
 from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.process_service import ProcessService
-from vllm_symphony.errors import BrokenPipe, DeviceLost
+from vllm_symphony.errors import BadProgram, BrokenPipe, DeviceLost
 from vllm_symphony.proto.v1 import process_pb2 as pb
 
 ME = Credentials("me")
@@ -113,3 +113,49 @@ def test_a_look_whose_client_is_slow_to_take_a_part_ends_after_it(monkeypatch):
             await anext(stream)
 
     asyncio.run(main())
+
+
+class Asked:
+    """Notes the calls that it is asked to make; `answer` is all that it says."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    async def call(self, op, args, cred, **beside):
+        self.asked.append((op, args))
+        return self.answer
+
+
+def test_a_program_that_runs_is_a_text_a_module_or_an_installed_one_with_what_it_is_given(monkeypatch):
+    monkeypatch.setattr("vllm_symphony.edge.process_service.caller", lambda context: ME)
+    link = Asked(PidResult(7))
+    program = pb.Program(program="ops/a@1", limits=pb.ResourceLimits(tokens=0), tools=["web.*"], stdin=True)
+
+    asyncio.run(ProcessService(link, Looks()).Spawn(pb.SpawnRequest(program=program), Context()))
+
+    ((_, args),) = link.asked
+    assert (args.source, args.code, args.program, args.tools, args.stdin) == (None, b"", "ops/a@1", ("web.*",), True)
+    assert (args.limits, args.detach) == (ResourceLimits(tokens=0), True)
+
+
+@pytest.mark.parametrize("program", [pb.Program(), pb.Program(source=" \n"), pb.Program(stdin=True)])
+def test_a_program_of_nothing_is_refused_at_the_door(monkeypatch, program):
+    monkeypatch.setattr("vllm_symphony.edge.process_service.caller", lambda context: ME)
+    link = Asked(PidResult(7))
+
+    with pytest.raises(BadProgram, match="the program is empty"):
+        asyncio.run(ProcessService(link, Looks()).Spawn(pb.SpawnRequest(program=program), Context()))
+    assert link.asked == []
+
+
+def test_limits_of_nobody_in_particular_are_those_of_the_callers_principal(monkeypatch):
+    for module in ("process_service", "one_call"):
+        monkeypatch.setattr(f"vllm_symphony.edge.{module}.caller", lambda context: ME)
+    link = Asked(RlimitResult(ResourceLimits(), ResourceLimits(tokens=3)))
+    service = ProcessService(link, Looks())
+
+    shown = asyncio.run(service.GetLimits(pb.GetLimitsRequest(), Context()))
+    asyncio.run(service.GetLimits(pb.GetLimitsRequest(pid=9), Context()))
+
+    assert [args for _, args in link.asked] == [Getrlimit(principal="me"), Getrlimit(9)]
+    assert (shown.used.tokens, shown.limits.HasField("tokens")) == (3, False)
