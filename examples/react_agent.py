@@ -1,4 +1,4 @@
-"""An agent that reasons and acts: the model asks for tools in its own format, the program runs them, the cache keeps what it read."""
+"""An agent that reasons and acts: the model asks for tools in its own way, the program runs them, the cache keeps what it read."""
 
 from vllm_symphony import lip
 
