@@ -13,6 +13,7 @@ matters, the child does: its random state comes from the program's seed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -43,6 +44,15 @@ class Child:
     slot: Slot | None
     pid: int = 0
     was_killed: bool = False
+
+    def hand(self, pid: int, fds: list[int]) -> None:
+        """Give it a program's files: it runs. If it has just died, its end is the program's."""
+        self.pid = pid
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self.leash, [b"+"], fds)
+
+    def has_ended(self) -> bool:
+        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def signal(self, number: int) -> None:
         """To its whole group, whose id cannot be anybody else's: the leader is not reaped yet."""
@@ -106,22 +116,16 @@ class Pool:
         while len(self._ready) > self.target:
             self._ready.pop().leash.shutdown(socket.SHUT_RDWR)
 
-    def assign(self, pid: int, fds: list[int], rlimits: Rlimits) -> Child:
-        """A child for a program, with its files on their way. Raises OSError."""
+    def pick(self, rlimits: Rlimits) -> Child:
+        """A child for a program. Raises OSError."""
         while self._ready and rlimits == self._rlimits:
             child = self._ready.pop(0)
-            try:
-                socket.send_fds(child.leash, [b"+"], fds)
-            except ConnectionError:  # it has died, and its pidfd says so next
-                continue
-            child.pid = pid
-            return child
+            if not child.has_ended():
+                return child
         if rlimits != self._rlimits and rlimits == self._missed:
             self._change(rlimits)
         self._missed = rlimits
         (child,) = self._fork(rlimits, 1)
-        socket.send_fds(child.leash, [b"+"], fds)
-        child.pid = pid
         return child
 
     def reap(self, child: Child) -> End:

@@ -128,14 +128,15 @@ class Zygote:
                 raise OSError(errno.EPERM, "programs cannot be confined here")
             if len(fds) < FDS_PER_LAUNCH:
                 raise OSError(errno.EMFILE, "file descriptors were lost on the way")  # the system drops what does not fit
-            one = self._pool.assign(pid, fds, rlimits)
+            one = self._pool.pick(rlimits)
         except OSError as e:
             self._tell(Record(Verb.FAILED, pid, e.errno or errno.EIO))
         else:
             self._children[pid] = one
             self._watch_new()
             self._meter.watch(pid, one.os_pid)
-            self._tell(Record(Verb.STARTED, pid, one.os_pid))
+            self._tell(Record(Verb.STARTED, pid, one.os_pid))  # before it can say anything itself
+            one.hand(pid, fds)
         for fd in fds:
             os.close(fd)
 

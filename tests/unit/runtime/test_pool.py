@@ -55,7 +55,8 @@ def end_of(one, child):
 def assigned(one, rlimits=USUAL):
     """A child with a program, and what it wrote to its file."""
     reading, writing = os.pipe()
-    child = one.assign(7, [writing, writing, writing], rlimits)
+    child = one.pick(rlimits)
+    child.hand(7, [writing, writing, writing])
     os.close(writing)
     with os.fdopen(reading) as file:
         return child, int(file.read())
