@@ -33,4 +33,4 @@ def test_a_block_of_the_page_is_a_script_that_runs(environment, tmp_path, block)
 
 
 def test_the_page_has_its_blocks():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
