@@ -189,6 +189,7 @@ class Zygote:
         if end.failure:
             self._tell(Record(Verb.FAILED, one.pid, end.failure))
             return
+        self._refused = 0  # it was locked down: what failed before has passed
         cause, code = _cause(one, end), os.waitstatus_to_exitcode(end.status)
         self._tell(Record(Verb.EXITED, one.pid, _EXIT_OF.get(cause, 128 - code if code < 0 else code), end.cpu_s, cause))
 
