@@ -206,16 +206,21 @@ class Kernel(Machine):
     def started(self, pid: Pid, os_pid: int, now_ns: int) -> None:
         """The program's OS process runs."""
         process = self.processes.get(pid)
-        if process is not None and process.state is ProcessState.STARTING:
-            process.state = ProcessState.RUNNING
+        if process is not None and not process.has_ended:
             process.os_pid = os_pid
-            lifecycle.note(self, process, "started", "", now_ns)
+            self._runs(process, now_ns)
             self.flush(now_ns)
+
+    def _runs(self, process: Process, now_ns: int) -> None:
+        if process.state is ProcessState.STARTING:
+            process.state = ProcessState.RUNNING
+            lifecycle.note(self, process, "started", "", now_ns)
 
     def output(self, pid: Pid, kind: str, text: str, now_ns: int) -> None:
         """The program wrote to `stdout` or `stderr`."""
         process = self.processes.get(pid)
         if process is not None and not process.has_ended and text:
+            self._runs(process, now_ns)  # what it says comes by another way than the word that it runs
             lifecycle.note(self, process, kind, text, now_ns)
             self.flush(now_ns)
 

@@ -474,3 +474,14 @@ def test_a_program_keeps_the_abi_it_was_written_for_and_so_do_children_of_its_te
     for odd in ("1", "1.x", "." * 70):
         with pytest.raises(errors.InvalidArgument):
             w.program(abi=odd)
+
+
+def test_a_program_that_prints_before_the_host_says_that_it_runs_has_started_first(w: World) -> None:
+    pid = w("spawn", source="code").pid
+
+    w.kernel.output(pid, "stdout", "early", 5)
+    w.kernel.started(pid, 4711, 6)
+
+    assert [event.kind for event in w.kernel.processes[pid].events.take(1, 9, 999)] == ["started", "stdout"]
+    assert w.kernel.processes[pid].os_pid == 4711
+    assert w("ps", pid=pid).processes[0].state == ProcessState.RUNNING
