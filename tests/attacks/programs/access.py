@@ -216,10 +216,22 @@ async def identity():
 
 
 async def clocks(pids: list):
-    """The CPU time of other processes, which tells what they do."""
+    """The CPU time of other processes, which tells what they do; and whether they are there at all."""
     import time
 
-    return [pid for pid in pids if not held(time.clock_gettime, (~pid << 3) | 2)]
+    through = []
+    for pid in pids:
+        clock = (~pid << 3) | 2
+        ways = {
+            "clock_gettime": lambda c=clock: time.clock_gettime(c),
+            "clock_getres": lambda c=clock: time.clock_getres(c),
+            "getpgid": lambda p=pid: os.getpgid(p),
+            "getsid": lambda p=pid: os.getsid(p),
+            "getpriority": lambda p=pid: os.getpriority(os.PRIO_PROCESS, p),
+            "scheduler": lambda p=pid: os.sched_getscheduler(p),
+        }
+        through += [f"{name} {pid}" for name, way in ways.items() if not held(way)]
+    return through
 
 
 async def raw_calls(numbers: dict):

@@ -12,7 +12,8 @@ Refused by argument, and why:
   socketpair   only stream and seqpacket: a datagram socket of a pair can still send to any named socket of the machine
   sendto       only without an address, for the same reason
   prctl        not PR_SET_PDEATHSIG: a program that outlives its fork server would be nobody's
-  clock_gettime  only clocks without a pid in them: others' CPU time is not for programs
+  clock_*      only clocks without a pid in them: others' CPU time is not for programs
+  getsid, ...  only of oneself: else it would tell which processes there are
   mmap         not from the machine's huge pages
 """
 
@@ -52,15 +53,15 @@ def _is(arg: int, *values: int) -> Check:
 
 ALLOWED = _names("""
     read write readv writev recvfrom recvmsg sendmsg close futex epoll_wait epoll_pwait epoll_ctl poll ppoll select pselect6
-    clock_nanosleep nanosleep sched_yield gettimeofday time clock_getres getrandom
-    munmap mprotect mremap brk madvise mincore membarrier rseq set_robust_list get_robust_list set_tid_address
+    nanosleep sched_yield gettimeofday time getrandom
+    munmap mprotect mremap brk madvise membarrier rseq set_robust_list get_robust_list set_tid_address
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack restart_syscall pause
     alarm setitimer getitimer signalfd4 timerfd_create timerfd_settime timerfd_gettime
     epoll_create epoll_create1 eventfd eventfd2 pipe pipe2 dup dup2 dup3 close_range
     pread64 preadv preadv2 pwrite64 pwritev pwritev2 lseek recvmmsg shutdown getsockname getpeername getsockopt
-    fstat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd fadvise64 readahead
-    getpid gettid getppid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp getpgid getsid capget
-    sched_getaffinity sched_getscheduler sched_getparam sched_get_priority_max sched_get_priority_min getpriority getcpu
+    fstat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd
+    getpid gettid getppid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp capget
+    sched_getaffinity sched_get_priority_max sched_get_priority_min getcpu
     getrusage getrlimit setrlimit times sysinfo uname umask wait4 waitid exit exit_group
 """)
 
@@ -83,7 +84,9 @@ _FCNTL = (0, 1, 2, 3, 4, 1030, 1032)  # F_DUPFD, GETFD, SETFD, GETFL, SETFL, DUP
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 
 GUARDED: Mapping[str, Guard] = {
-    "clock_gettime": Guard((Check(0, "most", (11,)),), EINVAL),
+    **{name: Guard((Check(0, "most", (11,)),), EINVAL) for name in ("clock_gettime", "clock_getres", "clock_nanosleep")},
+    **{name: Guard((_is(0, 0, OWN_PID),)) for name in ("prlimit64", "getpgid", "getsid", "sched_getscheduler", "sched_getparam")},
+    "getpriority": Guard((_is(0, 0), _is(1, 0, OWN_PID))),
     "sendto": Guard((Check(4, "null"),)),
     "mmap": Guard((Check(3, "lacks", (_HUGE_PAGES,)),)),
     "fcntl": Guard((_is(1, *_FCNTL),)),
@@ -94,7 +97,6 @@ GUARDED: Mapping[str, Guard] = {
     "prctl": Guard((_is(0, 15, 16),)),  # PR_SET_NAME, PR_GET_NAME
     "kill": Guard((_is(0, OWN_PID),)),
     "tgkill": Guard((_is(0, OWN_PID),)),
-    "prlimit64": Guard((_is(0, 0, OWN_PID),)),
 }
 
 REFUSED: Mapping[str, int] = {"clone3": ENOSYS}  # its flags are behind a pointer; the C library falls back to clone

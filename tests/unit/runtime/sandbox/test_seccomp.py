@@ -68,7 +68,8 @@ GOOD = [
     ("prlimit64", (0, 7, 0, 1)), ("prlimit64", (PID, 7, 0, 1)),
     ("socketpair", (1, 1, 0)), ("socketpair", (1, 5 | 0o2000000, 0)),
     ("sendto", (3, 2**40, 10, 0x4000, 0, 0)),
-    ("clock_gettime", (0,)), ("clock_gettime", (11,)),
+    ("clock_gettime", (0,)), ("clock_gettime", (11,)), ("clock_getres", (1,)), ("clock_nanosleep", (1, 0)),
+    ("getpgid", (0,)), ("getsid", (PID,)), ("sched_getscheduler", (0,)), ("sched_getparam", (0,)), ("getpriority", (0, 0)),
     ("prctl", (15, 2**40)),
     ("fcntl", (3, 1030, 10)), ("ioctl", (1, 0x5401)),
     ("setsockopt", (3, 1, 7)),
@@ -83,6 +84,9 @@ BAD = [
     ("socketpair", (1, 2, 0), EPERM), ("socketpair", (2, 1, 0), EPERM), ("socketpair", (1, 1 | 0o20000000, 0), EPERM),
     ("sendto", (3, 2**40, 10, 0, 2**33, 16), EPERM), ("sendto", (3, 2**40, 10, 0, 8, 16), EPERM),  # an address, high and low word
     ("clock_gettime", (((~1) << 3) | 2,), EINVAL), ("clock_gettime", (12,), EINVAL),  # of process 1
+    ("clock_getres", (((~1) << 3) | 2,), EINVAL), ("clock_nanosleep", (((~1) << 3) | 2, 0), EINVAL),
+    ("getpgid", (1,), EPERM), ("getsid", (1,), EPERM), ("sched_getscheduler", (1,), EPERM), ("sched_getparam", (1,), EPERM),
+    ("getpriority", (0, 1), EPERM), ("getpriority", (1, 0), EPERM), ("getpriority", (2, 0), EPERM),
     ("prctl", (1, 0), EPERM), ("prctl", (22, 2), EPERM), ("prctl", (4, 1), EPERM),  # death signal, filters, dumpable
     ("fcntl", (3, 8, 1), EPERM), ("fcntl", (3, 1031, 2**20), EPERM), ("ioctl", (1, 0x5412), ENOTTY),  # F_SETOWN, pipe size, TIOCSTI
     ("setsockopt", (3, 1, 26), EPERM), ("setsockopt", (3, 6, 7), EPERM),  # SO_ATTACH_FILTER; TCP
@@ -119,5 +123,5 @@ def test_where_nobody_decides_about_files_none_can_be_opened(arch):
 def test_the_pid_of_the_process_is_the_only_thing_that_is_filled_in(arch):
     made = compile_filter(arch, files=True)
 
-    assert len(made.pid_at) == 3  # kill, tgkill, prlimit64
+    assert len(made.pid_at) == 8  # kill, tgkill, prlimit64, and what is asked of a process
     assert made.code != filled(made)
