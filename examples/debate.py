@@ -41,6 +41,6 @@ async def debate(seat: str, side: str, max_tokens: int) -> None:
             await invitation.reply()
             async for message in floor:
                 heard = message.json()
-                await mine.append(f"\n{heard}\n{side}:")
-                answer = await mine.generate(max_tokens, stop="\n")
+                await mine.append(f'\n{heard}\n{side}: "')
+                answer = await mine.generate(max_tokens, stop=('"', "\n"))
                 await message.reply(answer.text.strip())

@@ -14,10 +14,10 @@ QUESTION = "Two experts debate. The question: Why?\n"
 def scripted(machine):
     """A model that says what each side says to what it has heard."""
     machine.script({
-        f"{QUESTION}\n\nFor:": " It is right.\n",
-        "For: It is right.\nAgainst:": " It is not.\n",
-        "Against: It is not.\nFor:": " It is!\n",
-        "For: It is!\nAgainst:": " No.\n",
+        f'{QUESTION}\n\nFor: "': " It is right.\n",
+        'For: It is right.\nAgainst: "': " It is not.\n",
+        'Against: It is not.\nFor: "': " It is!\n",
+        'For: It is!\nAgainst: "': " No.\n",
     }, otherwise=SimModel())  # fmt: skip
     return machine
 
