@@ -16,7 +16,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 START_S = 240
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(START_S + 120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(START_S + 120),
+    pytest.mark.keeps("children"),  # of the server, until it stops: a fork server for each image, MCP servers
+]
 
 
 class Served:
