@@ -104,6 +104,8 @@ class Kernel(Machine):
             if call_id:
                 self.effects.append(ReplyError(pid, call_id, NoSuchProcess(f"no such process: {pid}", pid=pid)))
             return
+        if door.state is ProcessState.STARTING:
+            self._runs(door, now_ns)  # who calls runs, whether or not the host has said so
         if cred is None or door.kind is not Kind.EDGE:
             cred = door.cred
         digest = DIGESTS.get(op)

@@ -485,3 +485,12 @@ def test_a_program_that_prints_before_the_host_says_that_it_runs_has_started_fir
     assert [event.kind for event in w.kernel.processes[pid].events.take(1, 9, 999)] == ["started", "stdout"]
     assert w.kernel.processes[pid].os_pid == 4711
     assert w("ps", pid=pid).processes[0].state == ProcessState.RUNNING
+
+
+def test_a_program_that_calls_before_the_host_says_that_it_runs_has_started_first(w: World) -> None:
+    pid = w("spawn", source="code").pid
+
+    w("emit", by=pid, value="1")
+    w.kernel.started(pid, 4711, 6)
+
+    assert [event.kind for event in w.kernel.processes[pid].events.take(1, 9, 999)] == ["started", "emit"]
