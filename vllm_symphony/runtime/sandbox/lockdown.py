@@ -38,11 +38,13 @@ def lock_down(plan: Plan, keep: Collection[int] = (0, 1, 2, 3)) -> None:
     signal = ctypes.c_int()
     prctl(_PR_GET_PDEATHSIG, ctypes.addressof(signal))
     with _layer("user"):
+        has_namespace = plan.uid is None and plan.layers.user == "namespace"
+        if has_namespace:  # before the limits: that on tasks would hold for all of them together, kept in the namespace
+            namespace.unshare(namespace.NEW_USER)  # one for each: tasks are counted in it
         rlimit.apply(plan)
         if plan.uid is not None:
             privilege.become(plan.uid, signal.value)
-        elif plan.layers.user == "namespace":
-            namespace.unshare(namespace.NEW_USER)  # one for each: tasks are counted in it
+        if has_namespace:
             privilege.drop_bounding_set()  # a new namespace begins with a full one
             prctl(_PR_SET_PDEATHSIG, signal.value)
         privilege.drop_capabilities()

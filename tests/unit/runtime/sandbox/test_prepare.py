@@ -1,12 +1,15 @@
 """What a fork server makes of machines that lack a layer: it says so, and goes on with the rest."""
 
 import os
+import threading
+from contextlib import suppress
+from dataclasses import replace
 from errno import EPERM
 
 import pytest
 
-from tests.unit.runtime.sandbox.jail import confined, prepared
-from vllm_symphony.runtime.sandbox import landlock, namespace, policy, privilege, seccomp, user
+from tests.unit.runtime.sandbox.jail import confined, in_child, prepared
+from vllm_symphony.runtime.sandbox import landlock, lock_down, namespace, policy, prepare_zygote, privilege, seccomp, user
 from vllm_symphony.runtime.sandbox.cgroup import Cgroups
 from vllm_symphony.runtime.sandbox.plan import Layers
 
@@ -162,3 +165,48 @@ def test_on_an_architecture_that_is_not_known_the_level_is_c(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
 
     assert prepared()[0] == "C"
+
+
+@as_root
+@pytest.mark.parametrize("with_users", [True, False])
+def test_the_tasks_of_each_program_are_counted_apart(monkeypatch, with_users):
+    if not with_users:
+        monkeypatch.setattr(user, "range_here", lambda: range(0))
+
+    assert in_child(crowd).value == [3] * 6
+
+
+def crowd() -> list[int]:
+    """Six programs that may have four tasks each, all at once; how many threads each could start."""
+    plan = replace(prepare_zygote(), tasks=4)
+    entering, entered = os.pipe()
+    pids, pipes = [], []
+    for _ in range(6):
+        slot = plan.slots.take(plan)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            lock_down(slot.plan(plan), keep=(entering, writing))
+            start_threads(entering, writing)
+        slot.enter(pid)
+        os.close(writing)
+        pids.append(pid)
+        pipes.append(reading)
+    found = [int(os.read(reading, 8)) for reading in pipes]
+    os.close(entered)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    plan.slots.close()
+    return found
+
+
+def start_threads(entering: int, writing: int) -> None:
+    """As many as there can be, up to eight; all stay until `entering` ends. Does not return."""
+    num = 0
+    with suppress(RuntimeError):
+        for _ in range(8):
+            threading.Thread(target=os.read, args=(entering, 1), daemon=True).start()
+            num += 1
+    os.write(writing, str(num).encode())
+    os.read(entering, 1)
+    os._exit(0)
