@@ -316,6 +316,7 @@ def test_a_gzip_bomb_costs_what_the_limit_costs(tmp_path: Path) -> None:
     ("data", "encoding"),
     [(gzip.compress(b"hello"), "gzip"), (zlib.compress(b"hello"), "deflate"), (zlib.compress(b"hello")[2:-4], "deflate"),
      (b"hello", "identity")],
+    ids=["gzip", "deflate", "raw deflate", "identity"],  # packed bytes have the time in them
 )  # fmt: skip
 def test_an_encoding_that_we_asked_for_is_undone(tmp_path: Path, data: bytes, encoding: str) -> None:
     async def main() -> None:
@@ -330,7 +331,7 @@ def test_an_encoding_that_we_asked_for_is_undone(tmp_path: Path, data: bytes, en
 @pytest.mark.parametrize(
     ("data", "encoding"),
     [(b"x", "br"), (gzip.compress(b"x"), "gzip, gzip"), (b"no gzip", "gzip")],
-    ids=["unknown", "twice", "none"],  # packed bytes have the time in them
+    ids=["unknown", "twice", "none"],
 )
 def test_an_encoding_that_we_did_not_ask_for_is_an_error(tmp_path: Path, data: bytes, encoding: str) -> None:
     async def main() -> None:
