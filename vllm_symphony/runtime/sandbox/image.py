@@ -14,7 +14,6 @@ import contextlib
 import os
 import stat
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -52,9 +51,9 @@ def look(kind: str) -> Image:
     links = {path: os.path.realpath(path) for path in ("/lib", "/lib64") if os.path.islink(path)}
     if kind != "python":
         return Image(readable=_existing([*libraries, *_OTHERS]), aliases=links)
-    named = sysconfig.get_path("stdlib")
+    named = os.path.dirname(os.__file__)
     library = os.path.realpath(named)
-    names = sorted(os.listdir(library))
+    names = _names(library)
     parts = [os.path.join(library, name) for name in names if name not in _NOT_STANDARD]
     hidden = tuple(os.path.join(library, name) for name in names if name in _NOT_STANDARD)
     packages = _packages()
@@ -102,9 +101,16 @@ def _libraries() -> list[str]:
             found.append(os.path.dirname(path) if path.startswith(_SYSTEM_LIBRARIES) else path)
     beside = os.path.realpath(os.path.join(sys.base_prefix, "lib"))
     if beside not in _SYSTEM_LIBRARIES and os.path.isdir(beside):
-        bundled = [os.path.join(beside, name) for name in sorted(os.listdir(beside)) if ".so" in name]
+        bundled = [os.path.join(beside, name) for name in _names(beside) if ".so" in name]
         found += [os.path.realpath(path) for path in bundled[:_MAX_BUNDLED]]
     return found
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
 
 
 def _mapped() -> set[str]:

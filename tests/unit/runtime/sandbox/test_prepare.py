@@ -11,8 +11,10 @@ import pytest
 from tests.unit.runtime.sandbox.jail import confined, in_child, prepared
 from vllm_symphony.runtime.sandbox import landlock, lock_down, namespace, policy, prepare_zygote, privilege, seccomp, user
 from vllm_symphony.runtime.sandbox.cgroup import Cgroups
+from vllm_symphony.runtime.sandbox.libc import prctl
 from vllm_symphony.runtime.sandbox.plan import Layers
 
+PR_SET_DUMPABLE = 4
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has all layers")
 
 
@@ -168,16 +170,19 @@ def test_on_an_architecture_that_is_not_known_the_level_is_c(monkeypatch):
 
 
 @as_root
-@pytest.mark.parametrize("with_users", [True, False])
-def test_the_tasks_of_each_program_are_counted_apart(monkeypatch, with_users):
-    if not with_users:
-        monkeypatch.setattr(user, "range_here", lambda: range(0))
+@pytest.mark.parametrize("uid", [0, 61_234])
+def test_the_tasks_of_each_program_are_counted_apart(monkeypatch, uid):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # a process with threads cannot enter a user namespace
 
-    assert in_child(crowd).value == [3] * 6
+    said = in_child(crowd, uid)
+
+    assert (said.error, said.value) == ("", [3] * 6)
 
 
-def crowd() -> list[int]:
-    """Six programs that may have four tasks each, all at once; how many threads each could start."""
+def crowd(uid: int) -> list[int]:
+    """Six programs of this server that may have four tasks each, all at once; how many threads each could start."""
+    os.setresuid(uid, uid, uid)
+    prctl(PR_SET_DUMPABLE, 1)  # as a process is that was always this user's
     plan = replace(prepare_zygote(), tasks=4)
     entering, entered = os.pipe()
     pids, pipes = [], []
