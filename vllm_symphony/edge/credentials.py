@@ -10,23 +10,15 @@ finds out who it is, once for each RPC; the services ask here. Each RPC runs in 
 
 from __future__ import annotations
 
-import getpass
-import os
 from contextvars import ContextVar
 from typing import Any
 
 from vllm_symphony.abi.types import Credentials
+from vllm_symphony.abi.user import own_user
 from vllm_symphony.errors import Unauthenticated
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in containers
-        return str(os.geteuid())
-
-
-OWN = Credentials(_user(), scopes=("admin", "run"))
+OWN = Credentials(own_user(), scopes=("admin", "run"))
 CALLER: ContextVar[Credentials | None] = ContextVar("CALLER", default=None)
 
 

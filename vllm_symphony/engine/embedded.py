@@ -10,7 +10,6 @@ Source: vllm/v1/engine/core.py `EngineCoreProc.run_busy_loop`, `_handle_client_r
 
 from __future__ import annotations
 
-import getpass
 import os
 import queue
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.abi.user import own_user
 from vllm_symphony.engine.alarm import Alarm
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
@@ -56,7 +56,7 @@ def attach(core: Any, socket_path: str) -> dict[str, Any]:
     host = EmbeddedHost(core)
     kernel = Kernel(host.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=host.counters)
     kernel.image = image()
-    reactor = Reactor(kernel, host, socket_path=socket_path, principal=getpass.getuser())
+    reactor = Reactor(kernel, host, socket_path=socket_path, principal=own_user())
     reactor.start()
     core.symphony = reactor
     return {"pid": os.getpid(), "model": host.model.name, "pages": host.model.num_pages}

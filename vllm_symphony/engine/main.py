@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import getpass
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony import __version__
+from vllm_symphony.abi.user import own_user
 from vllm_symphony.engine.confinement import NONE, Confinement, Probe
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, NotSupported, SymphonyError
@@ -161,7 +161,7 @@ def serve(
     kernel.may_trust = frozenset(trusted).__contains__
     kernel.image = image()
     reactor = Reactor(
-        kernel, device, store=storage, socket_path=socket_path, principal=getpass.getuser(), confined=confined, tools=tools,
+        kernel, device, store=storage, socket_path=socket_path, principal=own_user(), confined=confined, tools=tools,
         on_death=on_death,
     )  # fmt: skip
     try:
