@@ -17,7 +17,6 @@ from vllm_symphony.abi.types import Credentials
 from vllm_symphony.abi.user import own_user
 from vllm_symphony.errors import Unauthenticated
 
-
 OWN = Credentials(own_user(), scopes=("admin", "run"))
 CALLER: ContextVar[Credentials | None] = ContextVar("CALLER", default=None)
 
