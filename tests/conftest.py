@@ -25,6 +25,7 @@ def pytest_report_header() -> str:
     return f"symphony: counts {'full' if FULL else 'reduced'}, SYMPHONY_SEED={SEED}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything under tests/engine is marked `engine`, and all such tests run in one worker: one engine per session."""
     for item in items:

@@ -13,6 +13,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         TRIED[report.nodeid] = report.outcome
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One server for all, so one worker."""
     for item in items:
