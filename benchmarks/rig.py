@@ -178,7 +178,7 @@ class Rig:
         """`python -m module words` with pipes; it ends when its stdin closes, or by force."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            start_new_session=True,
+            process_group=0,  # Ctrl-C is for us; in our session, as the edge of a server is in its host's (zygote.py: autogroup)
         )  # fmt: skip
         try:
             yield process

@@ -45,7 +45,7 @@ class HostProcess:
                 stdout=output or 2,
                 stderr=output or 2,
                 pass_fds=(write_fd,),
-                start_new_session=True,
+                process_group=0,  # Ctrl-C is for us; in our session, for priorities count within one only (autogroup)
             )
         except BaseException:
             transport.close()
