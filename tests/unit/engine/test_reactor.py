@@ -152,6 +152,7 @@ def test_the_edge_may_speak_for_others(reactor, kernel, path):
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         os.urandom(4096),
     ],
+    ids=["huge", "no map", "empty", "nested", "http", "random"],
 )
 def test_garbage_ends_only_its_own_connection(reactor, kernel, client, path, garbage):
     bad = Client(path)
