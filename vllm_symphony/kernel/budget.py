@@ -7,7 +7,7 @@
 
 A budget lives as long as somebody is charged to it: what a detached child uses still counts for its parent, which may have ended.
 What is counted is exact for calls that say before what they use (append, forward: `hold`); generates that run at the same time may
-pass the limit together by the tokens of a step, and device time is known when a call ends.
+pass the limit together by the tokens of a step or two, until the device has heard; device time is known when a call ends.
 Invariants (`check`): `processes` is the number of programs below that run; nothing is held when no job runs.
 """
 

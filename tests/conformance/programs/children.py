@@ -12,7 +12,8 @@ async def tokens_of_a_tree_are_counted_together():
     assert all(end.error.startswith("tokens: ") and end.error.endswith(" of 60 used") for end in ends)
     now = await lip.getrlimit()
     assert now.used.tokens == (await lip.getrusage()).children.tokens_in + (await lip.getrusage()).children.tokens_out
-    assert 60 <= now.used.tokens <= 62 and now.limits.tokens == now.used.tokens
+    assert 60 <= now.used.tokens <= 66, now  # a step or two of each until the device has heard
+    assert now.limits.tokens == now.used.tokens, now
     await fails(lip.QuotaExceeded, lip.open(tokens=[1]))
 
 
