@@ -28,7 +28,7 @@ from vllm_symphony.kernel.effect import (
     Signalled,
 )
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 MODEL = ModelInfo("scripted", 512, 1024, 16, 64, 20, (0,))
 ROW = Distribution(0, b"\0" * 80, b"\0" * 80, 0.0, 0.0)
 

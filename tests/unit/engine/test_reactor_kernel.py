@@ -176,7 +176,7 @@ def test_fds_are_a_process_own(rig, client):
 
 
 def test_the_output_of_a_talkative_program_is_bounded_in_memory(rig, client):
-    pid = spawn(client, "def main():\n    line = 'x' * 1023\n    for _ in range(50 * 1024): print(line)")
+    pid = spawn(client, "def main():\n    line = 'x' * 1023\n    for _ in range(4 * 1024): print(line)")
 
     assert client.ask("wait", Wait(pid)).exit.code == 0
 

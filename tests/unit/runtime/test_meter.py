@@ -61,7 +61,7 @@ def test_what_it_used_is_told(meter, program):
     meter.watch(7, program)
 
     told: list = []
-    scan_until(meter, lambda so_far: bool(so_far and so_far[-1].cpu_s > 0.3) and not told.extend(so_far))
+    scan_until(meter, lambda so_far: bool(so_far and so_far[-1].cpu_s > so_far[0].cpu_s) and not told.extend(so_far))
 
     assert {u.pid for u in told} == {7} and all(u.memory_bytes > 1 << 20 for u in told)
     assert [u.cpu_s for u in told] == sorted(u.cpu_s for u in told)
