@@ -19,11 +19,10 @@ from typing import Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
 from vllm_symphony.engine import compat
+from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
-
-GOODBYE_S = 0.02
 
 
 def prepare_environment() -> None:
@@ -42,13 +41,12 @@ def engine_config(engine_args: Any) -> Any:
     from vllm.usage.usage_lib import UsageContext
 
     compat.check_version()
-    engine_args.worker_cls = "vllm_symphony.engine.worker.SymphonyWorker"
+    engine_args.worker_cls = WORKER
     config = engine_args.create_engine_config(UsageContext.ENGINE_CONTEXT)
     compat.check_config(config)
     # small models fill a JSON grammar's optional blanks for ever; compact JSON is as valid
     config.structured_outputs_config.disable_any_whitespace = True
-    name = "SymphonyAsyncScheduler" if config.scheduler_config.async_scheduling else "SymphonyScheduler"
-    config.scheduler_config.scheduler_cls = f"vllm_symphony.engine.scheduler.{name}"
+    config.scheduler_config.scheduler_cls = SCHEDULER
     return config
 
 
@@ -184,17 +182,8 @@ class OwnHost:
         self._warm.set()
 
     def _sleep(self) -> None:
-        if self._mail.wait(GOODBYE_S):
-            return
-        self.device.rows.drop_now()
-        if self.scheduler.finished_req_ids:
-            self.scheduler.say_goodbye = True  # nothing else came: a step of its own
-            return
-        wake_at = self.scheduler.wake_at
-        if wake_at is None:
-            self._mail.wait()
-        else:
-            self._mail.wait(max(0.0, wake_at - self.device.clock()))
+        look_at = self.scheduler.next_look()
+        self._mail.wait(None if look_at is None else max(0.0, look_at - self.device.clock()))
 
     def _wait_for_mail(self, timeout_s: float) -> bool:
         if not self._mail.wait(timeout_s):

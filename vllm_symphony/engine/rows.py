@@ -86,6 +86,11 @@ class KeptRows:
                     self._go((row_id,))
         self._table.dropped_rows.clear()
 
+    @property
+    def are_dropped(self) -> bool:
+        """There is something to tell the workers."""
+        return bool(self._to_drop)
+
     def take_drops(self) -> list[int]:
         """What the workers should drop; the caller tells them."""
         drops, self._to_drop = self._to_drop, []

@@ -36,6 +36,7 @@ from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, StepRan
 
+GOODBYE_S = 0.02  # without work, workers are told after so long what they may forget
 WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
 WINDOW_OF_STEP = 0.05  # ... or for this share of a recent step, if that is longer ...
 WINDOW_SHARE = 1.0  # ... or when it has lasted this share of a recent step: never longer than the step that it may save
@@ -67,7 +68,9 @@ class SymphonyMixin(_Base):
         self.window_s = WINDOW_S
         self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
-        self.on_wake_at: Callable[[float], None] = lambda _: None
+        self.goodbye_at: float | None = None  # engine clock: nothing came since; workers forget what ended
+        self.on_shutdown: Callable[[], None] = lambda: None
+        self.on_look: Callable[[float], None] = lambda _: None  # a host whose loop is not ours is told `next_look` when it changes
         self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
         self._step_s = 0.0
         self._step_began = 0.0
@@ -130,13 +133,33 @@ class SymphonyMixin(_Base):
                 self.wake_at = None
                 self.runnable = True
             self.device.take_mail()
-        return bool(super().has_requests())
+        return bool(super().has_requests()) or (self.device is not None and self._rest(self.device))
+
+    def _rest(self, device: FileDevice) -> bool:
+        """There is nothing to compute. Workers forget ended requests and dropped rows once it has been quiet for a while; True: in
+        a step of its own, now."""
+        if not (self.finished_req_ids or device.rows.are_dropped):
+            return False
+        now = device.clock()
+        if self.goodbye_at is None:
+            self.goodbye_at = now + GOODBYE_S
+            self.on_look(self.next_look() or now)
+        if now < self.goodbye_at:
+            return False
+        self.goodbye_at = None
+        device.rows.drop_now()
+        self.say_goodbye = bool(self.finished_req_ids)
+        return self.say_goodbye
 
     def wake_in(self, seconds: float) -> None:
-        """Look again then. The host's loop must not sleep longer: it reads `wake_at`, or is told."""
+        """Look again then."""
         assert self.device is not None
         self.wake_at = self.device.clock() + seconds
-        self.on_wake_at(self.wake_at)
+        self.on_look(self.next_look() or self.wake_at)
+
+    def next_look(self) -> float | None:
+        """By the engine clock: when the host must ask `has_requests` again although nothing arrives."""
+        return min((t for t in (self.wake_at, self.goodbye_at) if t is not None), default=None)
 
     def _num_held(self) -> int:
         return len(self.waiting.held) + len(self.kv_holding_waiting.held)
@@ -176,7 +199,7 @@ class SymphonyMixin(_Base):
         self._step_began = time.perf_counter()
         began_ns = time.monotonic_ns()
         self.plain_arrived = self.say_goodbye = False
-        self.wake_at = None
+        self.wake_at = self.goodbye_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
             return super().schedule(throttle_prefills)
         self._unpark()
@@ -547,6 +570,10 @@ class SymphonyMixin(_Base):
         finally:
             self._dropping = False
 
+    def shutdown(self) -> None:
+        self.on_shutdown()
+        super().shutdown()
+
     # ---- seeing
 
     def symphony_counters(self) -> dict[str, float]:
@@ -564,6 +591,12 @@ class SymphonyMixin(_Base):
             "parked_now": len(self.parked),
             "held_now": self._num_held(),
         }
+
+
+def scheduler_for(*, vllm_config: Any, **more: Any) -> SymphonyMixin:
+    """Ours in place of the one that vLLM would choose for this config. A `scheduler_cls`, as vLLM names it."""
+    cls = SymphonyAsyncScheduler if vllm_config.scheduler_config.async_scheduling else SymphonyScheduler
+    return cls(vllm_config=vllm_config, **more)
 
 
 class SymphonyScheduler(SymphonyMixin, Scheduler):
