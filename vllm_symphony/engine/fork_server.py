@@ -5,8 +5,7 @@
 
 The messages are described in abi/launch.py, the other end in runtime/zygote.py. The server is a process of its own, because one
 with an engine's threads and gigabytes cannot be forked safely or quickly; there is one for each image, started when it is first
-needed. If it dies, its programs die with it, and the next launch starts another one. It stays in our session, in a group of its own
-(why: runtime/zygote.py).
+needed. If it dies, its programs die with it, and the next launch starts another one.
 """
 
 from __future__ import annotations
@@ -16,18 +15,21 @@ import errno
 import os
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-import vllm_symphony
 from vllm_symphony.abi.launch import PACKET_BYTES, Cause, Record, Rlimits, Used, Verb, unpack_used
 from vllm_symphony.abi.types import Pid
+from vllm_symphony.engine.beside import start_connected
 from vllm_symphony.engine.cpus import program_cpus
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
 
 _STOP_TIMEOUT_S = 5.0
+_VARIABLES = {
+    "PYTHONHASHSEED": "0",  # programs replay
+    "OPENBLAS_NUM_THREADS": "1",  # numpy in the fork server must not start threads
+}
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
 
@@ -64,25 +66,9 @@ class ForkServer:
         """Start the server process; does not wait until it is warm. Does nothing if it runs. Raises OSError."""
         if self._control is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.zygote", str(theirs.fileno()), self._image]
-                + [",".join(map(str, program_cpus(os.sched_getaffinity(0))))]
-                + ([] if self._confined else ["unconfined"]),
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what goes wrong before a program has its own pipes belongs into the server's log
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C at the server's terminal is for the server
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
+        words = [self._image, ",".join(map(str, program_cpus(os.sched_getaffinity(0))))]
+        words += [] if self._confined else ["unconfined"]
+        self._process, ours = start_connected("vllm_symphony.runtime.zygote", words, socket.SOCK_SEQPACKET, _VARIABLES)
         self._control = ours
         self._poll.watch(ours.fileno(), self._ready)
 
@@ -199,18 +185,6 @@ class ForkServer:
         for _, fds in self._unsent:
             _close(fds)
         self._unsent.clear()
-
-
-def _environment() -> dict[str, str]:
-    """All that programs can see of the server's environment."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",  # programs replay
-        "PYTHONPATH": root,
-        "OPENBLAS_NUM_THREADS": "1",  # numpy in the fork server must not start threads
-    }
 
 
 def _close(fds: Sequence[int]) -> None:

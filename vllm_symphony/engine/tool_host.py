@@ -15,14 +15,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import vllm_symphony
 from vllm_symphony.abi.types import JobId, ToolInfo
+from vllm_symphony.engine.beside import start_connected
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Alarm, Poll
 from vllm_symphony.errors import BrokenPipe, InvalidArgument, SymphonyError, WouldBlock
 from vllm_symphony.kernel.effect import CancelTool, Completion, JobFailed, ToolDone, ToolJob
@@ -81,23 +80,8 @@ class ToolHost:
         """Start the process; does not wait. Does nothing if it runs. Raises OSError."""
         if self._socket is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-m", "vllm_symphony.tools.host", str(theirs.fileno()), str(self._config.path)],
-                env=self._variables(),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
+        words, variables = [str(self._config.path)], {**self._config.environment, **self._config.values}
+        self._process, ours = start_connected("vllm_symphony.tools.host", words, socket.SOCK_STREAM, variables)
         self._socket, self._inbox = ours, wire.Inbox(in_host=False)
         self._started_ns = self._heard_ns = time.monotonic_ns()
         self._poll.watch(ours.fileno(), self._on_ready)
@@ -140,12 +124,6 @@ class ToolHost:
         if process is not None:
             _end(process)
         self._fail_all(BrokenPipe("the server is shutting down"))
-
-    def _variables(self) -> dict[str, str]:
-        """All that it can see of the server's environment."""
-        root = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
-        fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": root}
-        return {**fixed, **self._config.environment, **self._config.values}
 
     # ---- the socket
 
