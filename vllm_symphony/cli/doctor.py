@@ -142,13 +142,16 @@ def cores() -> Iterator[Finding]:
 
 def confinement() -> Iterator[Finding]:
     """What a server would find at its start: a process locks itself up as a fork server does, and tries what is denied."""
-    from vllm_symphony.engine.confinement import LEAST, Probe
+    from vllm_symphony.abi.confinement import OWN_USER, STRANGERS
+    from vllm_symphony.engine.confinement import Probe
 
     found = Probe().result()
-    what = {"A": "fit for strangers' programs", "B": "fit for your own programs"}.get(found.level, "no program can be started")
+    what = {STRANGERS: "fit for strangers' programs", OWN_USER: "fit for your own programs"}.get(
+        found.level, "no program can be started"
+    )
     detail = f"level {found.level}, {what}: {', '.join(found.active) or 'nothing holds'}"
-    state = "ok" if found.level == "A" else "warning" if found.meets(LEAST) else "broken"
-    yield Finding("confinement", state, detail, "" if found.meets(LEAST) else "see below, or symphony serve --unconfined")
+    state = "ok" if found.level == STRANGERS else "warning" if found.meets(OWN_USER) else "broken"
+    yield Finding("confinement", state, detail, "" if found.meets(OWN_USER) else "see below, or symphony serve --unconfined")
     for each in found.missing:
         yield Finding(f"- {each.layer}", "warning", f"missing: {each.why}", each.fix)
 

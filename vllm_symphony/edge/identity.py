@@ -22,8 +22,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vllm_symphony.abi.confinement import OWN_USER, STRANGERS, UNCONFINED
 from vllm_symphony.abi.types import Credentials
-from vllm_symphony.edge.credentials import CALLER, OWN
+from vllm_symphony.edge.credentials import CALLER, OWN, SHOWN
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token import Token, holds_token, is_name, proves, split
 from vllm_symphony.edge.token_file import TokenFile
@@ -57,7 +58,7 @@ class Identity:
         self._unconfined = unconfined
         self._clock = clock
         self._open: dict[asyncio.Timeout, Token] = {}  # the RPCs of tokens
-        self._level, self._lacks = "C", ""
+        self._level, self._lacks = UNCONFINED, ""
 
     def confined(self, level: str, lacks: str = "") -> None:
         """How far programs are confined from now on, and what keeps it from being A."""
@@ -71,6 +72,7 @@ class Identity:
         """
         who = self._authenticate(context)
         CALLER.set(self._confined(who.credentials))
+        SHOWN.set(who.token)
         self._check_scope(method, who)
         if who.token is None:
             yield
@@ -157,7 +159,7 @@ class Identity:
     def _confined(self, credentials: Credentials) -> Credentials:
         """Admins may do everything, so start programs too; but nobody's programs run less confined than they must be."""
         scopes = credentials.scopes + (("run",) if credentials.is_admin and "run" not in credentials.scopes else ())
-        needed = "B" if credentials.principal == OWN.principal else "A"
+        needed = OWN_USER if credentials.principal == OWN.principal else STRANGERS
         if not self._unconfined and self._level > needed:
             scopes = tuple(s for s in scopes if s != "run")
         return replace(credentials, scopes=scopes)
@@ -167,7 +169,7 @@ class Identity:
         if need is None or need in have.scopes:
             return
         if need in had.scopes or had.is_admin:
-            whom = "the server's own user only" if self._level == "B" else "nobody"
+            whom = "the server's own user only" if self._level == OWN_USER else "nobody"
             why = f" ({self._lacks})" if self._lacks else ""
             raise NotOwner(
                 f"{had.principal} may not start programs: they are confined at level {self._level} here, so scope {need} works for "

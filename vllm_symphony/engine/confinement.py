@@ -1,38 +1,22 @@
 """How far programs are confined on this machine, and what is demanded (engine/confinement.py).
 
-    A   seccomp, Landlock, a user for each program, memory in a control group      strangers' programs may run
-    B   seccomp; without an own user, Landlock or control group                    those of the server's own user
-    C   nothing that holds                                                         none, unless `--unconfined`
-
 Found once, at the start, by a process that confines itself and tries what is denied (runtime/sandbox/probe.py): it is started first
-and asked last, for it runs while the model loads. Fails closed: a probe that says nothing means C.
+and asked last, for it runs while the model loads. Fails closed: a probe that says nothing means C. The levels: abi/confinement.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import vllm_symphony
+from vllm_symphony.abi.confinement import UNCONFINED, Missing
+from vllm_symphony.engine import beside
 
-UNCONFINED = "C"
-LEAST = "B"  # below it no program is started
 _TIMEOUT_S = 60.0
-_COMMAND = (sys.executable, "-s", "-P", "-m", "vllm_symphony.runtime.sandbox.probe")
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A layer that is not there, why, and what can be done."""
-
-    layer: str
-    why: str
-    fix: str
+_COMMAND = beside.command("vllm_symphony.runtime.sandbox.probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +56,7 @@ class Probe:
     """The process that finds out. Start it early, ask it once."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            _COMMAND, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, cwd="/"
-        )
+        self._process = beside.start(_COMMAND, {"OPENBLAS_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
 
     def result(self) -> Confinement:
         """Waits for it."""
@@ -86,9 +68,3 @@ class Probe:
             self._process.wait()
             why = f"the probe said nothing of use ({type(e).__name__}, exit code {self._process.returncode})"
             return Confinement(UNCONFINED, missing=(Missing("probe", why, "see the server's log"),))
-
-
-def _environment() -> dict[str, str]:
-    """As small as a fork server's."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1"}

@@ -28,6 +28,7 @@ from typing import Any
 
 from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.codec import Program, read_answer
+from vllm_symphony.abi.confinement import UNCONFINED
 from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.launch import Cause, Rlimits
 from vllm_symphony.abi.types import Pid
@@ -48,7 +49,7 @@ _tasks: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("symphony_tasks",
 class Trusted:
     """Runs programs on a thread of their own, from the first launch to `close`. Methods are for the reactor's thread."""
 
-    level = "C"
+    level = UNCONFINED
 
     def __init__(self, poll: Poll, observer: Observer) -> None:
         self._poll = poll

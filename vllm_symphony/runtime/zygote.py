@@ -29,6 +29,7 @@ import socket
 import sys
 import time
 
+from vllm_symphony.abi.confinement import UNCONFINED
 from vllm_symphony.abi.launch import FDS_PER_LAUNCH, PACKET_BYTES, Cause, Record, Rlimits, Verb, pack_used
 from vllm_symphony.runtime import advice, child
 from vllm_symphony.runtime.image import IMAGES, Image
@@ -36,7 +37,6 @@ from vllm_symphony.runtime.meter import Meter
 from vllm_symphony.runtime.pool import READY, READY_WHEN_IDLE, Child, End, Pool
 from vllm_symphony.runtime.sandbox import Plan, Slot, prepare_zygote
 
-_UNCONFINED = "C"
 QUIET_S = 0.03  # without a launch; before, the pool is not filled: in a burst the CPU is needed for what was asked for
 IDLE_S = 300.0  # without a launch; then fewer are held ready
 _REQUESTS_AT_ONCE = 32
@@ -58,8 +58,8 @@ class Zygote:
         self._launched_s = time.monotonic() - QUIET_S
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
-        level = plan.layers.level if plan is not None else _UNCONFINED
-        if plan is not None and level == _UNCONFINED:
+        level = plan.layers.level if plan is not None else UNCONFINED
+        if plan is not None and level == UNCONFINED:
             self._refused = errno.EPERM  # nobody said that programs may run so
         self._tell(Record(Verb.READY, 0, ord(level)))
 

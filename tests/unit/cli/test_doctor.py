@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from vllm_symphony.abi.confinement import Missing
 from vllm_symphony.cli import doctor
 from vllm_symphony.cli.main import main
 from vllm_symphony.engine import confinement
-from vllm_symphony.engine.confinement import Confinement, Missing
+from vllm_symphony.engine.confinement import Confinement
 
 GOOD = {
     "vllm": "0.32.0", "torch": "2.13.0+cpu", "grpcio": "1.81.1", "protobuf": "6.33.6", "msgspec": "0.20.0",

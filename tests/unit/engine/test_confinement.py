@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from vllm_symphony.abi.confinement import Missing
 from vllm_symphony.engine import confinement
-from vllm_symphony.engine.confinement import NONE, Confinement, Missing, Probe
+from vllm_symphony.engine.confinement import NONE, Confinement, Probe
 
 FOUND = Confinement("B", ("seccomp", "landlock 7"), (Missing("user", "not root", "be root"), Missing("cgroup", "none", "make one")))
 

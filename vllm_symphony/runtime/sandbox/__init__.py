@@ -16,8 +16,8 @@ After `prepare_zygote` the fork server may see no file but those that programs c
 """
 
 from vllm_symphony.runtime.sandbox.lockdown import LayerFailed, lock_down
-from vllm_symphony.runtime.sandbox.plan import Layers, Missing, Plan
+from vllm_symphony.runtime.sandbox.plan import Layers, Plan
 from vllm_symphony.runtime.sandbox.prepare import prepare_zygote
 from vllm_symphony.runtime.sandbox.slot import Slot, Slots
 
-__all__ = ["LayerFailed", "Layers", "Missing", "Plan", "Slot", "Slots", "lock_down", "prepare_zygote"]
+__all__ = ["LayerFailed", "Layers", "Plan", "Slot", "Slots", "lock_down", "prepare_zygote"]

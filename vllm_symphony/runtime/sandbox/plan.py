@@ -9,21 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vllm_symphony.abi.confinement import OWN_USER, STRANGERS, UNCONFINED, Missing
 from vllm_symphony.runtime.sandbox.seccomp import Filter
 
 if TYPE_CHECKING:
     from vllm_symphony.runtime.sandbox.slot import Slots
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A layer that is not there: why, and what an operator can do, in a line."""
-
-    layer: str
-    why: str
-    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +32,10 @@ class Layers:
 
     @property
     def level(self) -> str:
-        """A: fit for strangers' programs. B: for those of the server's own user. C: for none."""
+        """Whose programs these are fit for (abi/confinement.py)."""
         if not self.seccomp:
-            return "C"
-        return "A" if self.landlock and self.user and self.cgroup else "B"
+            return UNCONFINED
+        return STRANGERS if self.landlock and self.user and self.cgroup else OWN_USER
 
     def active(self) -> list[str]:
         """The names of those that are there, for people."""

@@ -16,10 +16,11 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from vllm_symphony.abi.confinement import Missing
 from vllm_symphony.runtime.sandbox import image, janitor, landlock, namespace, private_root, privilege, proof, seccomp, user
 from vllm_symphony.runtime.sandbox.cgroup import Cgroups
 from vllm_symphony.runtime.sandbox.libc import mallopt
-from vllm_symphony.runtime.sandbox.plan import Layers, Missing, Plan
+from vllm_symphony.runtime.sandbox.plan import Layers, Plan
 from vllm_symphony.runtime.sandbox.slot import Slots
 from vllm_symphony.runtime.sandbox.syscall_table import here
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vllm_symphony.abi.confinement import Missing
 from vllm_symphony.runtime.sandbox import attempt
 from vllm_symphony.runtime.sandbox.lockdown import LayerFailed, lock_down
-from vllm_symphony.runtime.sandbox.plan import Missing, Plan
+from vllm_symphony.runtime.sandbox.plan import Plan
 from vllm_symphony.runtime.sandbox.slot import Slots
 
 _FIXES = {
