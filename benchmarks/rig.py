@@ -4,7 +4,7 @@
     symphony-engine, symphony-reactor: what a kernel host is                                     |
            ^--- plain requests of the same engine (plain.py)   <--- kernel socket --- Session ---'
 
-The settings are those of `symphony serve` (engine/main.py), except what the benchmark's table says. Use it in a `with`.
+The settings are those of `symphony serve` (engine/defaults.py), except what the benchmark's table says. Use it in a `with`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TINY = ROOT / "tests" / "models" / "tiny"
 
 def engine_arguments(model: str, **more: Any) -> Any:
     """vLLM's EngineArgs for `tiny`, `small`, or a name or folder; the environment is set first."""
-    from vllm_symphony.engine.main import cpu_defaults, prepare_cpu
+    from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu
     from vllm_symphony.engine.own import prepare_environment
 
     on_cpu = prepare_cpu()
@@ -81,7 +81,7 @@ class Rig:
         self._folder = tempfile.TemporaryDirectory(prefix="symphony-bench-")
         self.kernel_socket = f"{self._folder.name}/kernel.sock"
         self.args = engine_arguments(model, **engine_args)
-        from vllm_symphony.engine.main import open_storage
+        from vllm_symphony.engine.boot import open_storage
         from vllm_symphony.engine.own import OwnHost
         from vllm_symphony.engine.reactor import Reactor
         from vllm_symphony.engine.tier import TierLimits
