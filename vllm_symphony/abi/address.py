@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vllm_symphony.errors import InvalidArgument, NameTooLong
 
+SOCKET_NAME = "symphony.sock"
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its final zero
 MAX_PORT = 65535
 TOKEN_PREFIX = "sym_"  # every token begins so, which lets scanners find a lost one
@@ -85,3 +86,12 @@ def check_socket_path(path: Path) -> Path:
             limit=MAX_SOCKET_PATH_BYTES,
         )
     return path
+
+
+def default_run_dir() -> Path:
+    """The directory that a server without `--run-dir` uses, and a client looks in."""
+    if chosen := os.environ.get("SYMPHONY_RUN_DIR"):
+        return Path(chosen)
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "symphony"
+    return Path.home() / ".symphony" / "run"

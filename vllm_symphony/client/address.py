@@ -15,12 +15,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_symphony.abi.address import HostPort, check_socket_path, host_port, refuse_secrets
+from vllm_symphony.abi.address import SOCKET_NAME, HostPort, check_socket_path, default_run_dir, host_port, refuse_secrets
 from vllm_symphony.errors import InvalidArgument
 
 __all__ = ["SOCKET_NAME", "TOKEN_NAME", "Target", "check_socket_path", "default_run_dir", "default_socket", "target_of"]
 
-SOCKET_NAME = "symphony.sock"
 TOKEN_NAME = "token"  # the server's own token, in the run directory
 
 
@@ -33,15 +32,6 @@ class Target:
 
     def __str__(self) -> str:
         return str(self.where)
-
-
-def default_run_dir() -> Path:
-    """The directory that a server without `--run-dir` uses."""
-    if chosen := os.environ.get("SYMPHONY_RUN_DIR"):
-        return Path(chosen)
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "symphony"
-    return Path.home() / ".symphony" / "run"
 
 
 def default_socket() -> Path:
