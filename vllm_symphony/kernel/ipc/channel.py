@@ -25,7 +25,7 @@ from vllm_symphony.kernel.ipc.handle import Handle
 from vllm_symphony.kernel.ipc.letter import Letter
 
 if TYPE_CHECKING:
-    from vllm_symphony.kernel.ipc.wait import PollWait, RecvWait, RequestWait, SendWait
+    from vllm_symphony.kernel.ipc.wait import LetterWait, PollWait, RecvWait
     from vllm_symphony.kernel.machine import Machine
 
 QUEUE, TOPIC = "queue", "topic"
@@ -101,7 +101,7 @@ class Channel:
         self.seq = 0  # of the last message
         self.handles: dict[Handle, None] = {}
         self.queues: dict[Handle | None, Queue] = {None: Queue()} if kind == QUEUE else {}
-        self.senders: dict[SendWait | RequestWait, None] = {}  # that wait for room
+        self.senders: dict[LetterWait, None] = {}  # that wait for room
         self.pollers: dict[PollWait, None] = {}
 
     # ---- who may

@@ -87,7 +87,7 @@ def receive(m: Machine, call: Call, handle: Handle) -> RecvResult:
     return RecvResult(message)
 
 
-class SendWait(ChannelWait):
+class LetterWait(ChannelWait):
     """It stands in the channel's line with its letter."""
 
     __slots__ = ("letter",)
@@ -97,6 +97,18 @@ class SendWait(ChannelWait):
         self.letter = letter
         handle.channel.senders[self] = None
 
+    def flush(self, m: Machine, now_ns: int) -> None:
+        self.handles[0].channel.serve(now_ns)
+
+    def go(self, m: Machine, now_ns: int) -> None:
+        """There is room, and it is the first."""
+
+
+class SendWait(LetterWait):
+    """It ends when its letter has gone in."""
+
+    __slots__ = ()
+
     def drop(self, m: Machine) -> None:
         super().drop(m)
         channel = self.handles[0].channel
@@ -104,11 +116,7 @@ class SendWait(ChannelWait):
         self.letter.release(m)
         channel.stir()
 
-    def flush(self, m: Machine, now_ns: int) -> None:
-        self.handles[0].channel.serve(now_ns)
-
     def go(self, m: Machine, now_ns: int) -> None:
-        """There is room, and it is the first."""
         call, (handle,) = self.call, self.handles
         assert call is not None
         self.letter.num_holds += 1  # `drop` lets go of one, `post` of the other
@@ -124,18 +132,16 @@ def sent(call: Call, handle: Handle, letter: Letter) -> SendResult:
     return SendResult(letter.seq, num_took)
 
 
-class RequestWait(ChannelWait):
-    """A letter that asks for an answer: in the channel's line, in its queue, or with a receiver, who knows it by `token`."""
+class RequestWait(LetterWait):
+    """Its letter asks for an answer: in the channel's line, in its queue, or with a receiver, who knows it by `token`."""
 
-    __slots__ = ("letter", "receiver", "token")
+    __slots__ = ("receiver", "token")
 
     def __init__(self, call: Call, handle: Handle, letter: Letter) -> None:
-        super().__init__(call, (handle,))
-        self.letter = letter
+        super().__init__(call, handle, letter)
         letter.asker = self
         self.receiver: Handle | None = None
         self.token = 0
-        handle.channel.senders[self] = None
 
     @property
     def is_in_line(self) -> bool:
@@ -155,11 +161,8 @@ class RequestWait(ChannelWait):
             channel.queues[None].withdraw(m, self.letter)
         channel.stir()
 
-    def flush(self, m: Machine, now_ns: int) -> None:
-        self.handles[0].channel.serve(now_ns)
-
     def go(self, m: Machine, now_ns: int) -> None:
-        """There is room, and it is the first: its letter goes, the call waits on."""
+        """Its letter goes in, the call waits on."""
         call, (handle,) = self.call, self.handles
         assert call is not None
         del handle.channel.senders[self]
