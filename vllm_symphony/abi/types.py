@@ -15,6 +15,8 @@ from enum import IntFlag, StrEnum
 from typing import NewType
 
 ABI_MAJOR, ABI_MINOR = 1, 3
+PYTHON, WASM, TRUSTED = "python", "wasm", "trusted"  # runtimes of programs
+WASM_MAGIC = b"\0asm"  # what modules begin with
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
 
 Pid = NewType("Pid", int)  # process, 53-bit, never reused in a state directory

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import ExitStatus, ProcessEvent, Signal
+from vllm_symphony.abi.types import WASM_MAGIC, ExitStatus, ProcessEvent, Signal
 from vllm_symphony.client import display
 from vllm_symphony.client.call import ServerUnreachable
 from vllm_symphony.client.display import Process
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 GOODBYE_S = 5.0  # for the TERM of a run that is left
 LAST_EVENTS = 20  # what a notebook shows of a run
-WASM = b"\0asm"
 _INSTALLED = re.compile(r"(?:\w[\w.@+-]*/)?\w[\w.-]*(?:@[\w.+-]+)?")
 
 
@@ -79,7 +78,7 @@ class Program:
         path = Path(program)
         try:
             content = path.read_bytes()
-            if content.startswith(WASM) or path.suffix == ".wasm":
+            if content.startswith(WASM_MAGIC) or path.suffix == ".wasm":
                 return Program(code=content, name=path.stem)
             return Program(content.decode(), name=path.stem)
         except OSError as e:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from vllm_symphony.abi.launch import PACKET_BYTES, Cause, Record, Rlimits, Used, Verb, unpack_used
-from vllm_symphony.abi.types import Pid
+from vllm_symphony.abi.types import PYTHON, Pid
 from vllm_symphony.engine.beside import start_connected
 from vllm_symphony.engine.cpus import program_cpus
 from vllm_symphony.engine.poll import READABLE, WRITABLE, Poll
@@ -47,7 +47,7 @@ class Observer(Protocol):
 class ForkServer:
     """Owns the server process and the socket to it. Belongs to the reactor's thread."""
 
-    def __init__(self, poll: Poll, observer: Observer, image: str = "python", *, confined: bool = True) -> None:
+    def __init__(self, poll: Poll, observer: Observer, image: str = PYTHON, *, confined: bool = True) -> None:
         self.level = ""  # of confinement: A, B or C; known once the server is warm
         self._poll = poll
         self._observer = observer

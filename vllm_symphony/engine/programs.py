@@ -24,7 +24,7 @@ from typing import Protocol
 
 from vllm_symphony.abi.codec import Program, program_frame
 from vllm_symphony.abi.launch import Cause, Rlimits, Used
-from vllm_symphony.abi.types import Pid, ResourceLimits, Signal
+from vllm_symphony.abi.types import PYTHON, TRUSTED, WASM, Pid, ResourceLimits, Signal
 from vllm_symphony.engine.connection import Connection
 from vllm_symphony.engine.fork_server import ForkServer
 from vllm_symphony.engine.input import InputPipe
@@ -39,7 +39,7 @@ DRAIN_NS = 200_000_000
 ORPHAN_NS = 1_000_000_000
 KILLED = 137
 BAD_PROGRAM = 2
-IMAGES, TRUSTED = ("python", "wasm"), "trusted"
+IMAGES = (PYTHON, WASM)
 _UNCONFINABLE = "programs cannot be confined here: symphony doctor says what is missing, symphony serve --unconfined does without"
 _REASONS = {Cause.NONE: "", Cause.DENIED: "denied", Cause.MEMORY: "limit", Cause.CPU: "limit"}
 
@@ -243,7 +243,7 @@ class Programs:
 
 def _missing(runtime: str) -> str | None:
     """What this server lacks to run such programs."""
-    if runtime == "wasm" and find_spec("wasmtime") is None:
+    if runtime == WASM and find_spec("wasmtime") is None:
         return "this server runs no WebAssembly: the package wasmtime is not installed"
     return None
 

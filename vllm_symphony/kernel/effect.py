@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 from vllm_symphony.abi.calls import ToolResult
 from vllm_symphony.abi.record import NodeRecord, PrincipalRecord, ProgramRecord, QuotaRecord, Restored, SavedPage
 from vllm_symphony.abi.types import (
+    PYTHON,
     Distribution,
     Finding,
     Grammar,
@@ -350,7 +351,7 @@ class Launch:
     name: str
     seed: int
     code: bytes = b""
-    runtime: str = "python"
+    runtime: str = PYTHON
     limits: ResourceLimits = ResourceLimits()
     stdin: bool = False
 

@@ -19,7 +19,7 @@ from vllm_symphony.abi import manifest, version
 from vllm_symphony.abi.calls import Spawn
 from vllm_symphony.abi.manifest import Manifest
 from vllm_symphony.abi.reference import reference
-from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, Credentials, ResourceLimits
+from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, PYTHON, TRUSTED, WASM, WASM_MAGIC, Credentials, ResourceLimits
 from vllm_symphony.abi.version import Clause
 from vllm_symphony.errors import BadProgram, InvalidArgument, NotOwner, NotSupported, SymphonyError
 from vllm_symphony.kernel import registry
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from vllm_symphony.kernel.call import Call
     from vllm_symphony.kernel.machine import Machine
 
-PYTHON, WASM, TRUSTED = "python", "wasm", "trusted"
-WASM_MAGIC = b"\0asm"
 DEFAULT_ENTRY = "main"
 MAX_ABI = 64  # characters
 

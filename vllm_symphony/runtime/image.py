@@ -20,6 +20,7 @@ from typing import Protocol
 from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.codec import Program, program_frame, read_answer
 from vllm_symphony.abi.frame import FrameReader
+from vllm_symphony.abi.types import PYTHON, WASM
 from vllm_symphony.runtime.program import PythonRun
 from vllm_symphony.runtime.transport import SocketTransport
 
@@ -118,7 +119,7 @@ class WasmImage:
         return _tell(run(program, transport), transport)
 
 
-IMAGES: dict[str, type[PythonImage] | type[WasmImage]] = {"python": PythonImage, "wasm": WasmImage}
+IMAGES: dict[str, type[PythonImage] | type[WasmImage]] = {PYTHON: PythonImage, WASM: WasmImage}
 
 
 class _Teller(Protocol):

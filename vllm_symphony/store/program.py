@@ -16,9 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from vllm_symphony.abi.record import PrincipalRecord, ProgramRecord
-from vllm_symphony.abi.types import ProgramInfo, ResourceLimits
+from vllm_symphony.abi.types import WASM, ProgramInfo, ResourceLimits
 
-WASM = "wasm"
 _PLAIN = (
     "name", "version", "owner", "sha256", "size", "runtime", "entry", "description", "schema", "created_ns", "mode", "group",
 )  # fmt: skip

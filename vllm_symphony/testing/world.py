@@ -20,7 +20,7 @@ from typing import Any
 
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.codec import Program
-from vllm_symphony.abi.types import Credentials, Pid, Signal
+from vllm_symphony.abi.types import PYTHON, Credentials, Pid, Signal
 from vllm_symphony.engine.image import image
 from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.engine.sim.model import decode
@@ -293,7 +293,7 @@ class World:
             self._ended(run, end.code)
 
     def _load(self, e: Launch) -> tuple[Callable[..., Any], dict[str, Any]]:
-        if e.runtime != "python":
+        if e.runtime != PYTHON:
             raise BadProgram(f"this machine runs Python, not {e.runtime}")
         names = self._namespaces.get(e.source)
         if names is None:

@@ -12,14 +12,14 @@ from fnmatch import fnmatchcase
 from vllm_symphony.abi import manifest
 from vllm_symphony.abi.calls import Done, Install, ProgramArgs, ProgramResult, Programs, ProgramsResult, ProgramTextResult
 from vllm_symphony.abi.reference import Reference, demand_short, reference, version_of
-from vllm_symphony.abi.types import ProgramInfo
+from vllm_symphony.abi.types import PYTHON, WASM, ProgramInfo
 from vllm_symphony.errors import AccessDenied, InvalidArgument, NotOwner
 from vllm_symphony.kernel import registry
 from vllm_symphony.kernel.call import Call
 from vllm_symphony.kernel.fs.node import MAY_READ
 from vllm_symphony.kernel.lifecycle import MAX_NAME
 from vllm_symphony.kernel.machine import Machine
-from vllm_symphony.kernel.program import PYTHON, WASM, demand_abi, demand_image, demand_size
+from vllm_symphony.kernel.program import demand_abi, demand_image, demand_size
 from vllm_symphony.kernel.registry import Content
 from vllm_symphony.kernel.syscall.process import SCOPE
 from vllm_symphony.kernel.syscall.view import demand_door

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vllm_symphony.abi.types import PYTHON
+
 _NOT_STANDARD = frozenset(("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "turtledemo"))
 _PACKAGES = ("numpy",)
 _OTHERS = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom")
@@ -49,7 +51,7 @@ def look(kind: str) -> Image:
     """The image of this fork server. Needs /proc, or finds fewer libraries."""
     libraries = _libraries()
     links = {path: os.path.realpath(path) for path in ("/lib", "/lib64") if os.path.islink(path)}
-    if kind != "python":
+    if kind != PYTHON:
         return Image(readable=_existing([*libraries, *_OTHERS]), aliases=links)
     named = os.path.dirname(os.__file__)
     library = os.path.realpath(named)

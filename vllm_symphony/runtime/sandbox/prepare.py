@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vllm_symphony.abi.confinement import Missing
+from vllm_symphony.abi.types import PYTHON
 from vllm_symphony.runtime.sandbox import image, janitor, landlock, namespace, private_root, privilege, proof, seccomp, user
 from vllm_symphony.runtime.sandbox.cgroup import Cgroups
 from vllm_symphony.runtime.sandbox.libc import mallopt
@@ -28,7 +29,7 @@ _M_ARENA_MAX = -8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def prepare_zygote(kind: str = "python") -> Plan:
+def prepare_zygote(kind: str = PYTHON) -> Plan:
     """Confine the fork server's surroundings as far as this machine lets us; what a child is to put on, with the places.
 
     Call it once, with one thread, when everything is imported. Never raises for what the machine lacks: `plan.layers` says it.

@@ -20,7 +20,7 @@ def found() -> dict[str, Any]:
     """Confine this process as a fork server and say how far that went."""
     with contextlib.suppress(ImportError):
         __import__("numpy")
-    plan = prepare_zygote("python")
+    plan = prepare_zygote()
     assert plan.slots is not None
     plan.slots.close()
     layers = plan.layers

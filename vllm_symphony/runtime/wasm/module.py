@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator
 
 import wasmtime
 
+from vllm_symphony.abi.types import WASM_MAGIC
 from vllm_symphony.errors import BadProgram
 from vllm_symphony.runtime.wasm.transport import small_thread
 
-MAGIC = b"\0asm"
 VERSION = b"\x01\0\0\0"
 MAX_MODULE_BYTES = 4 << 20
 MAX_FUNCTION_BYTES = 96 << 10
@@ -61,7 +61,7 @@ def make_engine(memory_bytes: int) -> wasmtime.Engine:
 
 def check_module(code: bytes, name: str) -> None:
     """Raises BadProgram: it is no module, or larger than what is compiled here; the message is for the user."""
-    if code[:4] != MAGIC or code[4:8] != VERSION:
+    if code[:4] != WASM_MAGIC or code[4:8] != VERSION:
         raise BadProgram(f"{name} is no core module of WebAssembly 1 (components are not taken)")
     if len(code) > MAX_MODULE_BYTES:
         raise BadProgram(f"{name} has {len(code)} bytes, the limit is {MAX_MODULE_BYTES}: strip it (`wasm-opt -Os --strip-debug`)")
