@@ -25,8 +25,8 @@ import wasmtime
 from vllm_symphony.abi.calls import Exit
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.errors import InvalidArgument, NoSuchCall, SymphonyError
+from vllm_symphony.runtime.wasm.as_json import to_call, to_json
 from vllm_symphony.runtime.wasm.memory import GuestFault, Memory
-from vllm_symphony.runtime.wasm.plain import to_call, to_json
 from vllm_symphony.runtime.wasm.transport import BlockingTransport
 
 MODULE = "symphony"

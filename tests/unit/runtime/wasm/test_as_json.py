@@ -9,7 +9,7 @@ from vllm_symphony.abi.codec import call_frame, read_args, read_call
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import Distribution, Predicate, Sampler, pack_floats, pack_tokens
 from vllm_symphony.errors import InvalidArgument
-from vllm_symphony.runtime.wasm.plain import FLOATS, TOKENS, to_call, to_json
+from vllm_symphony.runtime.wasm.as_json import FLOATS, TOKENS, to_call, to_json
 
 BASE64 = {"code", "data", "logits"}
 

@@ -1,4 +1,4 @@
-"""Calls and results as plain JSON (runtime/wasm/plain.py): what a guest in any language reads and writes without our packing.
+"""Calls and results as plain JSON (runtime/wasm/as_json.py): what a guest in any language reads and writes without our packing.
 
     dataclass of abi/calls.py      the guest's JSON
     tokens, positions, ids ...     list of integers        (packed uint32)
