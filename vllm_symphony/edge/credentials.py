@@ -15,10 +15,12 @@ from typing import Any
 
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.abi.user import own_user
+from vllm_symphony.edge.token import Token
 from vllm_symphony.errors import Unauthenticated
 
 OWN = Credentials(own_user(), scopes=("admin", "run"))
 CALLER: ContextVar[Credentials | None] = ContextVar("CALLER", default=None)
+SHOWN: ContextVar[Token | None] = ContextVar("SHOWN", default=None)  # the token that it was proven by
 
 
 def caller(context: Any) -> Credentials:

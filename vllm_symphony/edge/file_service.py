@@ -17,6 +17,7 @@ from vllm_symphony.abi.calls import Watch as WatchCall
 from vllm_symphony.abi.types import Credentials, unpack_tokens
 from vllm_symphony.edge.concern import peer_minor
 from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.guard import about
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.naming import Names, Naming
@@ -164,6 +165,7 @@ class FileService(FileServiceServicer):
         cred, first = caller(context), await anext(requests, None)
         if first is None:
             raise InvalidArgument("an import begins with the path of the file")
+        about(first.path)
         whose = f"{cred.principal} {first.request_id or uuid4().hex}"
         async with self._spool.received(_pieces(first, requests), whose) as name:
             args = read_as(Import, first, spool=name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ import grpc
 Context = Any  # grpc.aio.ServicerContext[request, response]
 Concern = Callable[[str, Context], AbstractAsyncContextManager[None]]
 OURS = "/symphony."
+REQUEST: ContextVar[Any] = ContextVar("REQUEST", default=None)  # for concerns: what the RPC was given, or the stream of it
 
 
 class Around(grpc.aio.ServerInterceptor):
@@ -38,6 +40,7 @@ class Around(grpc.aio.ServerInterceptor):
 
     def _single(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         async def single(request: Any, context: Context) -> Any:
+            REQUEST.set(request)
             async with self._concern(method, context):
                 return await behaviour(request, context)
 
@@ -45,6 +48,7 @@ class Around(grpc.aio.ServerInterceptor):
 
     def _streaming(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Awaitable[None]]:
         async def streaming(request: Any, context: Context) -> None:
+            REQUEST.set(request)
             async with self._concern(method, context):
                 made = behaviour(request, context)
                 if isinstance(made, AsyncGenerator):

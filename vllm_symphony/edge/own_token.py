@@ -26,7 +26,16 @@ class OwnToken:
     def __init__(self, path: Path) -> None:
         self._path = path
         made, self._text = make("own", "own", now_s=time.time())
-        self.token = Token("own", made.id, made.sha256, OWN.principal, OWN.groups, OWN.scopes, made.created_s, None)
+        self.token = _own(made.id, made.sha256, made.created_s)
+
+    @classmethod
+    def published(cls, path: Path) -> Token | None:
+        """The token that another process of this server laid there; None when it is gone or no token."""
+        with suppress(OSError):
+            parts = split(path.read_text().split("\n", 1)[0])
+            if parts is not None:
+                return _own(parts[0], digest(parts[1]), path.stat().st_mtime)
+        return None
 
     def publish(self, addresses: Sequence[str]) -> None:
         """Raises AccessDenied when the run directory cannot be written."""
@@ -34,3 +43,7 @@ class OwnToken:
 
     def withdraw(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _own(token_id: str, sha256: str, created_s: float) -> Token:
+    return Token("own", token_id, sha256, OWN.principal, OWN.groups, OWN.scopes, created_s, None)

@@ -26,6 +26,7 @@ from vllm_symphony.edge.concern import access_log, errors, same_abi
 from vllm_symphony.edge.decoding import Decoding
 from vllm_symphony.edge.door import Door, clear, why_not
 from vllm_symphony.edge.file_service import FileService
+from vllm_symphony.edge.guard import Guard
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
@@ -101,19 +102,22 @@ class EdgeServer:
         *,
         doors: Sequence[Door] = (),
         identity: Identity | None = None,
+        guard: Guard | None = None,
         spool: Path | None = None,
     ) -> None:
         """`spool`: where the kernel's host leaves packed files, and takes them."""
         self.addresses: list[str] = []  # once it is started
         self._doors = (Door(Path(socket_path)), *doors)
         self._identity = identity or Identity()
-        around = (Around(access_log), Around(errors), Around(same_abi), Around(self._identity.known), Decoding())
+        guard = guard or Guard()
+        concerns = (access_log, errors, same_abi, guard.recorded, self._identity.known, guard.admitted)
+        around = (*(Around(concern) for concern in concerns), Decoding())
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
         self._looks = Looks()
         process_pb2_grpc.add_ProcessServiceServicer_to_server(ProcessService(kernel, self._looks), self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(FileService(kernel, Spool(spool), self._looks), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(kernel), self._server)
-        self._sessions = SessionService(kernel)
+        self._sessions = SessionService(kernel, guard)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, self._server)
         system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(kernel), self._server)
         channel_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(kernel, self._looks), self._server)

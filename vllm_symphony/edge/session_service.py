@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from vllm_symphony.abi.codec import Answer, read_outcome
 from vllm_symphony.abi.types import ABI_MAJOR, Credentials
 from vllm_symphony.edge.concern import peer_minor
 from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.guard import Guard
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.session_link import SessionLink, connect_session
 from vllm_symphony.errors import InvalidArgument, TimedOut
@@ -25,8 +26,9 @@ HELLO_TIMEOUT_S = 10.0  # for the first message of a Connect
 class SessionService(SessionServiceServicer):
     """Remote programs: made, connected, called, ended."""
 
-    def __init__(self, kernel: KernelLink) -> None:
+    def __init__(self, kernel: KernelLink, guard: Guard) -> None:
         self._kernel = kernel
+        self._guard = guard
         self._links: set[SessionLink] = set()  # of Connect
 
     def end_idle(self) -> None:
@@ -51,13 +53,22 @@ class SessionService(SessionServiceServicer):
         self, requests: AsyncIterator[pb.ConnectRequest], context: Any
     ) -> None:
         """Two directions at once: a task reads the client, this one writes to it. Whichever ends first ends the other."""
-        link = await self._link(await _hello(requests), caller(context))
+        cred, told = caller(context), self._guard.told(context)
+        link = await self._link(await _hello(requests), cred)
+
+        async def before(call_id: int, op: str, args: Any) -> None:
+            await self._guard.turn(cred)
+            self._guard.begin(context, op, args)
+            told.asked(call_id, op, args)
+
         self._links.add(link)
         try:
             await context.write(pb.ConnectResponse(hello=to_message(link.hello, pb.HelloResult())))
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(_carry_calls(requests, link))
+                reading = tasks.create_task(_carry_calls(requests, link, before))
                 async for answer in link.answers():
+                    if not answer.part:
+                        told.answered(answer.id, answer.err.reason if answer.err else None)
                     await context.write(_response(answer))
                 reading.cancel()
         except BaseExceptionGroup as group:  # of one: the reader's, or the kernel's reason
@@ -107,13 +118,19 @@ async def _hello(requests: AsyncIterator[pb.ConnectRequest]) -> Hello:
     return hello
 
 
-async def _carry_calls(requests: AsyncIterator[pb.ConnectRequest], link: SessionLink) -> None:
-    """What the client says, until it hangs up; then the answers end too. Raises InvalidArgument for what is no message."""
+async def _carry_calls(
+    requests: AsyncIterator[pb.ConnectRequest], link: SessionLink, before: Callable[[int, str, Any], Awaitable[None]]
+) -> None:
+    """What the client says, until it hangs up; then the answers end too. `before` is awaited before each call.
+
+    Raises InvalidArgument for what is no message, and what `before` raises.
+    """
     async for request in requests:
         kind = request.WhichOneof("message")
         if kind == "call":
             call = request.call
             op, args = call_of(call)
+            await before(call.id, op, args)
             link.send(call.id, op, args, call.tid, request_id=call.request_id, ack=request.ack)
         elif kind is None and request.ack:
             link.send(0, "ping", NoArgs(), ack=request.ack)

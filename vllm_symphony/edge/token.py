@@ -17,6 +17,7 @@ from hashlib import sha256
 
 from vllm_symphony.abi.address import TOKEN_PREFIX
 from vllm_symphony.abi.types import Credentials
+from vllm_symphony.edge.rate import Limit
 from vllm_symphony.errors import InvalidArgument
 
 SCOPES = {"admin": "sees and may do everything", "run": "may start programs"}
@@ -39,6 +40,7 @@ class Token:
     scopes: tuple[str, ...]
     created_s: float
     expires_s: float | None
+    rate: Limit | None = None  # of its bearers together, beside their principal's
 
     @property
     def credentials(self) -> Credentials:
@@ -56,6 +58,7 @@ def make(
     groups: Sequence[str] = (),
     scopes: Sequence[str] = (),
     expires_s: float | None = None,
+    rate: Limit | None = None,
 ) -> tuple[Token, str]:
     """A new token and its text. Raises InvalidArgument for a name or a scope that cannot be."""
     for what, word in (("token", name), ("principal", principal), *(("group", g) for g in groups)):
@@ -67,7 +70,7 @@ def make(
         raise InvalidArgument(f"no such scope: {', '.join(unknown)} (there are: {', '.join(SCOPES)})")
     token_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     unique_groups, unique_scopes = tuple(dict.fromkeys(groups)), tuple(dict.fromkeys(scopes))
-    token = Token(name, token_id, _hash(secret), principal, unique_groups, unique_scopes, now_s, expires_s)
+    token = Token(name, token_id, _hash(secret), principal, unique_groups, unique_scopes, now_s, expires_s, rate)
     return token, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
 

@@ -1,7 +1,9 @@
 """The token file: who has a token (edge/token_file.py).
 
     {"version": 1, "tokens": [{"name": "ci", "id": "4f1c09a77be2", "sha256": "...", "principal": "ci", "groups": [], "scopes":
-    ["run"], "created_s": 1760000000.0, "expires_s": null}]}
+    ["run"], "created_s": 1760000000.0, "expires_s": null, "rate": "20/s:40"}]}
+
+`rate` is there only where a token has one: a server that knows no rates reads the others.
 
 `symphony token` changes it whether or not a server runs; servers look at each authentication whether it is still the file that they
 read (time, size, inode, mode, owner), so an addition or a revocation counts from the next call on.
@@ -24,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from vllm_symphony.edge.private_file import read_private, write_private
+from vllm_symphony.edge.rate import Limit, limit_of
 from vllm_symphony.edge.state_dir import make_private
 from vllm_symphony.edge.token import SCOPES, Token, is_name
-from vllm_symphony.errors import AccessDenied, DataCorrupt, FileExists, NoSuchFile, SymphonyError
+from vllm_symphony.errors import AccessDenied, DataCorrupt, FileExists, InvalidArgument, NoSuchFile, SymphonyError
 
 VERSION = 1
 _log = logging.getLogger("symphony.edge")
@@ -103,7 +106,7 @@ class TokenFile:
         return tokens
 
     def _write(self, tokens: Iterable[Token]) -> None:
-        write_private(self.path, json.dumps({"version": VERSION, "tokens": [asdict(t) for t in tokens]}, indent=1) + "\n")
+        write_private(self.path, json.dumps({"version": VERSION, "tokens": [_record(t) for t in tokens]}, indent=1) + "\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -120,9 +123,14 @@ class TokenFile:
             os.close(fd)
 
 
+def _record(token: Token) -> dict[str, Any]:
+    record = asdict(token) | {"rate": str(token.rate)}
+    return record if token.rate else {k: v for k, v in record.items() if k != "rate"}
+
+
 def _token(record: Any) -> Token:
     """Raises ValueError, TypeError or KeyError, which repeat nothing secret."""
-    if set(record) != {"name", "id", "sha256", "principal", "groups", "scopes", "created_s", "expires_s"}:
+    if set(record) - {"rate"} != {"name", "id", "sha256", "principal", "groups", "scopes", "created_s", "expires_s"}:
         raise ValueError("a token with other fields than it should have")
     if not isinstance(record["groups"], list) or not isinstance(record["scopes"], list):
         raise ValueError("a token whose groups or scopes are no list")
@@ -134,7 +142,15 @@ def _token(record: Any) -> Token:
     created_s, expires_s = record["created_s"], record["expires_s"]
     if not _is_time(created_s) or not (expires_s is None or _is_time(expires_s)):
         raise ValueError("a token with a time that is none")
-    return Token(**{**record, "groups": tuple(record["groups"]), "scopes": tuple(record["scopes"])})
+    rate = _rate(record.get("rate"))
+    return Token(**{**record, "groups": tuple(record["groups"]), "scopes": tuple(record["scopes"]), "rate": rate})
+
+
+def _rate(text: Any) -> Limit | None:
+    try:
+        return limit_of(text) if isinstance(text, str) else None
+    except InvalidArgument:
+        raise ValueError("a token with a rate that is none") from None
 
 
 def _is_time(value: object) -> bool:
