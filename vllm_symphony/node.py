@@ -2,6 +2,7 @@
 
     symphony serve (this process: the edge)  --starts-->  kernel host (engine/main.py, a child)
         gRPC on symphony.sock, other doors                  kernel.sock, status lines, SIGTERM
+    with HTTP the child is vLLM's own server (web/main.py), and the kernel lives in its engine process
 
     lock the run directory -> listen, NOT_SERVING -> start the host -> it says ready -> link -> SERVING
     asked to stop          -> NOT_SERVING, no new calls, those in flight get a grace -> TERM the host -> 0
@@ -23,9 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from vllm_symphony.abi.address import HostPort
 from vllm_symphony.client.address import TOKEN_NAME, check_socket_path
+from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.edge.door import doors
-from vllm_symphony.edge.host_process import HostProcess
+from vllm_symphony.edge.guard import Rules
+from vllm_symphony.edge.host_process import AdoptedHost, HostProcess
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.own_token import OwnToken
@@ -38,6 +42,8 @@ from vllm_symphony.errors import SymphonyError
 from vllm_symphony.store.state import FOLDER, SPOOL
 
 HOST_COMMAND = (sys.executable, "-m", "vllm_symphony.engine.main")
+WEB_COMMAND = (sys.executable, "-m", "vllm_symphony.web.main")  # vLLM's HTTP server; the kernel host is vLLM's engine process
+Host = HostProcess | AdoptedHost
 EXIT_DEVICE_LOST = 70
 LAST_WORDS_S = 0.5  # for calls that end with ENODEV to say so
 EXIT_USAGE = 2  # of the host: vLLM refused its flags, and has said why
@@ -60,6 +66,16 @@ class Settings:
     state_dir: Path = field(default_factory=default_state_dir)  # holds the tokens, and below `fs` the files
     keeps_files: bool = True  # they outlive the server
     unconfined: bool = False  # programs are, and scope `run` works for everybody who has it
+    http: HostPort | None = None  # vLLM's HTTP door, with the kernel in its engine
+    is_adopted: bool = False  # vLLM's own launch line has started us (edge/host_process.py)
+    rules: Rules = field(default_factory=Rules)  # of all doors: how fast, and what is recorded
+
+    def shown(self) -> str:
+        """For the audit log: the settings that count for who may do what, and of the host's flags only their names."""
+        words = [*(f"--listen={a}" for a in self.listen), *self.rules.words()]
+        words += [name for name, is_so in (("TLS", self.tls), ("--unconfined", self.unconfined)) if is_so]
+        words += [word.partition("=")[0] for word in (*self.host_flags, *self.model_args) if word.startswith("--")]
+        return " ".join(words)
 
 
 class Progress(Protocol):
@@ -108,20 +124,33 @@ class _Node:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
             spool = self._settings.state_dir / FOLDER / SPOOL if self._settings.keeps_files else None
-            edge = EdgeServer(self._kernel, str(self._socket), doors=self._doors, identity=self._identity(), spool=spool)
+            guard = self._settings.rules.guard(self._settings.state_dir)
+            edge = EdgeServer(
+                self._kernel, str(self._socket), doors=self._doors, identity=self._identity(), guard=guard, spool=spool
+            )
             await edge.start()
+            code: int | None = None
             try:
+                guard.audit.demand(**self._line("start"))
+                guard.audit.write(**self._line("start"), outcome="OK", flags=self._settings.shown())
                 self._progress.listening(edge.addresses)
-                return await self._with_host(edge)
+                code = await self._with_host(edge)
+                return code
             finally:
+                guard.audit.write(**self._line("stop"), outcome="EIO" if code is None else f"exit {code}")
+                guard.audit.close()
                 self._kernel.close()
                 await edge.stop(LAST_WORDS_S)
                 self._kernel_socket.unlink(missing_ok=True)  # a killed host leaves it
 
+    def _line(self, action: str) -> dict[str, Any]:
+        """What the audit log says of the server itself."""
+        return {"principal": OWN.principal, "door": "cli", "action": action, "target": "server"}
+
     def _identity(self) -> Identity:
         settings, own = self._settings, OwnToken(self._settings.run_dir / TOKEN_NAME)
         own.withdraw()  # what a killed server left
-        on_loopback = any(door.is_loopback for door in self._doors)
+        on_loopback = any(door.is_loopback for door in self._doors) or settings.http is not None or settings.is_adopted
         return Identity(TokenFile(settings.state_dir), own if on_loopback else None, unconfined=settings.unconfined)
 
     def _ask(self) -> None:
@@ -129,13 +158,8 @@ class _Node:
 
     async def _with_host(self, edge: EdgeServer) -> int:
         settings = self._settings
-        kept = ("--state-dir", str(settings.state_dir / FOLDER)) if settings.keeps_files else ()
         with _opened(settings.host_log) as log:
-            host = await HostProcess.start(
-                (*HOST_COMMAND, "--socket", str(self._kernel_socket), "--status-fd", "{status_fd}", *kept, *settings.host_flags,
-                 "--", *settings.model_args),
-                log,
-            )  # fmt: skip
+            host = await self._start_host(log)
             give_way()  # after the start: the host would inherit it
             try:
                 return await self._watch(host, edge)
@@ -143,7 +167,21 @@ class _Node:
                 host.kill()
                 await host.wait()
 
-    async def _watch(self, host: HostProcess, edge: EdgeServer) -> int:
+    async def _start_host(self, log: IO[bytes] | None) -> Host:
+        settings = self._settings
+        kept = ("--state-dir", str(settings.state_dir / FOLDER)) if settings.keeps_files else ()
+        words = ("--socket", str(self._kernel_socket), *kept, *settings.host_flags)
+        if settings.is_adopted:
+            told = {"words": words, "run_dir": str(settings.run_dir), "state_dir": str(settings.state_dir),
+                    "unconfined": settings.unconfined}  # fmt: skip
+            return await AdoptedHost.meet(told)
+        command: tuple[str, ...] = HOST_COMMAND
+        if settings.http is not None:
+            command = (*WEB_COMMAND, "--http", str(settings.http), "--run-dir", str(settings.run_dir),
+                       "--tokens", str(settings.state_dir))  # fmt: skip
+        return await HostProcess.start((*command, "--status-fd", "{status_fd}", *words, "--", *settings.model_args), log)
+
+    async def _watch(self, host: Host, edge: EdgeServer) -> int:
         """Until the host ends, the kernel is lost, or we are asked to stop."""
         async with asyncio.TaskGroup() as tasks:
             exited = tasks.create_task(host.wait())
@@ -156,6 +194,8 @@ class _Node:
                 if asked.done() and not exited.done():
                     return await self._stop(tasks.create_task(self._drain(host, edge)), twice, host)
                 await edge.lost()
+                if not host.is_ours:
+                    return 0
                 code = await host.stop(self._settings.host_grace_s)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(reports), 1.0)  # its last words
@@ -164,7 +204,7 @@ class _Node:
                 for task in (reports, watch, *others):
                     task.cancel()
 
-    async def _listen(self, host: HostProcess, edge: EdgeServer) -> None:
+    async def _listen(self, host: Host, edge: EdgeServer) -> None:
         """Take the host's status lines."""
         async for message in host.status():
             if "phase" in message:
@@ -183,12 +223,12 @@ class _Node:
                 await edge.ready(info.get("confinement", {}))
                 self._progress.ready(info)
 
-    async def _drain(self, host: HostProcess, edge: EdgeServer) -> None:
+    async def _drain(self, host: Host, edge: EdgeServer) -> None:
         self._progress.stopping(self._settings.grace_s)
         await edge.stop(self._settings.grace_s)
         await host.stop(self._settings.host_grace_s)
 
-    async def _stop(self, drain: asyncio.Task[None], twice: asyncio.Task[bool], host: HostProcess) -> int:
+    async def _stop(self, drain: asyncio.Task[None], twice: asyncio.Task[bool], host: Host) -> int:
         await asyncio.wait((drain, twice), return_when=asyncio.FIRST_COMPLETED)
         if drain.done():
             return 0

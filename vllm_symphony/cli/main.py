@@ -18,6 +18,7 @@ COMMANDS = {
         "serve": "start a server on a model",
         "info": "show versions, model, memory and counters of a running server",
         "token": "make, list and revoke tokens: who may talk to the server",
+        "audit": "show who did what at the server, and who was not let in",
         "doctor": "look for what would keep a server from working here",
     },
     "Programs": {

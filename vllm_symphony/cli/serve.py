@@ -2,6 +2,7 @@
 
     symphony serve                                    the embedded default model
     symphony serve Qwen/Qwen3-0.6B --max-model-len 8192     a model and any flag of vLLM's engine
+    symphony serve --http 8000 Qwen/Qwen3-0.6B        vLLM's OpenAI server on the same engine (docs/openai.md)
     symphony serve --listen 127.0.0.1:50051           a door for TCP beside the unix socket (docs/security.md)
 
 Words that are not ours go on to the engine as they are. Loading shows one line for each phase where a terminal reads it, log lines
@@ -19,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vllm_symphony.abi.address import HostPort, host_port
+from vllm_symphony.cli import guarding
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
 from vllm_symphony.cli.size import parsed
@@ -53,11 +56,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
                         help="listen there too: unix:PATH, 127.0.0.1:PORT (0: a free one; callers need a token), or with TLS any "
                         "HOST:PORT; may be repeated")  # fmt: skip
+    parser.add_argument("--http", metavar="[HOST:]PORT", type=_http,
+                        help="serve vLLM's OpenAI API there, with programs on the same engine; MODEL may be followed by any flag "
+                        "of vllm serve (default host: 127.0.0.1; port 0: a free one)")  # fmt: skip
     parser.add_argument("--tls-cert", metavar="FILE", type=Path, help="certificate chain (PEM): all TCP doors speak TLS")
     parser.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key (PEM, without a passphrase)")
     parser.add_argument("--tls-client-ca", metavar="FILE", type=Path,
                         help="TCP clients need a certificate that this CA signed; where no token is sent its common name is the "
                         "principal")  # fmt: skip
+    guarding.arguments(parser)
     parser.add_argument("--tools", metavar="FILE", type=Path,
                         help="a TOML file of tools that programs may call: HTTP requests, MCP servers, Python functions; and of "
                         "who may give them to programs (docs/tools.md)")  # fmt: skip
@@ -76,6 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"),
                         help="show the server's and the engine's log from this level on; without it a terminal sees progress only "
                         "and the engine's log goes to kernel.log in the run directory")  # fmt: skip
+    parser.add_argument("--adopt", action="store_true", help=argparse.SUPPRESS)  # vLLM's own launch line starts us: web/launch.py
     parser.add_argument("--device", choices=("engine", "sim"), default="engine", help=argparse.SUPPRESS)
 
 
@@ -97,7 +105,7 @@ def start(args: argparse.Namespace) -> int:
     run_dir = (args.run_dir or default_run_dir()).expanduser().absolute()
     chosen_dir = args.run_dir is not None
     socket = args.socket or (run_dir / SOCKET_NAME if chosen_dir else default_socket())
-    is_terminal = sys.stderr.isatty()
+    is_terminal = sys.stderr.isatty() and not args.adopt
     level = args.log_level or ("warning" if is_terminal else "info")
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings(
@@ -112,6 +120,7 @@ def start(args: argparse.Namespace) -> int:
         state_dir=(args.state_dir or default_state_dir()).expanduser().absolute(),
         keeps_files=not args.no_state,
         unconfined=args.unconfined,
+        rules=guarding.rules(args),
     )
     return serve(settings, _Terminal(args.unconfined) if is_terminal else _Log(args.unconfined))
 
@@ -137,6 +146,14 @@ def _said(info: dict[str, Any], unconfined: bool) -> str:
     )
     lacks = f"; missing: {found['lacks']}" if found.get("lacks") else ""
     return f"programs are confined at level {level} ({layers or 'nothing'}): {who}{lacks}"
+
+
+def _http(text: str) -> HostPort:
+    """PORT or HOST:PORT, for argparse."""
+    try:
+        return host_port(text if ":" in text else f"127.0.0.1:{text}").literal
+    except InvalidArgument as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def _part(text: str) -> float:
@@ -166,6 +183,11 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
     return (*words, "--unconfined") if args.unconfined else words
 
 
+def _http_of(info: dict[str, Any]) -> tuple[str, ...]:
+    """Where vLLM's server listens, if there is one."""
+    return (str(info["http"]),) if "http" in info else ()
+
+
 class _Terminal:
     """Progress for a person: one line for each phase, with how long it took."""
 
@@ -186,7 +208,7 @@ class _Terminal:
     def ready(self, info: dict[str, Any]) -> None:
         self._end_phase()
         model = f"{info['model']} " if isinstance(info.get("model"), str) else ""
-        where = ", ".join(self._addresses)
+        where = ", ".join((*self._addresses, *_http_of(info)))
         print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on {where}", file=sys.stderr)
         print(_said(info, self._unconfined), file=sys.stderr)
         print("try: symphony run FILE   (Ctrl-C stops the server)", file=sys.stderr)
@@ -220,7 +242,7 @@ class _Log:
         self._log.info("%s", text)
 
     def ready(self, info: dict[str, Any]) -> None:
-        self._log.info("ready, listening on %s", ", ".join(self._addresses))
+        self._log.info("ready, listening on %s", ", ".join((*self._addresses, *_http_of(info))))
         self._log.info("%s", _said(info, self._unconfined))
 
     def stopping(self, grace_s: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from vllm_symphony.client.retry import Retry
+from vllm_symphony.client.retry import Retry, waiting_helps
 from vllm_symphony.errors import Interrupted, SymphonyError, TimedOut, WouldBlock
 
 LET_GO_S = 0.05
@@ -56,7 +56,7 @@ class Caller:
                 now, num_tries = loop.time(), num_tries + 1
                 if not give_up_at or now - began > self.retry.most_s:  # the first failure, or the first since it was connected
                     give_up_at, waits = now + self.retry.patience_s, self.retry.waits()
-                wait_s = max(next(waits), getattr(e, "retry_after_s", None) or 0.0)
+                wait_s = self.retry.wait_s(next(waits), e)
                 is_over = now + wait_s >= give_up_at if patient else num_tries >= self.retry.tries
                 if is_over or (deadline is not None and now + wait_s >= deadline) or not self._may_help(e):
                     raise
@@ -69,7 +69,7 @@ class Caller:
         """Trying again may help. A typed error is a server's word: it is there."""
         if isinstance(error, SymphonyError):
             self.was_reached = True
-            return error.retryable
+            return waiting_helps(error)
         return self.was_reached
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm_symphony.abi.types import ProcessEvent
 from vllm_symphony.client.call import Caller, ServerUnreachable, each, is_lost
+from vllm_symphony.client.retry import waiting_helps
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.proto.message import from_message
 
@@ -40,11 +41,11 @@ async def follow(caller: Caller, attach: Callable[[int], AsyncIterable[Any]], fr
                         yield event
             return
         except (SymphonyError, ServerUnreachable) as e:
-            if not caller.was_reached or not is_lost(e):
+            if not (is_lost(e) and caller.was_reached) and not (isinstance(e, SymphonyError) and waiting_helps(e)):
                 raise
             if not give_up_at:
                 give_up_at, waits = loop.time() + retry.patience_s, retry.waits()
-            wait_s = next(waits)
+            wait_s = retry.wait_s(next(waits), e)
             if loop.time() + wait_s >= give_up_at:
                 raise
             await asyncio.sleep(wait_s)

@@ -2,7 +2,8 @@
 
     failed -> may it happen twice without harm? -> wait (jittered, doubling; at least what the server asked for) -> again
 
-Only what waiting may help is tried again: errors that say so (`retryable`: EAGAIN, EBUSY, ENOSPC) and a connection that broke. Each
+Only what waiting may help is tried again: errors that say so (`retryable`: EAGAIN, EBUSY, ENOSPC; any that says when to come again,
+as EDQUOT of a rate limit does) and a connection that broke. Who is asked to wait longer than `MOST_ASKED_S` is told instead. Each
 unary call of the client is a read or has a `request_id`, so none of them can happen twice. A server that was never reached is not
 waited for: that nobody listens there is an answer.
 """
@@ -14,9 +15,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.errors import InvalidArgument, SymphonyError
 
 RECONNECT_VARIABLE = "SYMPHONY_RECONNECT_S"
+MOST_ASKED_S = 60.0
 _RECONNECT_S = 30.0
 
 
@@ -53,6 +55,13 @@ class Retry:
         """What `reconnect_s` stands for."""
         return _reconnect_s() if self.reconnect_s is None else self.reconnect_s
 
+    @staticmethod
+    def wait_s(own_s: float, error: Exception, rng: random.Random | None = None) -> float:
+        """How long to wait before the next try: what the server asked for, and up to a quarter more, so that not all come at
+        once."""
+        asked_s = (error.retry_after_s if isinstance(error, SymphonyError) else None) or 0.0
+        return max(own_s, asked_s * (rng or random).uniform(1.0, 1.25))
+
     def waits(self, rng: random.Random | None = None) -> Iterator[float]:
         """Seconds before the second try, the third, and so on, without end."""
         chance = rng or random.Random()
@@ -60,3 +69,8 @@ class Retry:
         while True:
             yield longest * chance.uniform(0.5, 1.0)
             longest = min(longest * 2, self.most_s)
+
+
+def waiting_helps(error: SymphonyError) -> bool:
+    """The server says so, and not for too long."""
+    return (error.retryable or error.retry_after_s is not None) and (error.retry_after_s or 0.0) <= MOST_ASKED_S

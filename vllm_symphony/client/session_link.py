@@ -18,9 +18,9 @@ import grpc
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.client.call import ServerUnreachable, is_lost, let_go, typed_errors
 from vllm_symphony.client.channel import Access
-from vllm_symphony.client.retry import Retry
+from vllm_symphony.client.retry import Retry, waiting_helps
 from vllm_symphony.client.session_transport import SessionTransport
-from vllm_symphony.errors import DeviceLost, SymphonyError, WouldBlock
+from vllm_symphony.errors import DeviceLost, SymphonyError
 from vllm_symphony.proto.v1 import session_pb2 as pb
 from vllm_symphony.proto.v1 import session_pb2_grpc
 
@@ -57,10 +57,10 @@ class SessionLink:
         for tries_left, wait_s in zip(reversed(range(self._retry.tries)), self._retry.waits(), strict=False):
             try:
                 await self._connect()
-            except WouldBlock as e:
-                if not tries_left:
+            except SymphonyError as e:
+                if not tries_left or not waiting_helps(e):
                     raise
-                await asyncio.sleep(max(wait_s, e.retry_after_s or 0.0))
+                await asyncio.sleep(self._retry.wait_s(wait_s, e))
             else:
                 return
 
@@ -96,7 +96,7 @@ class SessionLink:
                 await self._connect()
                 return None
             except (SymphonyError, ServerUnreachable) as e:
-                if isinstance(e, SymphonyError) and not is_lost(e):
+                if isinstance(e, SymphonyError) and not (is_lost(e) or waiting_helps(e)):
                     return e
                 lost = e
             if loop.time() >= deadline:

@@ -34,7 +34,7 @@ from vllm_symphony.errors import QuotaExceeded, SymphonyError, WouldBlock
 FOLDER, FILE = "audit", "audit.jsonl"
 MAX_FILE_BYTES = 16 << 20
 NUM_OLD = 7  # files beside the newest
-MAX_WORD = 200  # characters of what a caller chose
+MAX_WORD = 500  # characters of what a caller chose
 RETRY_AFTER_S = 5.0
 OF_A_SOURCE, OF_ALL = Limit(per_s=1, burst=20), Limit(per_s=10, burst=200)  # lines that others can cause at will
 _ALL = "all sources"

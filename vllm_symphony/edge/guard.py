@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.credentials import CALLER, SHOWN
 from vllm_symphony.edge.deed import CONTROL, DENIED, LOOKS, Told, action_of, outcome_of, runtime_of, target_of
 from vllm_symphony.edge.interceptor import REQUEST
-from vllm_symphony.edge.rate import Rates
+from vllm_symphony.edge.rate import Limit, Rates, limits_of
 from vllm_symphony.errors import QuotaExceeded
 
 _LONG = frozenset({"run", "export", "import"})  # written when they begin, too
@@ -33,6 +34,29 @@ _TARGET: ContextVar[str | None] = ContextVar("TARGET", default=None)
 def about(target: str) -> None:
     """What this RPC is about, where its request alone does not tell."""
     _TARGET.set(target)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `symphony serve` was told, as words: they go on to each process that has a door."""
+
+    rates: tuple[str, ...] = ()  # NAME=20/s:40
+    calls: tuple[str, ...] = ()  # NAME=8
+    audit_required: bool = False
+
+    def limits(self) -> dict[str, Limit]:
+        """Raises InvalidArgument for what is no limit."""
+        return limits_of(self.rates, self.calls)
+
+    def guard(self, state_dir: Path | None) -> Guard:
+        """For one door. Raises as `limits`."""
+        return Guard(Rates(self.limits()), Audit(state_dir, required=self.audit_required))
+
+    def words(self) -> tuple[str, ...]:
+        """The flags again."""
+        words = tuple(w for rate in self.rates for w in ("--rate-limit", rate))
+        words += tuple(w for call in self.calls for w in ("--call-limit", call))
+        return (*words, "--audit-required") if self.audit_required else words
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from vllm_symphony.errors import (
     FileBusy,
     InvalidArgument,
     OutOfPages,
+    QuotaExceeded,
     SymphonyError,
     TimedOut,
     WouldBlock,
@@ -58,7 +59,8 @@ def ask(method, *, retry=FAST, reached=True, **how):
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("error", [WouldBlock("full"), FileBusy("written"), OutOfPages("none left"), None])
+@pytest.mark.parametrize("error", [WouldBlock("full"), FileBusy("written"), OutOfPages("none left"),
+                                   QuotaExceeded("too fast", retry_after_s=0.001), None])  # fmt: skip
 def test_what_waiting_may_help_is_tried_again(error):
     method = Method(error, error)
 
@@ -66,7 +68,8 @@ def test_what_waiting_may_help_is_tried_again(error):
     assert len(method.timeouts) == 3
 
 
-@pytest.mark.parametrize("error", [InvalidArgument("bad"), AccessDenied("no"), DeviceLost("gone"), TimedOut("late")])
+@pytest.mark.parametrize("error", [InvalidArgument("bad"), AccessDenied("no"), DeviceLost("gone"), TimedOut("late"),
+                                   QuotaExceeded("no more files"), WouldBlock("come tomorrow", retry_after_s=86400.0)])  # fmt: skip
 def test_everything_else_is_raised_at_once(error):
     method = Method(error)
 
@@ -105,6 +108,15 @@ def test_the_server_says_how_long_to_wait():
         return loop.time() - began
 
     assert asyncio.run(main()) >= 0.05
+
+
+def test_what_the_server_asks_for_is_waited_and_up_to_a_quarter_more():
+    rng, asked = random.Random(3), WouldBlock("full", retry_after_s=2.0)
+    waits = [Retry.wait_s(0.1, asked, rng) for _ in range(200)]
+
+    assert 2.0 <= min(waits) < 2.1 and 2.4 < max(waits) <= 2.5
+    assert Retry.wait_s(3.0, asked, rng) == 3.0
+    assert Retry.wait_s(0.1, ServerUnreachable("there", "gone"), rng) == 0.1
 
 
 def test_a_deadline_is_shared_by_all_tries_and_ends_them():

@@ -13,6 +13,7 @@ import { decode, rpc } from "./proto.js";
 
 const DOMAIN = "symphony";
 const TRAILER = "grpc-status-details-bin";
+const MOST_ASKED_MS = 60_000; // who is asked to wait longer is told instead
 const WORDS: Partial<Record<status, string>> = { [status.CANCELLED]: "EINTR", [status.DEADLINE_EXCEEDED]: "ETIMEDOUT" };
 
 export type Value = string | number | boolean;
@@ -34,7 +35,8 @@ export class SymphonyError extends Error {
 
   /** Nothing has changed, and the same call may succeed later. */
   get retryable(): boolean {
-    return this.reason === "EAGAIN" || this.reason === "EBUSY" || (this.reason === "ENOSPC" && this.retryAfterMs !== null);
+    if (this.retryAfterMs !== null) return this.retryAfterMs <= MOST_ASKED_MS; // a full device, or a rate limit
+    return this.reason === "EAGAIN" || this.reason === "EBUSY";
   }
 }
 
@@ -75,7 +77,8 @@ export async function retry<T>(attempt: () => Promise<T>, choice: RetryChoice = 
       return await attempt();
     } catch (error) {
       if (!(error instanceof SymphonyError) || !when(error) || n === attempts || signal?.aborted) throw error;
-      await sleep(Math.max(error.retryAfterMs ?? 0, backoffMs(n)), undefined, { signal }).catch(() => undefined); // aborted: now
+      const askedMs = (error.retryAfterMs ?? 0) * (1 + Math.random() / 4); // so that not all come at once
+      await sleep(Math.max(askedMs, backoffMs(n)), undefined, { signal }).catch(() => undefined); // aborted: now
     }
   }
 }

@@ -34,6 +34,15 @@ test("a full cache is not retried when the server does not say when", () => {
   assert.equal(error.retryable, false);
 });
 
+test("a rate limit says when to come again, and nobody waits for a day", () => {
+  const info = packed("ErrorInfo", { reason: "EDQUOT", domain: "symphony" });
+  const after = (seconds: number) => packed("RetryInfo", { retryDelay: { seconds, nanos: 0 } });
+
+  assert.equal(fromRpc(failed(status.RESOURCE_EXHAUSTED, [info, after(1)])).retryable, true);
+  assert.equal(fromRpc(failed(status.RESOURCE_EXHAUSTED, [info, after(86_400)])).retryable, false);
+  assert.equal(fromRpc(failed(status.RESOURCE_EXHAUSTED, [info])).retryable, false);
+});
+
 test("an error of another domain is a lost call", () => {
   const error = fromRpc(failed(status.UNAVAILABLE, [packed("ErrorInfo", { reason: "X", domain: "elsewhere" })]));
 
@@ -51,7 +60,7 @@ test("retry gives up on what no waiting mends, and on the last attempt", async (
   let numCalls = 0;
   const failing = (reason: string) => async () => {
     numCalls++;
-    throw new SymphonyError(reason, "no", {}, 0);
+    throw new SymphonyError(reason, "no", {}, reason === "ENOENT" ? null : 0);
   };
 
   await assert.rejects(retry(failing("ENOENT")), { reason: "ENOENT" });
