@@ -5,6 +5,9 @@
     SIGTERM  stops it, exit code 0; it ignores SIGINT; it stops by itself when we die
 
 It leads a process group of its own: a terminal's Ctrl-C reaches only us, and when it died what is left of its group is ended too.
+
+Where vLLM's own launch line runs the kernel, that server starts *us* (`AdoptedHost`): we say on stdout what the kernel is to be
+told, its status lines come by stdin, and when stdin ends so do we.
 """
 
 from __future__ import annotations
@@ -18,6 +21,14 @@ from contextlib import suppress
 from typing import IO, Any
 
 MAX_STATUS_LINE_BYTES = 1 << 20
+
+
+async def _messages(lines: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    while line := await lines.readline():
+        with suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                yield message
 
 
 class HostProcess:
@@ -58,13 +69,15 @@ class HostProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_ours(self) -> bool:
+        """Its end is an accident, unless we asked for it."""
+        return True
+
     async def status(self) -> AsyncIterator[dict[str, Any]]:
         """What it says, until it ends. Lines that are no JSON object are dropped."""
-        while line := await self._status.readline():
-            with suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    yield message
+        async for message in _messages(self._status):
+            yield message
 
     async def wait(self) -> int:
         """Its exit code, -n for signal n; when this returns, its whole group is gone."""
@@ -89,3 +102,42 @@ class HostProcess:
         """End it and its group at once."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+class AdoptedHost:
+    """A kernel host that was there before us. The same surface as HostProcess; it is not ours to end."""
+
+    def __init__(self, status: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self._status = status
+        self._transport = transport
+        self._ended = asyncio.Event()
+
+    @classmethod
+    async def meet(cls, told: dict[str, Any]) -> AdoptedHost:
+        """Say to who started us what the kernel is to be told."""
+        reader = asyncio.StreamReader(MAX_STATUS_LINE_BYTES)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(0), "rb", 0))
+        os.write(1, json.dumps(told).encode() + b"\n")
+        return cls(reader, transport)
+
+    @property
+    def is_ours(self) -> bool:
+        return False
+
+    async def status(self) -> AsyncIterator[dict[str, Any]]:
+        async for message in _messages(self._status):
+            yield message
+        self._ended.set()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        self._transport.close()
+        return 0
+
+    async def stop(self, grace_s: float) -> int:
+        self.kill()
+        return 0
+
+    def kill(self) -> None:
+        self._ended.set()

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.edge.private_file import write_private
-from vllm_symphony.edge.token import Token, make
+from vllm_symphony.edge.token import digest, make, split
 
 
 class OwnToken:
@@ -26,16 +27,21 @@ class OwnToken:
     def __init__(self, path: Path) -> None:
         self._path = path
         made, self._text = make("own", "own", now_s=time.time())
-        self.token = _own(made.id, made.sha256, made.created_s)
+        self.token = replace(made, principal=OWN.principal, groups=OWN.groups, scopes=OWN.scopes)
 
     @classmethod
-    def published(cls, path: Path) -> Token | None:
-        """The token that another process of this server laid there; None when it is gone or no token."""
-        with suppress(OSError):
-            parts = split(path.read_text().split("\n", 1)[0])
-            if parts is not None:
-                return _own(parts[0], digest(parts[1]), path.stat().st_mtime)
-        return None
+    def published(cls, path: Path) -> OwnToken | None:
+        """The one that another process of this server laid there; None when there is none."""
+        try:
+            text = path.read_text().split("\n", 1)[0]
+        except OSError:
+            return None
+        parts = split(text)
+        if parts is None:
+            return None
+        own = cls(path)
+        own._text, own.token = text, replace(own.token, id=parts[0], sha256=digest(parts[1]))
+        return own
 
     def publish(self, addresses: Sequence[str]) -> None:
         """Raises AccessDenied when the run directory cannot be written."""
@@ -43,7 +49,3 @@ class OwnToken:
 
     def withdraw(self) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _own(token_id: str, sha256: str, created_s: float) -> Token:
-    return Token("own", token_id, sha256, OWN.principal, OWN.groups, OWN.scopes, created_s, None)

@@ -1,65 +1,126 @@
-"""The kernel inside vLLM's own EngineCore process (engine/embedded.py): a seam proof of host (b).
+"""The kernel inside vLLM's own EngineCore process (engine/embedded.py): host (b).
 
-    vLLM's front --utility call "symphony_attach"--> EngineCore process: FileDevice + Reactor thread, its own unix socket
+    vLLM's front --utility call symphony_attach(words)--> EngineCore process: FileDevice + Reactor thread, its own unix socket
     reactor --mail + one WAKEUP on the input queue--> engine loop takes the mail in `has_requests`
+    vLLM's front --utility call symphony_detach()--> programs end, files are written; then vLLM shuts down as ever
 
-A `vllm.general_plugins` entry point gives EngineCore one method; with the plugin not named in VLLM_PLUGINS it does nothing, and
-without the call nothing changes. The scheduler and worker classes are named in the launch line (`LAUNCH_FLAGS`).
-Source: vllm/v1/engine/core.py `EngineCoreProc.run_busy_loop`, `_handle_client_request` (0.32).
+A `vllm.general_plugins` entry point prepares every process of vLLM. Not named in VLLM_PLUGINS, it does nothing. Named, it makes
+vLLM's config name our scheduler and worker (engine/seats.py) and gives EngineCore two methods; plain requests go on as before, and
+without `symphony_attach` nothing else changes. The settings are those of a kernel host (engine/boot.py).
+Source: vllm/v1/engine/core.py `EngineCoreProc.run_busy_loop`, `_handle_client_request`, `_invoke_utility_method` (0.32).
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import logging
 import os
 import queue
-import time
+import signal
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.types import Ino, JobId, ModelInfo
-from vllm_symphony.abi.user import own_user
 from vllm_symphony.engine.alarm import Alarm
+from vllm_symphony.engine.seats import SCHEDULER, WORKER
+from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
 
+if TYPE_CHECKING:
+    from vllm_symphony.engine.reactor import Reactor
+
 PLUGIN = "symphony"
-LAUNCH_FLAGS = {
-    "scheduler_cls": "vllm_symphony.engine.scheduler.SymphonyScheduler",
-    "worker_cls": "vllm_symphony.engine.worker.SymphonyWorker",
-}
+PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger("vllm_symphony")
+
+
+def is_named() -> bool:
+    """Whether the operator wants us in this vLLM."""
+    return PLUGIN in os.environ.get("VLLM_PLUGINS", "").split(",")
 
 
 def register() -> None:
-    """Entry point of `vllm.general_plugins`. Returns at once unless `symphony` is named in VLLM_PLUGINS."""
-    if PLUGIN not in os.environ.get("VLLM_PLUGINS", "").split(","):
+    """Entry point of `vllm.general_plugins`. Returns at once unless `symphony` is named in VLLM_PLUGINS; may be called again."""
+    if not is_named():
         return
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # the runner that our mixin is proven on
+    from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.core import EngineCore
 
     EngineCore.symphony_attach = attach  # utility calls are looked up by name on the core
+    EngineCore.symphony_detach = detach
+    make = EngineArgs.create_engine_config
+    if not hasattr(make, "__wrapped__"):
+        EngineArgs.create_engine_config = _seated(make)
 
 
-def attach(core: Any, socket_path: str) -> dict[str, Any]:
-    """Start the kernel in this engine process; runs on the engine thread. Returns what `model_info` says, and the pid."""
-    from vllm_symphony.engine import compat
-    from vllm_symphony.engine.image import image
-    from vllm_symphony.engine.reactor import Reactor
+def _seated(make: Callable[..., Any]) -> Callable[..., Any]:
+    """vLLM's way to its config, with our scheduler and worker in the seats that the operator left to vLLM."""
+
+    @functools.wraps(make)
+    def create_engine_config(args: Any, *more: Any, **named: Any) -> Any:
+        from vllm_symphony.engine import compat
+
+        compat.check_version()
+        args.scheduler_cls = args.scheduler_cls or SCHEDULER
+        if args.worker_cls == "auto":
+            args.worker_cls = WORKER
+        config = make(args, *more, **named)
+        compat.check_config(config)
+        return config
+
+    return create_engine_config
+
+
+def attach(core: Any, words: list[str]) -> dict[str, Any]:
+    """Start the kernel in this engine process with a host's flags; runs on the engine thread. What is told of it when ready.
+
+    Raises: NotSupported: this engine has other classes than ours in our seats; what Ground and its boot raise.
+    """
+    from vllm_symphony.engine.boot import Ground, host_parser
     from vllm_symphony.engine.scheduler import SymphonyMixin
-    from vllm_symphony.errors import NotSupported
-    from vllm_symphony.kernel.kernel import Kernel
+    from vllm_symphony.errors import FileExists, NotSupported
 
-    compat.check_version()
-    compat.check_config(core.vllm_config)
     if not isinstance(core.scheduler, SymphonyMixin):
         raise NotSupported(
-            f"the engine runs {type(core.scheduler).__name__}: launch it with --scheduler-cls and --worker-cls of symphony"
+            f"the engine runs the scheduler {type(core.scheduler).__name__}: launch it without --scheduler-cls and --worker-cls"
         )
-    host = EmbeddedHost(core)
-    kernel = Kernel(host.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=host.counters)
-    kernel.image = image()
-    reactor = Reactor(kernel, host, socket_path=socket_path, principal=own_user())
-    reactor.start()
+    if core.scheduler.device is not None:
+        raise FileExists("a kernel runs in this engine already")
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a killed front must not leave the engine behind
+    ground = Ground(host_parser().parse_args(words))
+    host = EmbeddedHost(core, ground.tiers)
+    reactor, told = ground.boot(host, lambda _: None, lambda error: log.error("the kernel ended: %s", error))
     core.symphony = reactor
-    return {"pid": os.getpid(), "model": host.model.name, "pages": host.model.num_pages}
+    core.scheduler.on_shutdown = functools.partial(_give_up, host, reactor)
+    return told
+
+
+def detach(core: Any) -> Future[None]:
+    """End programs and write the files, while the engine goes on; vLLM answers when it is done."""
+    done: Future[None] = Future()
+    reactor: Reactor | None = getattr(core, "symphony", None)
+
+    def stop() -> None:
+        try:
+            if reactor is not None:
+                reactor.stop()
+            done.set_result(None)
+        except BaseException as error:  # noqa: BLE001  for whoever asked
+            done.set_exception(error)
+
+    threading.Thread(target=stop, name="symphony-detach", daemon=True).start()
+    return done
+
+
+def _give_up(host: EmbeddedHost, reactor: Reactor) -> None:
+    """vLLM ends this engine, on the engine thread: nothing is computed any more."""
+    host.device.lose("the engine is stopping")
+    reactor.stop()
 
 
 class EmbeddedHost:
@@ -67,18 +128,25 @@ class EmbeddedHost:
 
     model: ModelInfo
 
-    def __init__(self, core: Any) -> None:
+    def __init__(self, core: Any, tiers: TierLimits) -> None:
         from vllm.v1.engine import EngineCoreRequestType
 
         from vllm_symphony.engine.fitting import fit
 
-        self.core = core
+        self.core: Any = core
         self._wakeup = (EngineCoreRequestType.WAKEUP, None)
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
-        fitting = fit(core, core.vllm_config, deliver=lambda batch: self._deliver(batch), wake=self._ring, wait=self._wait_for_mail)
+        fitting = fit(
+            core,
+            core.vllm_config,
+            deliver=lambda batch: self._deliver(batch),
+            wake=self._ring,
+            wait=self._wait_for_mail,
+            tiers=tiers,
+        )
         self.device, self.text, self.model = fitting.device, fitting.text, fitting.model
         self._alarm = Alarm(self._ring)  # vLLM's loop sleeps until something arrives
-        core.scheduler.on_wake_at = self._alarm.set
+        core.scheduler.on_look = self._alarm.set
 
     def start(self, on_completions: Callable[[Sequence[Completion]], None], on_death: Callable[[BaseException], None]) -> None:
         """vLLM's loop is running already; its death takes this process, and with it the kernel."""
@@ -90,7 +158,10 @@ class EmbeddedHost:
                 self.text.submit(e)
             else:
                 self.device.mail.append(e)
-        self._ring()
+        if self.device.dead is not None:  # nobody empties the mailbox any more
+            self.device.refuse_mail()
+        else:
+            self._ring()
 
     def stop(self) -> None:
         self._alarm.stop()
