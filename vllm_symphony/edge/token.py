@@ -70,7 +70,7 @@ def make(
         raise InvalidArgument(f"no such scope: {', '.join(unknown)} (there are: {', '.join(SCOPES)})")
     token_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     unique_groups, unique_scopes = tuple(dict.fromkeys(groups)), tuple(dict.fromkeys(scopes))
-    token = Token(name, token_id, _hash(secret), principal, unique_groups, unique_scopes, now_s, expires_s, rate)
+    token = Token(name, token_id, digest(secret), principal, unique_groups, unique_scopes, now_s, expires_s, rate)
     return token, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
 
@@ -87,7 +87,7 @@ def holds_token(text: str) -> bool:
 
 def proves(secret: str, token: Token | None) -> bool:
     """Whether the secret is the token's. An unknown token (None) takes as long as a wrong secret."""
-    return hmac.compare_digest(_hash(secret), token.sha256 if token else _NOBODY) and token is not None
+    return hmac.compare_digest(digest(secret), token.sha256 if token else _NOBODY) and token is not None
 
 
 def is_name(text: str) -> bool:
@@ -95,5 +95,6 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def _hash(secret: str) -> str:
+def digest(secret: str) -> str:
+    """What is kept of a secret."""
     return sha256(secret.encode()).hexdigest()
