@@ -1,0 +1,217 @@
+"""The door in front of vLLM's OpenAI server (web/door.py): who may ask for more than plain OpenAI.
+
+    no token of ours                    -> vLLM, as it came; what is ours answers 401
+    Authorization: Bearer sym_...       -> a principal: unknown, revoked, expired is 401 on every route
+        POST chat, completions, responses
+            model="lip:owner/name"      -> lip_model.py: a program runs as if it were a model
+            symphony={"file": ...}      -> prefix.py, then vLLM
+        GET /v1/models                  -> vLLM, and the programs that may be run (models.py)
+        /symphony/...                   -> our routes; `edge.credentials.caller` says who it is
+        else                            -> vLLM, with its own key where it has one
+
+The outermost middleware, and pure ASGI: it holds neither requests nor answers. The body of those three POSTs is read before vLLM
+reads it and handed on as it came; it is parsed only where the bytes of our words stand in it. What is ours also asks whose page it
+comes from (site.py). Fail closed: a token in another header is refused as on the gRPC door.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vllm_symphony.abi.types import Credentials
+from vllm_symphony.edge.audit import Audit
+from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.identity import Identity
+from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.rate import Rates
+from vllm_symphony.edge.token import holds_token
+from vllm_symphony.errors import SymphonyError, Unauthenticated
+from vllm_symphony.web import lip_model, models, prefix
+from vllm_symphony.web.answer import Answer
+from vllm_symphony.web.site import Site
+
+OURS = "/symphony"
+OPEN = (f"{OURS}/static/",)  # and the page itself: they show nothing of anybody
+_WORDS = (b'"lip:', b'"symphony"')
+_HOW = "send a Symphony token as the API key (`symphony token add` makes one)"
+
+
+class Door:
+    """Middleware of one server. `api_key`: vLLM's own, where it has one; `hosts`: names of this server."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        link: KernelLink,
+        identity: Identity,
+        hosts: Iterable[str] = (),
+        api_key: str | None = None,
+        rates: Rates | None = None,
+        audit: Audit | None = None,
+    ) -> None:
+        self._app = app
+        self._link = link
+        self._identity = identity
+        self._site = Site(hosts)
+        self._api_key = api_key
+        self._rates = rates or Rates()
+        self._audit = audit or Audit(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's scope; websockets and the lifespan pass."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        shown = _Shown(scope)
+        if not (shown.has_token or _is_ours(scope) or _may_be_ours(scope)):
+            await self._app(scope, receive, send)
+            return
+        answer = Answer(send)
+        try:
+            await self._known(_Visit(scope, receive, answer, shown))
+        except SymphonyError as e:
+            await answer.fail(e)
+
+    async def _known(self, visit: _Visit) -> None:
+        """Find out who it is, for as long as the request lasts."""
+        if not visit.shown.has_token:
+            await self._plain(visit)
+            return
+        async with self._identity.known("http", visit.shown):
+            cred = caller(visit.shown)
+            self._rates.admit(cred.principal)
+            with self._rates.at_once(cred.principal):
+                await self._served(visit, cred)
+
+    async def _plain(self, visit: _Visit) -> None:
+        """Nobody of ours: plain OpenAI, and nothing else."""
+        if _is_ours(visit.scope):
+            self._demand_site(visit)
+            if not _is_open(visit.scope):
+                raise Unauthenticated(f"who are you? {_HOW}")
+        elif await visit.body_asks():
+            raise Unauthenticated(f"programs and files are for principals: {_HOW}")
+        await self._app(visit.scope, visit.receive, visit.answer.send)
+
+    async def _served(self, visit: _Visit, cred: Credentials) -> None:
+        scope = visit.scope
+        if _is_ours(scope):
+            self._demand_site(visit)
+            await self._app(scope, visit.receive, visit.answer.send)
+            return
+        if self._api_key is not None:
+            scope = {**scope, "headers": _with_key(scope["headers"], self._api_key)}
+        asked = await visit.asked() if _may_be_ours(scope) else None
+        if asked is not None:
+            self._demand_site(visit)
+            if isinstance(asked.get("model"), str) and asked["model"].startswith(lip_model.MARK):
+                form = lip_model.FORMS[_path(scope)]
+                await lip_model.serve(self._link, self._audit, cred, form, asked, visit.receive, visit.answer)
+                return
+            with await prefix.of_request(self._link, cred, asked):
+                await self._app(scope, visit.receive, visit.answer.send)
+        elif scope["method"] == "GET" and _path(scope) == models.PATH:
+            await models.serve(self._app, self._link, cred, scope, visit.receive, visit.answer.send)
+        else:
+            await self._app(scope, visit.receive, visit.answer.send)
+
+    def _demand_site(self, visit: _Visit) -> None:
+        server = visit.scope.get("server")
+        self._site.demand_own(visit.shown.header("host") or "", visit.shown.header("origin"), server[0] if server else None)
+
+
+class _Visit:
+    """One request: what it shows, its body once it was looked at, and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, answer: Answer, shown: _Shown) -> None:
+        self.scope = scope
+        self.answer = answer
+        self.shown = shown
+        self._receive = receive
+        self._read: list[Message] = []
+        self._body = b""
+
+    async def receive(self) -> Message:
+        """What was read already, as it came, then what comes."""
+        return self._read.pop(0) if self._read else await self._receive()
+
+    async def body_asks(self) -> bool:
+        """Whether the body asks for a program or a file."""
+        return await self.asked() is not None
+
+    async def asked(self) -> dict[str, Any] | None:
+        """The body where it asks for something of ours; None where it is vLLM's to answer, right or wrong."""
+        await self._look()
+        if not any(word in self._body for word in _WORDS):
+            return None
+        try:
+            body = json.loads(self._body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(body, dict):
+            return None
+        model = body.get("model")
+        return body if "symphony" in body or (isinstance(model, str) and model.startswith(lip_model.MARK)) else None
+
+    async def _look(self) -> None:
+        more = True
+        while more:
+            message = await self._receive()
+            self._read.append(message)
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        pieces = [message.get("body", b"") for message in self._read]
+        self._body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Shown:
+    """A request's headers, as `Identity` reads them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.has_token = any(b"sym_" in value and holds_token(value.decode("latin-1")) for _, value in scope["headers"])
+
+    def header(self, name: str) -> str | None:
+        """The first of that name."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """All of them: with a token among them, each has to be in its place."""
+        return tuple((key.decode("latin-1"), value.decode("latin-1")) for key, value in self._scope["headers"])
+
+    def peer(self) -> str:
+        client = self._scope.get("client")
+        return f"http:{client[0]}:{client[1]}" if client else "http:"
+
+    def auth_context(self) -> dict[str, Any]:
+        return {}
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _is_ours(scope: Scope) -> bool:
+    path = _path(scope)
+    return path == OURS or path.startswith(f"{OURS}/")
+
+
+def _is_open(scope: Scope) -> bool:
+    path = _path(scope)
+    return path.rstrip("/") == OURS or path.startswith(OPEN)
+
+
+def _may_be_ours(scope: Scope) -> bool:
+    return scope["method"] == "POST" and _path(scope) in lip_model.FORMS
+
+
+def _with_key(headers: Iterable[tuple[bytes, bytes]], api_key: str) -> list[tuple[bytes, bytes]]:
+    """The headers with vLLM's own key in place of ours, which vLLM never sees."""
+    kept = [(key, value) for key, value in headers if key != b"authorization"]
+    return [*kept, (b"authorization", f"Bearer {api_key}".encode())]
