@@ -2,10 +2,11 @@
 
     vLLM's front --utility call symphony_attach(words)--> EngineCore process: FileDevice + Reactor thread, its own unix socket
     reactor --mail + one WAKEUP on the input queue--> engine loop takes the mail in `has_requests`
+    vLLM's front --utility call symphony_secret()--> what the door's requests name files' pages by (engine/salt.py)
     vLLM's front --utility call symphony_detach()--> programs end, files are written; then vLLM shuts down as ever
 
 A `vllm.general_plugins` entry point prepares every process of vLLM. Not named in VLLM_PLUGINS, it does nothing. Named, it makes
-vLLM's config name our scheduler and worker (engine/seats.py) and gives EngineCore two methods; plain requests go on as before, and
+vLLM's config name our scheduler and worker (engine/seats.py) and gives EngineCore methods; plain requests go on as before, and
 without `symphony_attach` nothing else changes. The settings are those of a kernel host (engine/boot.py).
 Source: vllm/v1/engine/core.py `EngineCoreProc.run_busy_loop`, `_handle_client_request`, `_invoke_utility_method` (0.32).
 """
@@ -19,12 +20,14 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
+from vllm_symphony.engine import salt
 from vllm_symphony.engine.alarm import Alarm
+from vllm_symphony.engine.meter import engine_samples
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
@@ -53,6 +56,7 @@ def register() -> None:
 
     EngineCore.symphony_attach = attach  # utility calls are looked up by name on the core
     EngineCore.symphony_detach = detach
+    EngineCore.symphony_secret = lambda _: salt.SECRET
     make = EngineArgs.create_engine_config
     if not hasattr(make, "__wrapped__"):
         EngineArgs.create_engine_config = _seated(make)
@@ -178,6 +182,11 @@ class EmbeddedHost:
 
     def capacity(self) -> Capacity:
         return self.device.capacity()
+
+    def samples(self) -> Iterator[MetricSample]:
+        device = self.device
+        files = device.table.files.values()
+        return engine_samples(device.meter, self.counters(), device.capacity(), files, self.model.page_bytes)
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.core.scheduler.symphony_counters()}

@@ -22,6 +22,7 @@ from vllm.v1.request import Request
 
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Grammar, JobId, unpack_tokens
+from vllm_symphony.engine import salt
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.plan import RowPlan, StepResult
 from vllm_symphony.errors import InvalidArgument, SymphonyError
@@ -60,6 +61,7 @@ class FileJob:
     given: tuple[int, ...] = ()  # tokens that the runner must still be told of (a forward on a request that was at rest)
     fired: Distribution | None = None
     first_step: int = 0
+    arrived_s: float = 0.0  # by the engine's clock: at the engine
     last_step: int = 0
     device_s: float = 0.0
     # of a generate: whether anything must be planned for it in each step
@@ -235,7 +237,7 @@ def make_request(rid: str, file: PagedFile, params: SamplingParams, hasher: Any,
     if file.private or hasher is None:
         request.skip_reading_prefix_cache = True
         return request
-    request.cache_salt = file.domain or None
+    request.cache_salt = salt.of_domain(file.domain) if file.domain else None
     request.block_hashes = file.hashes.copy()
     request._block_hasher = hasher
     request.update_block_hashes()

@@ -28,6 +28,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
+from vllm_symphony.engine import salt
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
@@ -120,6 +121,7 @@ class SymphonyMixin(_Base):
     def _arrived(self, request: Request) -> None:
         self.runnable = True
         if request.client_index != CLIENT:
+            salt.settle(request, self.hash_block_size)
             self.plain_arrived = True
 
     def room_was_made(self) -> None:

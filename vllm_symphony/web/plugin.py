@@ -26,6 +26,8 @@ from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import NotSupported, SymphonyError
+from vllm_symphony.web import prefix
+from vllm_symphony.web.door import Door
 from vllm_symphony.web.launch import Launch, launch
 
 DETACH_S = 15.0  # for programs to end and files to be written
@@ -63,9 +65,12 @@ class SymphonyEndpoint:
         @asynccontextmanager
         async def lifespan(running: Any) -> AsyncIterator[Any]:
             async with lives(running) as state:
+                watching = asyncio.create_task(self._web.identity.watch()) if self._web else None
                 try:
                     yield state
                 finally:
+                    if watching is not None:
+                        watching.cancel()
                     await self._leave()
 
         app.router.lifespan_context = lifespan
@@ -78,7 +83,11 @@ class SymphonyEndpoint:
             raise NotSupported("one server process talks to the kernel: use --api-server-count 1")
         started = await launch()
         try:
-            state.symphony = self._web = await self._start(engine_client, args, started)
+            state.symphony = web = self._web = await self._start(engine_client, args, started)
+            prefix.install(state, await engine_client.engine_core.call_utility_async("symphony_secret"))
+            self._app.add_middleware(
+                Door, link=web.link, identity=web.identity, hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None)
+            )
         except Exception as error:
             started.say({"error": str(error), "exit": 1})
             raise
@@ -108,3 +117,10 @@ class SymphonyEndpoint:
             log.exception("the kernel did not end in order")
         finally:
             web.link.close()
+
+
+def _api_keys(args: Namespace) -> list[str]:
+    """Those that vLLM asks for."""
+    import vllm.envs as envs
+
+    return [key for key in (getattr(args, "api_key", None) or [envs.VLLM_API_KEY]) if key]
