@@ -120,6 +120,8 @@ def start(args: argparse.Namespace) -> int:
         state_dir=(args.state_dir or default_state_dir()).expanduser().absolute(),
         keeps_files=not args.no_state,
         unconfined=args.unconfined,
+        http=args.http,
+        is_adopted=args.adopt,
         rules=guarding.rules(args),
     )
     return serve(settings, _Terminal(args.unconfined) if is_terminal else _Log(args.unconfined))
