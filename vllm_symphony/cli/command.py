@@ -53,6 +53,12 @@ def run(command: ModuleType, name: str, summary: str, words: list[str]) -> int:
         return complain(str(e))
     except BrokenPipeError:  # of our own output, no server's
         raise
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.partition(".")[0] == "vllm_symphony":
+            raise
+        return complain(
+            f"{e.name} is not installed: pip install 'vllm-symphony[cpu]' or [gpu] (symphony doctor shows what is missing)"
+        )
     except ConnectionError as e:
         hint = " (start one with: symphony serve)" if "nobody listens" in str(e) else ""
         return complain(f"{e}{hint}", EXIT_UNREACHABLE)
