@@ -79,6 +79,9 @@ class FakeDevice:
     def counters(self) -> dict[str, float]:
         return {"steps": self._num_steps}
 
+    def samples(self) -> tuple[()]:
+        return ()
+
     def _main(self) -> None:
         while (effect := self._jobs.get()) is not None:
             if hasattr(effect, "job") and not isinstance(effect, CancelJob):

@@ -27,9 +27,11 @@ from vllm_symphony.abi.types import (
     FsStat,
     Grammar,
     Message,
+    MetricSample,
     ModelInfo,
     Predicate,
     ProcessEvent,
+    ProcessRecord,
     ProcessStat,
     ProgramInfo,
     Quota,
@@ -61,6 +63,7 @@ class Hello:
     A client with `lease_s` is a session: it outlives its connections by that many seconds. Its answers are numbered; a new
     connection says `pid`, the `resume` token that it was given, and `received`: the number of the last answer that it has. It gets
     all later ones again, and must send again the calls with an id above `last_call` of the result. `name`: what lists show.
+    `traceparent`: the W3C trace context that a new session continues; one that is malformed is passed over.
     """
 
     abi_major: int
@@ -72,6 +75,7 @@ class Hello:
     pid: int = 0
     resume: str = ""
     received: int = 0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -788,6 +792,7 @@ class Spawn:
     fds       open files that it gets: name -> fd of the caller; there they are read by `inherited`
     tools     globs of the tools that it may call, of those that the caller may; None: of a child all, at the top none
     stdin     its standard input comes by `feed`; else it is empty
+    traceparent   the W3C trace context that it continues (docs/tracing.md); one that is malformed is passed over
     """
 
     source: str | None = None
@@ -803,6 +808,7 @@ class Spawn:
     fds: dict[str, int] = field(default_factory=dict)
     tools: tuple[str, ...] | None = None
     stdin: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1182,13 +1188,15 @@ class AttachPart:
 @dataclass(frozen=True, slots=True)
 class Strace:
     """Stream the event log of `pid` (None: all that the caller may see), `children`: and of what it spawned; `follow` until it
-    ends. `steps`: the engine's steps too. A reader that was cut off goes on at `from_seq`. Parts: StracePart."""
+    ends. `steps`: the engine's steps too. `processes`: programs and sessions too, those that run and those that begin and end from
+    here on, each before its calls. A reader that was cut off goes on at `from_seq`. Parts: StracePart."""
 
     pid: int | None = None
     follow: bool = False
     children: bool = False
     steps: bool = False
     from_seq: int = 1
+    processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -1198,6 +1206,7 @@ class StracePart:
     records: tuple[CallRecord, ...]
     steps: tuple[StepRecord, ...] = ()
     missing: int = 0
+    processes: tuple[ProcessRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -1220,3 +1229,17 @@ class InfoResult:
     """The server: versions, model, engine and kernel counters, as JSON text (documented in docs/cli.md)."""
 
     json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What the server counts. `reported`: what an edge counts itself; it stands for what the same one said before."""
+
+    reported: tuple[MetricSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsResult:
+    """All numbers: the kernel's, the engine's, and those of all edges together (docs/metrics.md)."""
+
+    samples: tuple[MetricSample, ...]

@@ -73,6 +73,8 @@ from vllm_symphony.abi.calls import (
     ListResult,
     Logits,
     LogitsResult,
+    Metrics,
+    MetricsResult,
     Mkdir,
     ModelInfoResult,
     NoArgs,
@@ -276,5 +278,6 @@ CALLS: Mapping[str, CallSpec] = {
     "strace": CallSpec(Strace, Done, "edge", part=StracePart),
     "why": CallSpec(PidArgs, WhyResult, "edge"),
     "info": CallSpec(NoArgs, InfoResult, "edge"),
+    "metrics": CallSpec(Metrics, MetricsResult, "edge"),
     "ping": CallSpec(NoArgs, Done, "control"),
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import NewType
 
-ABI_MAJOR, ABI_MINOR = 1, 3
+ABI_MAJOR, ABI_MINOR = 1, 4
 PYTHON, WASM, TRUSTED = "python", "wasm", "trusted"  # runtimes of programs
 WASM_MAGIC = b"\0asm"  # what modules begin with
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
@@ -437,6 +437,36 @@ class StepRecord:
     t_end_ns: int
     num_calls: int
     num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A program or a session in the event log, when it began (`ended_ns` None) and again when it ended. `number` counts these
+    records. `spawner`: its first parent. `traceparent`: the W3C trace context that its caller named for it."""
+
+    number: int
+    pid: int
+    kind: str
+    name: str
+    principal: str
+    spawner: int | None
+    started_ns: int
+    detached: bool = False
+    program: str = ""
+    runtime: str = ""
+    traceparent: str = ""
+    ended_ns: int | None = None
+    code: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSample:
+    """One number of a metric (docs/metrics.md): its name as Prometheus has it, and its labels."""
+
+    name: str
+    value: float
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
 from vllm_symphony.edge.one_call import one_call
+from vllm_symphony.edge.trace_parent import traceparent
 from vllm_symphony.errors import BadProgram, BrokenPipe, TimedOut
 from vllm_symphony.proto.message import from_message, to_message, word_of
 from vllm_symphony.proto.v1 import process_pb2 as pb
@@ -34,7 +35,7 @@ class ProcessService(ProcessServiceServicer):
     async def Run(self, request: pb.RunRequest, context: Any) -> AsyncGenerator[pb.RunResponse, None]:  # noqa: N802
         """Spawn and attach; leaving before the end is TERM."""
         cred = caller(context)
-        pid = (await self._kernel.call("spawn", _spawn(request.program), cred, request_id=request.request_id)).pid
+        pid = (await self._kernel.call("spawn", _spawn(request.program, context), cred, request_id=request.request_id)).pid
         ended = False
         try:
             yield pb.RunResponse(pid=pid)
@@ -49,7 +50,7 @@ class ProcessService(ProcessServiceServicer):
                 self._kernel.post("kill", Kill(pid), cred)
 
     async def Spawn(self, request: pb.SpawnRequest, context: Any) -> pb.SpawnResponse:  # noqa: N802
-        spawned = await self._kernel.call("spawn", _spawn(request.program), caller(context), request_id=request.request_id)
+        spawned = await self._kernel.call("spawn", _spawn(request.program, context), caller(context), request_id=request.request_id)
         return pb.SpawnResponse(pid=spawned.pid)
 
     async def Attach(self, request: pb.AttachRequest, context: Any) -> AsyncGenerator[pb.AttachResponse, None]:  # noqa: N802
@@ -137,7 +138,7 @@ class ProcessService(ProcessServiceServicer):
                 continue
 
 
-def _spawn(program: pb.Program) -> Spawn:
+def _spawn(program: pb.Program, context: Any) -> Spawn:
     """Detached from the edge, so that it can still be looked at when it has ended; `Run` ends it with its caller."""
     if not program.source.strip() and not program.code and not program.program:
         raise BadProgram("the program is empty")
@@ -154,6 +155,7 @@ def _spawn(program: pb.Program) -> Spawn:
         limits=from_message(program.limits) if program.HasField("limits") else None,
         tools=tuple(program.tools),
         stdin=program.stdin,
+        traceparent=traceparent(context),
     )
 
 

@@ -31,11 +31,13 @@ from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
+from vllm_symphony.edge.meter import counted
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.edge.registry_service import RegistryService, ToolService
 from vllm_symphony.edge.session_service import SessionService
 from vllm_symphony.edge.spool import Spool
+from vllm_symphony.edge.streams import STREAMS
 from vllm_symphony.edge.system_service import SystemService
 from vllm_symphony.errors import AccessDenied
 from vllm_symphony.proto.v1 import (
@@ -60,6 +62,9 @@ from vllm_symphony.proto.v1 import (
 LAST_WORD_S = 0.2  # for sessions whose calls outlived the grace to hear why they end
 EDGE_NICE = 5  # between the engine (0) and programs (10)
 MAX_MESSAGE_BYTES = 64 << 20
+MAX_METADATA_BYTES = 16 << 10
+MAX_CONNECTIONS = 4096
+MAX_STREAMS = 1024
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -71,6 +76,10 @@ _OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 10_000),  # gRPC 1.8x waits for this one (default: a minute) where a ping is out
     ("grpc.http2.max_pings_without_data", 0),  # else an idle connection is asked twice only
     ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing, of TLS too, is hung up on then
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),  # of each door
+    ("grpc.max_concurrent_streams", MAX_STREAMS),  # of a connection
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),  # above it a call is RESOURCE_EXHAUSTED
 )
 _SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -110,7 +119,7 @@ class EdgeServer:
         self._doors = (Door(Path(socket_path)), *doors)
         self._identity = identity or Identity()
         guard = guard or Guard()
-        concerns = (access_log, errors, same_abi, guard.recorded, self._identity.known, guard.admitted)
+        concerns = (counted(STREAMS), access_log, errors, same_abi, guard.recorded, self._identity.known, guard.admitted)
         around = (*(Around(concern) for concern in concerns), Decoding())
         self._server = grpc.aio.server(interceptors=around, options=_OPTIONS)
         self._looks = Looks()

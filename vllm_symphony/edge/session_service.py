@@ -15,6 +15,7 @@ from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.guard import Guard
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.session_link import SessionLink, connect_session
+from vllm_symphony.edge.trace_parent import traceparent
 from vllm_symphony.errors import InvalidArgument, TimedOut
 from vllm_symphony.proto.message import call_of, from_message, outcome_message, to_message
 from vllm_symphony.proto.v1 import session_pb2 as pb
@@ -44,7 +45,8 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Any) -> pb.CreateSessionResponse:  # noqa: N802
         if not request.lease_s > 0:
             raise InvalidArgument(f"lease_s must be above 0, not {request.lease_s:g}", lease_s=request.lease_s)
-        hello = Hello(ABI_MAJOR, peer_minor(context), lease_s=request.lease_s, name=request.name)
+        hello = Hello(ABI_MAJOR, peer_minor(context), lease_s=request.lease_s, name=request.name,
+                      traceparent=traceparent(context))  # fmt: skip
         link = await self._link(hello, caller(context))
         link.close()
         return pb.CreateSessionResponse(pid=link.hello.pid, resume=link.hello.resume, lease_s=link.hello.lease_s)
@@ -54,7 +56,8 @@ class SessionService(SessionServiceServicer):
     ) -> None:
         """Two directions at once: a task reads the client, this one writes to it. Whichever ends first ends the other."""
         cred, told = caller(context), self._guard.told(context)
-        link = await self._link(await _hello(requests), cred)
+        hello = await _hello(requests)
+        link = await self._link(replace(hello, traceparent=hello.traceparent or traceparent(context)), cred)
 
         async def before(call_id: int, op: str, args: Any) -> None:
             await self._guard.turn(cred)

@@ -6,10 +6,12 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from vllm_symphony.abi.calls import NoArgs
+from vllm_symphony.abi.calls import Metrics, NoArgs
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.meter import DOORS
+from vllm_symphony.proto.message import to_message
 from vllm_symphony.proto.v1 import system_pb2 as pb
 from vllm_symphony.proto.v1.system_pb2_grpc import SystemServiceServicer
 
@@ -39,3 +41,7 @@ class SystemService(SystemServiceServicer):
             detail=detail,
             features=FEATURES,
         )
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> pb.GetMetricsResponse:  # noqa: N802
+        result = await self._kernel.call("metrics", Metrics(DOORS.samples()), caller(context))
+        return to_message(result, pb.GetMetricsResponse())

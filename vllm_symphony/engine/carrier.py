@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vllm_symphony.abi.record import SavedPage
+from vllm_symphony.engine.meter import EngineMeter
 from vllm_symphony.engine.move import Move, Moved, Mover, Orders, Source, Write
 from vllm_symphony.engine.page_copy import Copies, PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
@@ -43,6 +44,7 @@ class Carrier:
         tell: Callable[[Completion], None],
         retire: Callable[[PagedFile], None],
         boot: str,
+        meter: EngineMeter,
     ) -> None:
         self.table = table
         self.mover = mover
@@ -50,6 +52,7 @@ class Carrier:
         self._clock = clock
         self._tell = tell
         self._retire = retire
+        self._meter = meter
         self._segment_names = (f"{boot}-{n:x}{SUFFIX}" for n in range(1 << 62))
         self._page_bytes = max(1, mover.page_bytes)
         self.copies = table.copies = Copies(num_slots, num_disk_pages, self._remove)
@@ -185,6 +188,7 @@ class Carrier:
         assert m.file is not None
         m.file.move = self.moves[m.id] = m
         m.num_moved = len(orders.out) + len(orders.bring) + len(orders.read) + sum(len(w.pages) for w in orders.write)
+        m.began_s = self._clock()
         for c in m.copies:
             c.busy += 1
         if m.num_moved or orders.publish:
@@ -204,6 +208,7 @@ class Carrier:
         if f is not None:
             f.move = None
         if error is None:
+            self._meter.moved(m, self._page_bytes, self._clock() - m.began_s)
             self._place(m)
             if f is not None:
                 self._arrived(m, f)

@@ -35,6 +35,7 @@ from vllm_symphony.engine.job import (
     make_request,
 )  # fmt: skip
 from vllm_symphony.engine.lending import Lending
+from vllm_symphony.engine.meter import EngineMeter
 from vllm_symphony.engine.move import Mover
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
@@ -114,9 +115,10 @@ class FileDevice:
         self.table = PageTable(pool, managers[0].block_size, pool.get_num_free_blocks())
         self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
         self.clock = time.monotonic
+        self.meter = EngineMeter()
         self.tiers = Tiers(
             self.table, mover, tiers, clock=self.clock, tell=self._tell, retire=self.retire, make_room=self._make_room,
-            boot=os.urandom(6).hex(),
+            boot=os.urandom(6).hex(), meter=self.meter,
         )  # fmt: skip
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
@@ -267,6 +269,7 @@ class FileDevice:
         wanted = tuple(base + o for o in e.outputs)
         job = FileJob(e, f, base, base, old.request, wanted, frozenset(base + o for o in e.keep), lent=True, given=tuple(e.tokens))
         job.began_at = base
+        job.arrived_s = self.clock()
         f.resting = None
         f.job = e.job
         rid = old.request.request_id
@@ -316,6 +319,7 @@ class FileDevice:
     def _enqueue(self, job: FileJob) -> None:
         assert job.file.job is None, "two writers on one file"
         job.file.job = job.id
+        job.arrived_s = self.clock()
         self.jobs[job.request.request_id] = job
         self.by_id[job.id] = job
         self.scheduler.add_request(job.request)
@@ -447,12 +451,15 @@ class FileDevice:
         if not scheduled:
             return None  # the runner does not look at a step without work, and rows that it should drop would be lost
         plan = StepPlan(drop=self.rows.take_drops())
+        num_rows = num_tokens = 0  # of programs
         for rid, job in self.jobs.items():
             n = scheduled.get(rid)
             if n is None:
                 continue
+            num_rows, num_tokens = num_rows + 1, num_tokens + n
             if not job.first_step:
                 job.first_step = self.step
+                self.meter.queue_seconds.observe(self.clock() - job.arrived_s)
             job.last_step = self.step
             r = job.request
             if job.first_step == self.step and not job.began_at:
@@ -460,6 +467,8 @@ class FileDevice:
             row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self.rows.new_id)
             if row is not None:
                 plan.rows[rid] = row
+        self.meter.count("programs", num_rows, num_tokens)
+        self.meter.count("plain", len(scheduled) - num_rows, sum(scheduled.values()) - num_tokens)
         return plan if plan else None
 
     def take_results(self, plan: StepPlan, result: StepResult, starts: dict[str, int]) -> None:
@@ -482,6 +491,7 @@ class FileDevice:
     def charge(self, scheduled: dict[str, int], seconds: float) -> None:
         """Share the step's time among its requests by tokens."""
         total = sum(scheduled.values())
+        self.meter.step_seconds.observe(seconds)
         for rid, n in scheduled.items():
             job = self.jobs.get(rid)
             if job is not None:

@@ -89,4 +89,5 @@ class Move:
     job: MoveJob | SaveJob | None = None
     gives: bool = False
     num_moved: int = 0
+    began_s: float = 0.0
     cancelled: bool = False

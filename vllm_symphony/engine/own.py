@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
 from vllm_symphony.engine import compat
+from vllm_symphony.engine.meter import engine_samples
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost
@@ -135,6 +136,11 @@ class OwnHost:
 
     def capacity(self) -> Capacity:
         return self.device.capacity()
+
+    def samples(self) -> Iterator[MetricSample]:
+        device = self.device
+        files = device.table.files.values()
+        return engine_samples(device.meter, self.counters(), device.capacity(), files, self.model.page_bytes)
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.scheduler.symphony_counters()}

@@ -349,7 +349,9 @@ class Peers:
             return session.pid, session
         lease_s = hello.lease_s if hello.role == CLIENT else 0.0
         now_ns = time.monotonic_ns()
-        pid = self._kernel.connect(cred, hello.role, now_ns, lease_s=lease_s, name=hello.name, minor=hello.abi_minor)
+        pid = self._kernel.connect(
+            cred, hello.role, now_ns, lease_s=lease_s, name=hello.name, minor=hello.abi_minor, traceparent=hello.traceparent
+        )
         if not lease_s:
             return pid, None
         session = self._sessions[pid] = Session(pid, secrets.token_urlsafe(24))

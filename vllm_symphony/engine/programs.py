@@ -160,6 +160,10 @@ class Programs:
     def num_running(self) -> int:
         return len(self._running)
 
+    def readiness(self) -> dict[str, bool]:
+        """Of each runtime, whether its fork server runs and is warm; trusted programs need none."""
+        return {image: bool(server.level) for image, server in self._servers.items() if isinstance(server, ForkServer)}
+
     def num_servers(self) -> int:
         """Fork servers that run."""
         return sum(server.is_running for server in self._servers.values())

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vllm_symphony.abi.types import Credentials, Pid, Signal
 from vllm_symphony.engine.connection import Connection
+from vllm_symphony.engine.meter import host_samples
 from vllm_symphony.engine.peers import Peers
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.programs import KILLED, Programs
@@ -98,6 +99,7 @@ class Reactor:
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
         kernel.residency, kernel.capacity = device.residency, device.capacity
         kernel.input_bytes = self._programs.input_bytes
+        kernel.host_samples = lambda: host_samples(device, store, self._programs)
         self.tools = ToolHost(self._poll, self._on_completions, tools) if tools is not None else None
         if tools is not None and self.tools is not None:
             kernel.tool_table, kernel.granted_tools = self.tools.table, tools.granted

@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from vllm_symphony.abi.record import Restored, SavedPage
+from vllm_symphony.abi.record import NodeRecord, Restored, SavedPage
 from vllm_symphony.abi.types import Finding, Ino
 from vllm_symphony.errors import DataCorrupt, InvalidArgument, NotSupported, SymphonyError
 from vllm_symphony.kernel.effect import (
@@ -52,6 +52,11 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after failed writes, the last one for ev
 SPOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}(\.kv)?")
 
 log = logging.getLogger(__name__)
+
+
+def _size_of(node: NodeRecord) -> int:
+    """Bytes of its tokens and attributes."""
+    return len(node.tokens) + sum(len(name) + len(value) for name, value in node.xattrs.items())
 
 
 def plain_text(tokens: list[int]) -> str:
@@ -86,7 +91,8 @@ class StorageCore:
         self._imported: set[str] = set()  # segments that no record refers to yet
         self._names = (f"i{time.time_ns():x}-{n}" for n in count())
         self.failure: SymphonyError | None = None  # why records wait
-        self.num_syncs = self.num_failed = 0
+        self.num_syncs = self.num_failed = self.num_writes = self.num_bytes = 0
+        self.write_s = 0.0
 
     @property
     def has_pending(self) -> bool:
@@ -148,6 +154,9 @@ class StorageCore:
             "waiting": len(self._pending.nodes) + len(self._pending.removed),
             "syncs": self.num_syncs,
             "failed_writes": self.num_failed,
+            "writes": self.num_writes,
+            "bytes": self.num_bytes,
+            "write_s": self.write_s,
         }
 
     # ---- records
@@ -168,6 +177,7 @@ class StorageCore:
             return [JobFailed(e.job, NotSupported("the server has no state directory: nothing is kept")) for e in syncs]
         if not (self._pending or syncs):
             return []
+        began = time.monotonic()
         try:
             named = {page.segment for node in self._pending.nodes.values() for page in node.pages or ()}
             self._publish(named)
@@ -175,6 +185,9 @@ class StorageCore:
         except SymphonyError as error:
             self._report(error)
             return [JobFailed(e.job, error) for e in syncs]
+        self.num_writes += 1
+        self.num_bytes += sum(map(_size_of, self._pending.nodes.values()))
+        self.write_s += time.monotonic() - began
         self._pending.clear()
         self._imported -= named
         if self.failure is not None:

@@ -24,6 +24,7 @@ from typing import Any
 from vllm_symphony.abi.record import SavedPage
 from vllm_symphony.abi.types import JobId
 from vllm_symphony.engine.carrier import Carrier
+from vllm_symphony.engine.meter import EngineMeter
 from vllm_symphony.engine.move import Move, Mover
 from vllm_symphony.engine.page_copy import PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
@@ -77,6 +78,7 @@ class Tiers:
         retire: Callable[[PagedFile], None],
         make_room: Callable[[int, PagedFile], None],
         boot: str,
+        meter: EngineMeter | None = None,
         victims: Victims | None = None,
     ) -> None:
         self.table = table
@@ -91,7 +93,7 @@ class Tiers:
         num_disk_pages = (limits.disk_bytes or 0) // self._page_bytes if limits.directory is not None else 0
         self.carrier = Carrier(
             table, mover, (limits.host_bytes or 0) // self._page_bytes, num_disk_pages, limits.directory,
-            clock=clock, tell=tell, retire=retire, boot=boot,
+            clock=clock, tell=tell, retire=retire, boot=boot, meter=meter or EngineMeter(),
         )  # fmt: skip
         self.copies, self.moves = self.carrier.copies, self.carrier.moves
         self.waiting: dict[JobId, MoveJob | SaveJob] = {}  # for their file to be idle, or for room

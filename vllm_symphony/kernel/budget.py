@@ -298,10 +298,12 @@ class Payer:
         """Tokens that the program gave."""
         for tally in self._tallies:
             tally.tokens_in += num_tokens
+        self._m.meter.tokens["forwarded"] += num_tokens
         charge(self._m, self._budget, "tokens", num_tokens)
 
-    def draw(self, num_tokens: int) -> None:
+    def draw(self, num_tokens: int, kind: str = "generated") -> None:
         """Tokens that were made for it."""
+        self._m.meter.tokens[kind] += num_tokens
         for tally in self._tallies:
             tally.tokens_out += num_tokens
         charge(self._m, self._budget, "tokens", num_tokens)

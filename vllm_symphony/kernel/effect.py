@@ -12,7 +12,7 @@ exactly one `...Done` or `JobFailed`, also when it was cancelled. Token lists ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -25,6 +25,7 @@ from vllm_symphony.abi.types import (
     Grammar,
     Ino,
     JobId,
+    MetricSample,
     ModelInfo,
     Pid,
     Predicate,
@@ -656,3 +657,6 @@ class Device(Protocol):
 
     def counters(self) -> dict[str, float]:
         """Steps, tokens, pages free and used, preemptions, parked, waits: for `info` and tests."""
+
+    def samples(self) -> Iterable[MetricSample]:
+        """All that it counts (docs/metrics.md). From any thread, never blocks on a step; may be a step old."""

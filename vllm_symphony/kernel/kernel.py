@@ -12,8 +12,10 @@ wrong is a `ReplyError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from vllm_symphony.abi.calls import Spawn
 from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
@@ -49,14 +51,23 @@ class Kernel(Machine):
         super().__init__(model, limits=limits, seed=seed, boot_ns=boot_ns, epoch_ns=epoch_ns, info=info)
 
     def connect(
-        self, cred: Credentials, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "", minor: int = ABI_MINOR
+        self,
+        cred: Credentials,
+        role: str,
+        now_ns: int,
+        *,
+        lease_s: float = 0.0,
+        name: str = "",
+        minor: int = ABI_MINOR,
+        traceparent: str = "",
     ) -> Pid:
         """A connection of role `client` or `edge`: a process without code, with fds and children of its own. A client with a lease
-        is a session. `minor`: of the ABI that it was written for."""
+        is a session. `minor`: of the ABI that it was written for;
+        `traceparent`: what a session continues."""
         if role not in (Kind.CLIENT, Kind.EDGE):
             raise InvalidArgument(f"role must be client or edge, not {role!r}")
         if role == Kind.CLIENT and lease_s:
-            process = lease.open_session(self, cred, lease_s, name, now_ns)
+            process = lease.open_session(self, cred, lease_s, name, now_ns, traceparent)
         else:
             process = lifecycle.birth(self, Kind(role), role, cred, now_ns)
         process.minor = minor
@@ -192,6 +203,8 @@ class Kernel(Machine):
                 del self.requests[next(iter(self.requests))]
         else:
             requests = process.requests
+        if isinstance(args, Spawn) and args.traceparent:
+            args = replace(args, traceparent="")  # each try is a span of its own at the caller
         result = requests.claim(request_id, call.op, args)
         if result is None:
             call.requests, call.request_id = requests, request_id
@@ -216,6 +229,7 @@ class Kernel(Machine):
     def _runs(self, process: Process, now_ns: int) -> None:
         if process.state is ProcessState.STARTING:
             process.state = ProcessState.RUNNING
+            self.meter.start_seconds.observe(now_ns - process.started_ns)
             lifecycle.note(self, process, "started", "", now_ns)
 
     def output(self, pid: Pid, kind: str, text: str, now_ns: int) -> None:

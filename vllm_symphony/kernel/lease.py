@@ -15,11 +15,12 @@ from vllm_symphony.errors import InvalidArgument, NoSuchProcess, WouldBlock
 from vllm_symphony.kernel import lifecycle
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
+from vllm_symphony.trace.context import well_formed
 
 EXPIRED = 129  # as a shell shows SIGHUP
 
 
-def open_session(m: Machine, cred: Credentials, lease_s: float, name: str, now_ns: int) -> Process:
+def open_session(m: Machine, cred: Credentials, lease_s: float, name: str, now_ns: int, traceparent: str = "") -> Process:
     """A new session, connected.
 
     Raises:
@@ -38,7 +39,9 @@ def open_session(m: Machine, cred: Credentials, lease_s: float, name: str, now_n
             raise WouldBlock(f"{held} sessions{whose} are open, the most at once", limit=limit)
     process = lifecycle.birth(m, Kind.SESSION, name or "session", cred, now_ns)
     process.lease_s = lease_s
+    process.traceparent = well_formed(traceparent)
     m.sessions_of[cred.principal] += 1
+    lifecycle.tell_of(m, process)
     return process
 
 

@@ -26,6 +26,7 @@ from vllm_symphony.kernel.effect import Hangup, Launch, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.program import Prepared
+from vllm_symphony.trace.context import well_formed
 
 BAD_PROGRAM, DEVICE_LOST, LIMIT, KILLED = 2, 70, 124, 137
 MAX_NAME = 255  # characters
@@ -36,6 +37,7 @@ def birth(m: Machine, kind: Kind, name: str, cred: Credentials, now_ns: int) -> 
     m.num_pids += 1
     process = Process(Pid(m.num_pids), kind, name, cred, m.limits, m.seed, now_ns)
     m.processes[process.pid] = process
+    m.meter.started.add(kind)
     if kind is not Kind.EDGE:
         above = budget.of_principal(m, cred.principal)
         process.budget = Budget(f"process {process.pid}", budget.NO_LIMITS, above, now_ns)
@@ -60,6 +62,7 @@ def launch(m: Machine, parent: Process | None, what: Prepared, a: Spawn, now_ns:
     process = birth(m, Kind.PROGRAM, what.name or what.entry, what.cred, now_ns)
     process.source, process.code, process.program = what.source, what.code, what.program
     process.runtime, process.stdin, process.detached = what.runtime, a.stdin, a.detach
+    process.traceparent = well_formed(a.traceparent)
     process.budget = Budget(f"process {process.pid} and what it spawned", limits, above, now_ns)
     m.num_programs += 1
     if parent is not None:
@@ -68,6 +71,8 @@ def launch(m: Machine, parent: Process | None, what: Prepared, a: Spawn, now_ns:
         process.session = parent.session
         parent.children[process.pid] = process
     budget.start_program(m, process)
+    m.meter.launches.add(what.runtime)
+    tell_of(m, process)
     m.emit(Launch(
         process.pid, what.source, what.entry, a.args, process.name, seed_of(m, process), what.code, what.runtime,
         budget.in_force(process.budget, now_ns), a.stdin,
@@ -90,6 +95,12 @@ def note(m: Machine, process: Process, kind: str, text: str, now_ns: int) -> Non
         process.events.add(kind, text, now_ns + m.offset_ns)
     if process.viewers:
         m.mark(*process.viewers)
+
+
+def tell_of(m: Machine, process: Process) -> None:
+    """It began, or ended: for the event log's readers."""
+    for hear in m.life_watchers:
+        hear(process)
 
 
 def terminate(m: Machine, process: Process, now_ns: int) -> None:
@@ -201,6 +212,9 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     _leave_children(m, process, now_ns)
 
     note(m, process, "exit", json.dumps(asdict(status)), now_ns)
+    if process.kind in (Kind.PROGRAM, Kind.SESSION):
+        m.meter.ended.add(process.kind, status.reason)
+        tell_of(m, process)
     m.mark(*m.tracers)
     m.flush(now_ns)  # viewers and tracers of this process end here
     if process.kind is Kind.SESSION:
@@ -212,6 +226,7 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
         budget.end_program(m, process)
     else:
         del m.processes[process.pid]
+        m.reports.pop(process.pid, None)
         return
     if process.parent is None:
         _keep_for_a_while(m, process)

@@ -12,11 +12,11 @@ entry.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import Credentials, Ino, JobId, ModelInfo, Pid, StepRecord, ToolInfo
-from vllm_symphony.errors import NoSuchProcess, SymphonyError
+from vllm_symphony.abi.types import Credentials, Ino, JobId, MetricSample, ModelInfo, Pid, StepRecord, ToolInfo
+from vllm_symphony.errors import NoSuchProcess, QuotaExceeded, SymphonyError
 from vllm_symphony.kernel.budget import Budget
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
@@ -27,6 +27,7 @@ from vllm_symphony.kernel.fs.watch import Watches
 from vllm_symphony.kernel.ipc.table import Channels
 from vllm_symphony.kernel.job import Job
 from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.meter import Meter
 from vllm_symphony.kernel.process import Process
 from vllm_symphony.kernel.registry import Registry
 from vllm_symphony.kernel.request import Requests
@@ -65,7 +66,11 @@ class Machine:
         self.may_trust: Callable[[str], bool] = lambda _: False  # with programs in the host's own process; the operator's word
         self.image: Mapping[str, str] = {}  # distributions that programs may import: name -> version
 
+        self.host_samples: Callable[[], Iterable[MetricSample]] = tuple  # what the host counts: engine, store, fork servers
+
         self.effects: list[Effect] = []
+        self.meter = Meter()
+        self.reports: dict[Pid, tuple[MetricSample, ...]] = {}  # what edges count, the last that each has said
         self.log = EventLog(limits.log_records, self.offset_ns)
         self.timers = Timers()
         self.account = Account(self)
@@ -80,6 +85,7 @@ class Machine:
         self.jobs: dict[JobId, Job] = {}
         self.works: dict[JobId, Pending] = {}  # of the tokenizer and of the store
         self.tracers: list[Pending] = []
+        self.life_watchers: list[Callable[[Process], None]] = []  # of those tracers that want to hear of processes
         self.lost: str | None = None  # the device's last words
         self.steps: deque[StepRecord] = deque(maxlen=limits.step_records)
         self.requests: dict[str, Requests] = {}  # of principals who call through an edge
@@ -126,6 +132,8 @@ class Machine:
         if call.ended:
             return
         self._end(call, error.reason, now_ns)
+        if isinstance(error, QuotaExceeded):
+            self.meter.limits.add(str(error.values.get("resource") or error.values.get("what") or ""))
         if call.id:
             self.effects.append(ReplyError(call.door.pid, call.id, error))
 
@@ -157,6 +165,7 @@ class Machine:
                 del door.calls[call.id]
         if call.requests is not None:
             call.requests.forget(call.request_id)
+        self.meter.call_ended(call, result, now_ns)
         self.log.append((
             process.pid, call.tid, call.op, call.digest, result, call.start_ns, now_ns, call.step_first, call.step_last,
             call.cred.principal, process.spawner,

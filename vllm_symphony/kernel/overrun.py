@@ -107,6 +107,7 @@ def _cut_generates(m: Machine, budget: Budget, now_ns: int) -> None:
     error = budget.spent("tokens", now_ns)
     for job in list(m.jobs.values()):
         if job.payer.pays(budget):
+            m.meter.limits.add("tokens")
             job.cut_short(m, error, now_ns)
 
 

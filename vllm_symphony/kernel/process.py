@@ -15,7 +15,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, Pid, ProcessStat, ProcessState, Usage
+from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, Pid, ProcessRecord, ProcessStat, ProcessState, Usage
 from vllm_symphony.kernel.event import EventRing
 from vllm_symphony.kernel.fs.fd import FdTable
 from vllm_symphony.kernel.ipc.handle import HandleTable
@@ -70,7 +70,7 @@ class Process:
         "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind", "lease_s", "lease_timer",
         "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages", "parent", "pid", "program", "random",
         "reported", "requests", "runtime", "session", "source", "spawner", "started_ns", "state", "stdin", "stopped", "tally",
-        "term_timer", "termed", "threads", "umask", "viewers", "waiters",
+        "term_timer", "termed", "threads", "traceparent", "umask", "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -93,6 +93,7 @@ class Process:
         self.abi = ""
         self.minor = ABI_MINOR  # of the ABI that it was written for, as far as it said
         self.umask = UMASK
+        self.traceparent = ""  # W3C: what its caller's trace calls it
         self.grant: Grant | None = None  # of a program: the tools that it may call
 
         self.connected = True
@@ -197,6 +198,15 @@ class Process:
             runtime=self.runtime,
             memory_bytes=self.memory_bytes,
         )
+
+    def record(self, number: int, offset_ns: int) -> ProcessRecord:
+        """As the event log has it."""
+        ended_ns = None if self.ended_ns is None else self.ended_ns + offset_ns
+        code, reason = (self.exit.code, self.exit.reason) if self.exit is not None else (0, "")
+        return ProcessRecord(
+            number, self.pid, str(self.kind), self.name, self.cred.principal, self.spawner, self.started_ns + offset_ns,
+            self.detached, self.program, self.runtime, self.traceparent, ended_ns, code, reason,
+        )  # fmt: skip
 
     def check(self) -> None:
         """A zombie holds nothing; parent and children agree."""

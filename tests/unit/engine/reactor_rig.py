@@ -73,6 +73,9 @@ class EchoDevice:
     def counters(self) -> dict[str, float]:
         return {}
 
+    def samples(self) -> tuple[()]:
+        return ()
+
     def _main(self, on_completions: Any) -> None:
         while (batch := self._inbox.get()) is not None:
             self.batches.append(batch)

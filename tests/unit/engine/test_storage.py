@@ -76,7 +76,7 @@ def test_writes_of_a_batch_are_one_transaction_and_syncs_hear_of_it(core: Storag
     )
 
     assert [done.job for done in out] == [7, 1] and all(isinstance(done, StoreDone) for done in out)
-    assert core.counters() == {"waiting": 0, "syncs": 2, "failed_writes": 0}
+    assert core.counters().items() >= {"waiting": 0, "syncs": 2, "failed_writes": 0}.items()
 
 
 def test_what_a_full_disk_refused_is_told_kept_and_written_later(core: StorageCore, caplog: pytest.LogCaptureFixture):

@@ -47,6 +47,7 @@ from vllm_symphony.abi.calls import (
     List,
     Listdir,
     Logits,
+    Metrics,
     Mkdir,
     NoArgs,
     Open,
@@ -520,11 +521,16 @@ def test_a_copy_of_a_readable_file_belongs_to_who_made_it(scene: Scene):
     w.disconnect(bob)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_metrics_of_all_together_are_admins_to_see(scene: Scene, way: str):
+    assert scene.ask(way, BOB, "metrics", Metrics()).reason == "EPERM"
+
+
 def test_the_table_speaks_of_every_call():
     tried = (
         {op for _, op, _, _ in (*FILES, *PLACES, *REGISTRY, *POSTS, *PROCESSES)}
         | {op for op, _ in (*BY_FD, *BY_CH)}
-        | {"cancel", "gc", "getquota", "setquota"}
+        | {"cancel", "gc", "getquota", "metrics", "setquota"}
     )
 
     assert tried | OWN == set(CALLS) and not tried & OWN

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vllm_symphony.abi.draw import key64
-from vllm_symphony.abi.types import Ino, JobId, ModelInfo, pack_floats
+from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo, pack_floats
 from vllm_symphony.engine.edit import Surgery
+from vllm_symphony.engine.meter import EngineMeter, engine_samples
 from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
 from vllm_symphony.engine.room import Room
 from vllm_symphony.engine.row_quota import RowQuota
@@ -96,6 +97,7 @@ class SimCore:
         tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
     ) -> None:
         self.weights: Model = model or SimModel()
+        self.meter = EngineMeter()
         self.cost = cost
         self.clock = clock
         self.pool = SimPool(num_pages)
@@ -108,7 +110,7 @@ class SimCore:
         )
         self.tiers = Tiers(
             self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
-            boot=os.urandom(4).hex(),
+            boot=os.urandom(4).hex(), meter=self.meter,
         )  # fmt: skip
         self.room = Room(self.table, self.tiers, clock, lambda: None)
         vocab_size = self.weights.vocab_size
@@ -239,6 +241,7 @@ class SimCore:
     def _enqueue(self, job: SimJob) -> None:
         assert job.file.job is None, "two writers on one file"
         job.file.job = job.id
+        job.arrived_s = self.clock()
         self.jobs[job.id] = job
 
     def _fits(self, num_tokens: int) -> None:
@@ -397,6 +400,8 @@ class SimCore:
         num_tokens = sum(n for _, n in self.batch) + len(self.batch_asks)
         self.num_rows += len(self.batch) + len(self.batch_asks)
         self.step_s = self.cost.of(len(self.batch) + len(self.batch_asks), num_tokens)
+        self.meter.count("programs", len(self.batch) + len(self.batch_asks), num_tokens)
+        self.meter.step_seconds.observe(self.step_s)
         return self.step_s
 
     def finish(self) -> None:
@@ -413,7 +418,9 @@ class SimCore:
                 except SymphonyError as error:
                     self.out.append(JobFailed(e.job, error, span))
         for job, n in batch:
-            job.first_step = job.first_step or self.step
+            if not job.first_step:
+                job.first_step = self.step
+                self.meter.queue_seconds.observe(self._began_ns / 1e9 - job.arrived_s)
             job.last_step = self.step
             job.device_s += self.step_s * n / total
             try:
@@ -660,6 +667,10 @@ class SimCore:
             **self.tiers.room(),
             rows=tuple(self._row_quota.counts.copy().items()),
         )
+
+    def samples(self) -> Iterator[MetricSample]:
+        files = self.table.files.values()
+        return engine_samples(self.meter, self.counters(), self.capacity(), files, self.info.page_bytes)
 
     def counters(self) -> dict[str, float]:
         free = self.pool.get_num_free_blocks()

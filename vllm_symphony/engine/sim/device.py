@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from vllm_symphony.abi.types import Ino, JobId, ModelInfo
+from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
 from vllm_symphony.engine.sim.core import Cost, SimCore
 from vllm_symphony.engine.sim.model import Model, decode
 from vllm_symphony.engine.tier import TierLimits
@@ -93,6 +93,9 @@ class SimDevice:
 
     def counters(self) -> dict[str, float]:
         return self.core.counters()
+
+    def samples(self) -> Iterator[MetricSample]:
+        return self.core.samples()
 
     # ---- for tests
 

@@ -36,6 +36,7 @@ class SimJob:
     distributions: dict[int, Distribution] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
     first_step: int = 0
+    arrived_s: float = 0.0
     last_step: int = 0
     device_s: float = 0.0
     on_done: Callable[[SimJob, SymphonyError | None], None] | None = None  # instead of a completion (an edit's fork)

@@ -128,6 +128,7 @@ def sent(call: Call, handle: Handle, letter: Letter) -> SendResult:
     """Put the letter into the channel, which has room, and count it for its sender. Who waits is not served yet."""
     for tally in call.tallies():
         tally.num_messages += 1
+    handle.channel.m.meter.messages.add()
     num_took = handle.channel.post(letter)
     return SendResult(letter.seq, num_took)
 

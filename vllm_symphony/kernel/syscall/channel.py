@@ -169,6 +169,7 @@ def respond(m: Machine, call: Call, a: Respond) -> Done:
     call.process.handles.get(receiver.ch, call.cred)
     letter = Letter(m, call, a.data, a.fds, is_answer=True)
     letter.seq = asked.letter.seq
+    m.meter.messages.add()
     for tally in call.tallies():
         tally.num_messages += 1
     asked.answer(m, letter, call.start_ns)

@@ -44,7 +44,7 @@ class SampleWork(Job):
         if self.grammar is not None and len(completion.tokens) == 1 and completion.tokens[0] in m.model.eos_tokens:
             sampling.finished(self.grammar)
         self.retire(m, completion.span)
-        self.payer.draw(len(completion.tokens))
+        self.payer.draw(len(completion.tokens), "sampled")
         if self.call is not None:
             m.finish(self.call, SampleResult(pack_tokens(completion.tokens), pack_floats(completion.logprobs)), now_ns)
 

@@ -23,6 +23,7 @@ from vllm_symphony.kernel.syscall import (
     keep,
     limit,
     lock,
+    metric,
     name,
     process,
     program,
@@ -127,5 +128,6 @@ SYSCALLS: Mapping[str, Syscall] = {
     "strace": view.strace,
     "why": why.why,
     "info": view.info,
+    "metrics": metric.metrics,
     "ping": process.ping,
 }

@@ -13,7 +13,7 @@ import json
 from itertools import takewhile
 
 from vllm_symphony.abi.calls import Attach, AttachPart, Done, InfoResult, ModelInfoResult, NoArgs, Strace, StracePart
-from vllm_symphony.abi.types import Pid, StepRecord
+from vllm_symphony.abi.types import Pid, ProcessRecord, StepRecord
 from vllm_symphony.errors import InvalidArgument, NoSuchProcess, NotOwner
 from vllm_symphony.kernel.call import Call, Pending
 from vllm_symphony.kernel.effect import Part
@@ -50,9 +50,10 @@ class Viewer(Pending):
 
 
 class Tracer(Pending):
-    """One strace of a family (None: all of the principal's; principal None: all), from `next_seq` on."""
+    """One strace of a family (None: all of the principal's; principal None: all), from `next_seq` on. `lives`: of processes, not
+    sent yet."""
 
-    __slots__ = ("family", "follow", "last_step", "missing", "next_seq", "principal", "steps")
+    __slots__ = ("family", "follow", "last_step", "lives", "missing", "next_seq", "num_lives", "offset_ns", "principal", "steps")
 
     def __init__(self, m: Machine, call: Call, a: Strace, family: Family | None, principal: str | None) -> None:
         super().__init__(call)
@@ -64,10 +65,28 @@ class Tracer(Pending):
         self.next_seq = a.from_seq
         self.missing = _missing(m, self) if a.from_seq == 1 else max(0, m.log.first_seq - a.from_seq)
         m.tracers.append(self)
+        self.lives: list[ProcessRecord] = []
+        self.num_lives = 0
+        self.offset_ns = m.offset_ns
+        if a.processes:
+            for process in m.processes.values():
+                if process.kind in (Kind.PROGRAM, Kind.SESSION) and not process.has_ended:
+                    self.hear(process)
+            m.life_watchers.append(self.hear)
+
+    def hear(self, process: Process) -> None:
+        """It began, or ended."""
+        if self.principal in (None, process.cred.principal) and (
+            self.family is None or self.family.takes(process.pid, process.spawner)
+        ):
+            self.num_lives += 1
+            self.lives.append(process.record(self.num_lives, self.offset_ns))
 
     def drop(self, m: Machine) -> None:
         super().drop(m)
         m.tracers.remove(self)
+        if self.hear in m.life_watchers:
+            m.life_watchers.remove(self.hear)
 
     def flush(self, m: Machine, now_ns: int) -> None:
         call, size = self.call, m.limits.part_events
@@ -76,8 +95,10 @@ class Tracer(Pending):
         records = list(m.log.since(self.next_seq, until=until, family=self.family, principal=self.principal))
         steps = self._new_steps(m) if self.steps else []
         self.next_seq = min(until, m.log.next_seq)
-        for start in range(0, max(len(records), len(steps), bool(self.missing)), size):
-            part = StracePart(tuple(records[start : start + size]), tuple(steps[start : start + size]), self.missing)
+        lives, self.lives = self.lives, []
+        for start in range(0, max(len(records), len(steps), len(lives), bool(self.missing)), size):
+            end = start + size
+            part = StracePart(tuple(records[start:end]), tuple(steps[start:end]), self.missing, tuple(lives[start:end]))
             m.emit(Part(call.door.pid, call.id, part))
             self.missing = 0
         m.timers.cancel(self.timer)

@@ -2704,6 +2704,7 @@ class Spawn(_message.Message):
     FDS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The program's text."""
     entry: _builtins.str
@@ -2724,6 +2725,8 @@ class Spawn(_message.Message):
     """`python`, `wasm` or `trusted`; empty = by what is given."""
     stdin: _builtins.bool
     """Its standard input comes by `feed`; else it is empty."""
+    traceparent: _builtins.str
+    """The W3C trace context that it continues; empty = none."""
     @_builtins.property
     def limits(self) -> _process_pb2.ResourceLimits:
         """Of it and all that it spawns, never more than the caller's own; unset = none but those."""
@@ -2752,10 +2755,11 @@ class Spawn(_message.Message):
         fds: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         stdin: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "args", b"args", "entry", b"entry", "limits", b"limits", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "abi", b"abi", "args", b"args", "code", b"code", "detach", b"detach", "entry", b"entry", "fds", b"fds", "limits", b"limits", "name", b"name", "program", b"program", "runtime", b"runtime", "source", b"source", "stdin", b"stdin", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_args", b"_args", "_entry", b"_entry", "_source", b"_source", "abi", b"abi", "args", b"args", "code", b"code", "detach", b"detach", "entry", b"entry", "fds", b"fds", "limits", b"limits", "name", b"name", "program", b"program", "runtime", b"runtime", "source", b"source", "stdin", b"stdin", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__args: _TypeAlias = _typing.Literal["args"]  # noqa: Y015
     _WhichOneofArgType__args: _TypeAlias = _typing.Literal["_args", b"_args"]  # noqa: Y015

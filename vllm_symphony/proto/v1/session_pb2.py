@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vllm_symphony.proto.v1 import call_pb2 as symphony_dot_v1_dot_call__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19symphony/v1/session.proto\x12\x0bsymphony.v1\x1a\x16symphony/v1/call.proto\"\x8d\x01\n\x05Hello\x12\x11\n\tabi_major\x18\x01 \x01(\x03\x12\x11\n\tabi_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\x0e\n\x06resume\x18\x07 \x01(\t\x12\x10\n\x08received\x18\x08 \x01(\x03\"\x86\x01\n\x0bHelloResult\x12\x11\n\tabi_major\x18\x01 \x01(\x03\x12\x11\n\tabi_minor\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12\x0e\n\x06resume\x18\x05 \x01(\t\x12\x0f\n\x07lease_s\x18\x06 \x01(\x01\x12\x11\n\tlast_call\x18\x07 \x01(\x03\"p\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.symphony.v1.HelloH\x00\x12!\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x11.symphony.v1.CallH\x00\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x03\x42\t\n\x07message\"\x8d\x01\n\x0f\x43onnectResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x18.symphony.v1.HelloResultH\x00\x12%\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x13.symphony.v1.AnswerH\x00\x12\x10\n\x06signal\x18\x04 \x01(\tH\x00\x42\t\n\x07message\"5\n\x14\x43reateSessionRequest\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\x15\x43reateSessionResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\"K\n\x0b\x43\x61llRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x1f\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x11.symphony.v1.Call\"3\n\x0c\x43\x61llResponse\x12#\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x13.symphony.v1.Answer\"/\n\x10KeepAliveRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\"$\n\x11KeepAliveResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"Q\n\x11\x45ndSessionRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x1f\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x11.symphony.v1.Exit\"\x14\n\x12\x45ndSessionResponse2\x8a\x03\n\x0eSessionService\x12V\n\rCreateSession\x12!.symphony.v1.CreateSessionRequest\x1a\".symphony.v1.CreateSessionResponse\x12H\n\x07\x43onnect\x12\x1b.symphony.v1.ConnectRequest\x1a\x1c.symphony.v1.ConnectResponse(\x01\x30\x01\x12;\n\x04\x43\x61ll\x12\x18.symphony.v1.CallRequest\x1a\x19.symphony.v1.CallResponse\x12J\n\tKeepAlive\x12\x1d.symphony.v1.KeepAliveRequest\x1a\x1e.symphony.v1.KeepAliveResponse\x12M\n\nEndSession\x12\x1e.symphony.v1.EndSessionRequest\x1a\x1f.symphony.v1.EndSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19symphony/v1/session.proto\x12\x0bsymphony.v1\x1a\x16symphony/v1/call.proto\"\xa2\x01\n\x05Hello\x12\x11\n\tabi_major\x18\x01 \x01(\x03\x12\x11\n\tabi_minor\x18\x02 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x0f\n\x07lease_s\x18\x04 \x01(\x01\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\x0e\n\x06resume\x18\x07 \x01(\t\x12\x10\n\x08received\x18\x08 \x01(\x03\x12\x13\n\x0btraceparent\x18\t \x01(\t\"\x86\x01\n\x0bHelloResult\x12\x11\n\tabi_major\x18\x01 \x01(\x03\x12\x11\n\tabi_minor\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12\x0e\n\x06resume\x18\x05 \x01(\t\x12\x0f\n\x07lease_s\x18\x06 \x01(\x01\x12\x11\n\tlast_call\x18\x07 \x01(\x03\"p\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.symphony.v1.HelloH\x00\x12!\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x11.symphony.v1.CallH\x00\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x03\x42\t\n\x07message\"\x8d\x01\n\x0f\x43onnectResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x18.symphony.v1.HelloResultH\x00\x12%\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x13.symphony.v1.AnswerH\x00\x12\x10\n\x06signal\x18\x04 \x01(\tH\x00\x42\t\n\x07message\"5\n\x14\x43reateSessionRequest\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\x15\x43reateSessionResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\"K\n\x0b\x43\x61llRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x1f\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x11.symphony.v1.Call\"3\n\x0c\x43\x61llResponse\x12#\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x13.symphony.v1.Answer\"/\n\x10KeepAliveRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\"$\n\x11KeepAliveResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"Q\n\x11\x45ndSessionRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\x0e\n\x06resume\x18\x02 \x01(\t\x12\x1f\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x11.symphony.v1.Exit\"\x14\n\x12\x45ndSessionResponse2\x8a\x03\n\x0eSessionService\x12V\n\rCreateSession\x12!.symphony.v1.CreateSessionRequest\x1a\".symphony.v1.CreateSessionResponse\x12H\n\x07\x43onnect\x12\x1b.symphony.v1.ConnectRequest\x1a\x1c.symphony.v1.ConnectResponse(\x01\x30\x01\x12;\n\x04\x43\x61ll\x12\x18.symphony.v1.CallRequest\x1a\x19.symphony.v1.CallResponse\x12J\n\tKeepAlive\x12\x1d.symphony.v1.KeepAliveRequest\x1a\x1e.symphony.v1.KeepAliveResponse\x12M\n\nEndSession\x12\x1e.symphony.v1.EndSessionRequest\x1a\x1f.symphony.v1.EndSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,29 +33,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'symphony.v1.session_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO']._serialized_start=67
-  _globals['_HELLO']._serialized_end=208
-  _globals['_HELLORESULT']._serialized_start=211
-  _globals['_HELLORESULT']._serialized_end=345
-  _globals['_CONNECTREQUEST']._serialized_start=347
-  _globals['_CONNECTREQUEST']._serialized_end=459
-  _globals['_CONNECTRESPONSE']._serialized_start=462
-  _globals['_CONNECTRESPONSE']._serialized_end=603
-  _globals['_CREATESESSIONREQUEST']._serialized_start=605
-  _globals['_CREATESESSIONREQUEST']._serialized_end=658
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=660
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=729
-  _globals['_CALLREQUEST']._serialized_start=731
-  _globals['_CALLREQUEST']._serialized_end=806
-  _globals['_CALLRESPONSE']._serialized_start=808
-  _globals['_CALLRESPONSE']._serialized_end=859
-  _globals['_KEEPALIVEREQUEST']._serialized_start=861
-  _globals['_KEEPALIVEREQUEST']._serialized_end=908
-  _globals['_KEEPALIVERESPONSE']._serialized_start=910
-  _globals['_KEEPALIVERESPONSE']._serialized_end=946
-  _globals['_ENDSESSIONREQUEST']._serialized_start=948
-  _globals['_ENDSESSIONREQUEST']._serialized_end=1029
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=1031
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=1051
-  _globals['_SESSIONSERVICE']._serialized_start=1054
-  _globals['_SESSIONSERVICE']._serialized_end=1448
+  _globals['_HELLO']._serialized_end=229
+  _globals['_HELLORESULT']._serialized_start=232
+  _globals['_HELLORESULT']._serialized_end=366
+  _globals['_CONNECTREQUEST']._serialized_start=368
+  _globals['_CONNECTREQUEST']._serialized_end=480
+  _globals['_CONNECTRESPONSE']._serialized_start=483
+  _globals['_CONNECTRESPONSE']._serialized_end=624
+  _globals['_CREATESESSIONREQUEST']._serialized_start=626
+  _globals['_CREATESESSIONREQUEST']._serialized_end=679
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=681
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=750
+  _globals['_CALLREQUEST']._serialized_start=752
+  _globals['_CALLREQUEST']._serialized_end=827
+  _globals['_CALLRESPONSE']._serialized_start=829
+  _globals['_CALLRESPONSE']._serialized_end=880
+  _globals['_KEEPALIVEREQUEST']._serialized_start=882
+  _globals['_KEEPALIVEREQUEST']._serialized_end=929
+  _globals['_KEEPALIVERESPONSE']._serialized_start=931
+  _globals['_KEEPALIVERESPONSE']._serialized_end=967
+  _globals['_ENDSESSIONREQUEST']._serialized_start=969
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1050
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=1052
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=1072
+  _globals['_SESSIONSERVICE']._serialized_start=1075
+  _globals['_SESSIONSERVICE']._serialized_end=1469
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class Hello(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     abi_major: _builtins.int
     """What the client speaks."""
     abi_minor: _builtins.int
@@ -54,6 +55,8 @@ class Hello(_message.Message):
     """Its resume token."""
     received: _builtins.int
     """Number of the last message that the client has of it."""
+    traceparent: _builtins.str
+    """Of a new session: the W3C trace context that it continues; empty = that of the metadata `traceparent`, if there is one."""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it understands."""
@@ -69,10 +72,11 @@ class Hello(_message.Message):
         pid: _builtins.int = ...,
         resume: _builtins.str = ...,
         received: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi_major", b"abi_major", "abi_minor", b"abi_minor", "features", b"features", "lease_s", b"lease_s", "name", b"name", "pid", b"pid", "received", b"received", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi_major", b"abi_major", "abi_minor", b"abi_minor", "features", b"features", "lease_s", b"lease_s", "name", b"name", "pid", b"pid", "received", b"received", "resume", b"resume", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

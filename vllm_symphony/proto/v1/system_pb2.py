@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"\x8b\x01\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t2\x92\x01\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"\x8b\x01\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t\"\x13\n\x11GetMetricsRequest\"@\n\x12GetMetricsResponse\x12*\n\x07samples\x18\x01 \x03(\x0b\x32\x19.symphony.v1.MetricSample\"\x91\x01\n\x0cMetricSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.symphony.v1.MetricSample.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe1\x01\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponse\x12M\n\nGetMetrics\x12\x1e.symphony.v1.GetMetricsRequest\x1a\x1f.symphony.v1.GetMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'symphony.v1.system_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_METRICSAMPLE_LABELSENTRY']._loaded_options = None
+  _globals['_METRICSAMPLE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_PINGREQUEST']._serialized_start=41
   _globals['_PINGREQUEST']._serialized_end=54
   _globals['_PINGRESPONSE']._serialized_start=56
@@ -39,6 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINFOREQUEST']._serialized_end=106
   _globals['_GETINFORESPONSE']._serialized_start=109
   _globals['_GETINFORESPONSE']._serialized_end=248
-  _globals['_SYSTEMSERVICE']._serialized_start=251
-  _globals['_SYSTEMSERVICE']._serialized_end=397
+  _globals['_GETMETRICSREQUEST']._serialized_start=250
+  _globals['_GETMETRICSREQUEST']._serialized_end=269
+  _globals['_GETMETRICSRESPONSE']._serialized_start=271
+  _globals['_GETMETRICSRESPONSE']._serialized_end=335
+  _globals['_METRICSAMPLE']._serialized_start=338
+  _globals['_METRICSAMPLE']._serialized_end=483
+  _globals['_METRICSAMPLE_LABELSENTRY']._serialized_start=438
+  _globals['_METRICSAMPLE_LABELSENTRY']._serialized_end=483
+  _globals['_SYSTEMSERVICE']._serialized_start=486
+  _globals['_SYSTEMSERVICE']._serialized_end=711
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class SystemServiceStub:
                 request_serializer=symphony_dot_v1_dot_system__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=symphony_dot_v1_dot_system__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/symphony.v1.SystemService/GetMetrics',
+                request_serializer=symphony_dot_v1_dot_system__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_system__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
@@ -69,6 +74,15 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMetrics(self, request, context):
+        """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
+
+        Errors: EPERM without scope admin, ENODEV if the kernel is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +95,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=symphony_dot_v1_dot_system__pb2.GetInfoRequest.FromString,
                     response_serializer=symphony_dot_v1_dot_system__pb2.GetInfoResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=symphony_dot_v1_dot_system__pb2.GetMetricsRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_system__pb2.GetMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +157,33 @@ class SystemService:
             '/symphony.v1.SystemService/GetInfo',
             symphony_dot_v1_dot_system__pb2.GetInfoRequest.SerializeToString,
             symphony_dot_v1_dot_system__pb2.GetInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.SystemService/GetMetrics',
+            symphony_dot_v1_dot_system__pb2.GetMetricsRequest.SerializeToString,
+            symphony_dot_v1_dot_system__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,8 @@ isort:skip_file
 The server itself. Whether it serves is told by grpc.health.v1.Health.
 
 A caller may say in the metadata of any RPC of symphony.v1 which ABI it was written for: `symphony-abi: 1.1`. Another major version
-is ENOTSUP.
+is ENOTSUP. Another is `traceparent`, a W3C trace context: programs and sessions that the RPC starts
+belong to that trace.
 """
 
 from collections import abc as _abc
@@ -47,6 +48,11 @@ class SystemServiceStub:
 
     Errors: ENODEV if the kernel is gone.
     """
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetMetricsRequest, _system_pb2.GetMetricsResponse]
+    """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
+
+    Errors: EPERM without scope admin, ENODEV if the kernel is gone.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -62,6 +68,11 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """GetInfo tells versions, model, memory and counters.
 
     Errors: ENODEV if the kernel is gone.
+    """
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_system_pb2.GetMetricsRequest, _system_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
+
+    Errors: EPERM without scope admin, ENODEV if the kernel is gone.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,6 +98,17 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetInfo tells versions, model, memory and counters.
 
         Errors: ENODEV if the kernel is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _system_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.GetMetricsResponse, _abc.Awaitable[_system_pb2.GetMetricsResponse]]:
+        """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
+
+        Errors: EPERM without scope admin, ENODEV if the kernel is gone.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
