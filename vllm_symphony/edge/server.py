@@ -64,7 +64,7 @@ EDGE_NICE = 5  # between the engine (0) and programs (10)
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_METADATA_BYTES = 16 << 10
 MAX_CONNECTIONS = 4096
-MAX_STREAMS = 1024
+MAX_STREAMS = 10_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
