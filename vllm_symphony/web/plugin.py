@@ -26,7 +26,7 @@ from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import NotSupported, SymphonyError
-from vllm_symphony.web import prefix
+from vllm_symphony.web import live, prefix
 from vllm_symphony.web.door import Door
 from vllm_symphony.web.launch import Launch, launch
 
@@ -60,6 +60,7 @@ class SymphonyEndpoint:
     def attach_router(self, app: Any) -> None:
         """Our routes; and our part of the app's life."""
         self._app = app
+        app.router.routes.extend(live.routes())
         lives = app.router.lifespan_context
 
         @asynccontextmanager
