@@ -34,6 +34,7 @@ from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.run_dir import claim
+from vllm_symphony.edge.seeing import Seeing, Seen
 from vllm_symphony.edge.server import EdgeServer, give_way
 from vllm_symphony.edge.state_dir import default_state_dir
 from vllm_symphony.edge.tls import ServerTls
@@ -68,6 +69,7 @@ class Settings:
     unconfined: bool = False  # programs are, and scope `run` works for everybody who has it
     http: HostPort | None = None  # vLLM's HTTP door, with the kernel in its engine
     is_adopted: bool = False  # vLLM's own launch line has started us (edge/host_process.py)
+    seen: Seen = field(default_factory=Seen)  # who looks at us: metrics, traces
     rules: Rules = field(default_factory=Rules)  # of all doors: how fast, and what is recorded
 
     def shown(self) -> str:
@@ -113,10 +115,13 @@ class _Node:
         self._progress = progress
         self._socket = check_socket_path(settings.socket)
         self._kernel_socket = check_socket_path(settings.run_dir / "kernel.sock")
-        self._doors = doors(settings.listen, settings.tls)
+        self._doors = doors(settings.listen, settings.tls, has_http=settings.http is not None)
+        if settings.tls and settings.http is not None:
+            settings.tls.load()  # vLLM would say less of what is wrong, and later
         self._asked, self._asked_twice = asyncio.Event(), asyncio.Event()
         self._error: tuple[str, int] | None = None  # the host's last words and its exit code
         self._kernel = KernelLink(str(self._kernel_socket))
+        self._seeing = Seeing(settings.seen, self._kernel, settings.tls)
 
     async def serve(self) -> int:
         with claim(self._settings.run_dir):
@@ -124,7 +129,7 @@ class _Node:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._ask)
             spool = self._settings.state_dir / FOLDER / SPOOL if self._settings.keeps_files else None
-            guard = self._settings.rules.guard(self._settings.state_dir)
+            guard = self._settings.rules.guard(self._settings.state_dir, "grpc")
             edge = EdgeServer(
                 self._kernel, str(self._socket), doors=self._doors, identity=self._identity(), guard=guard, spool=spool
             )
@@ -133,12 +138,14 @@ class _Node:
             try:
                 guard.audit.demand(**self._line("start"))
                 guard.audit.write(**self._line("start"), outcome="OK", flags=self._settings.shown())
-                self._progress.listening(edge.addresses)
+                self._seeing.open()
+                self._progress.listening([*edge.addresses, *self._seeing.addresses])
                 code = await self._with_host(edge)
                 return code
             finally:
                 guard.audit.write(**self._line("stop"), outcome="EIO" if code is None else f"exit {code}")
                 guard.audit.close()
+                await self._seeing.close()
                 self._kernel.close()
                 await edge.stop(LAST_WORDS_S)
                 self._kernel_socket.unlink(missing_ok=True)  # a killed host leaves it
@@ -173,13 +180,14 @@ class _Node:
         words = ("--socket", str(self._kernel_socket), *kept, *settings.host_flags)
         if settings.is_adopted:
             told = {"words": words, "run_dir": str(settings.run_dir), "state_dir": str(settings.state_dir),
-                    "unconfined": settings.unconfined}  # fmt: skip
+                    "unconfined": settings.unconfined, "rules": settings.rules.text()}  # fmt: skip
             return await AdoptedHost.meet(told)
         command: tuple[str, ...] = HOST_COMMAND
         if settings.http is not None:
             command = (*WEB_COMMAND, "--http", str(settings.http), "--run-dir", str(settings.run_dir),
-                       "--tokens", str(settings.state_dir))  # fmt: skip
-        return await HostProcess.start((*command, "--status-fd", "{status_fd}", *words, "--", *settings.model_args), log)
+                       "--tokens", str(settings.state_dir), "--rules", settings.rules.text())  # fmt: skip
+        tls = settings.tls.of_vllm() if settings.tls and settings.http is not None else ()
+        return await HostProcess.start((*command, "--status-fd", "{status_fd}", *words, "--", *settings.model_args, *tls), log)
 
     async def _watch(self, host: Host, edge: EdgeServer) -> int:
         """Until the host ends, the kernel is lost, or we are asked to stop."""
@@ -187,6 +195,7 @@ class _Node:
             exited = tasks.create_task(host.wait())
             reports = tasks.create_task(self._listen(host, edge))
             watch = tasks.create_task(edge.watch())
+            seeing = tasks.create_task(self._seeing.run())
             others = [tasks.create_task(event.wait()) for event in (self._asked, self._asked_twice, self._kernel.lost)]
             asked, twice, lost = others
             try:
@@ -201,7 +210,7 @@ class _Node:
                     await asyncio.wait_for(asyncio.shield(reports), 1.0)  # its last words
                 return self._died(code)
             finally:
-                for task in (reports, watch, *others):
+                for task in (reports, watch, seeing, *others):
                     task.cancel()
 
     async def _listen(self, host: Host, edge: EdgeServer) -> None:

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vllm_symphony.edge.meter import DOORS
 from vllm_symphony.edge.rate import Limit, Rates
 from vllm_symphony.edge.state_dir import make_private
 from vllm_symphony.edge.token import holds_token
@@ -118,6 +119,7 @@ class Audit:
         except (OSError, SymphonyError) as e:
             why = e.strerror if isinstance(e, OSError) else e.message
             self.num_lost += 1
+            DOORS.audit.add("failed")
             if not self._is_broken:
                 _log.error("%s cannot be written (%s): %s", path, why, "control actions are refused" if self.required else
                            "actions are not recorded until it can")  # fmt: skip
@@ -125,6 +127,7 @@ class Audit:
             self.close()
             return False
         self.num_lines += 1
+        DOORS.audit.add("ok")
         if self._is_broken:
             self._is_broken = False
             _log.warning("%s can be written again; %d lines are missing", path, self.num_lost)

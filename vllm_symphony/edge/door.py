@@ -36,15 +36,15 @@ class Door:
         return isinstance(self.where, HostPort) and self.where.is_loopback
 
 
-def doors(addresses: Sequence[str], tls: ServerTls | None) -> tuple[Door, ...]:
-    """The doors of `--listen`.
+def doors(addresses: Sequence[str], tls: ServerTls | None, *, has_http: bool = False) -> tuple[Door, ...]:
+    """The doors of `--listen`. `has_http`: TLS is for vLLM's door, too.
 
     Raises:
         InvalidArgument: an address is none, or needs TLS, or TLS has no address.
         NameTooLong: a socket's path is.
     """
     found = tuple(_door(address, tls) for address in addresses)
-    if tls and not any(door.tls for door in found):
+    if tls and not has_http and not any(door.tls for door in found):
         raise InvalidArgument("TLS is for TCP: add --listen HOST:PORT, or leave --tls-cert, --tls-key and --tls-client-ca out")
     return found
 

@@ -10,11 +10,12 @@ as RPCs are, and wait for their turn where RPCs are refused: the client sees bac
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,8 +25,9 @@ from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.credentials import CALLER, SHOWN
 from vllm_symphony.edge.deed import CONTROL, DENIED, LOOKS, Told, action_of, outcome_of, runtime_of, target_of
 from vllm_symphony.edge.interceptor import REQUEST
+from vllm_symphony.edge.meter import DOORS
 from vllm_symphony.edge.rate import Limit, Rates, limits_of
-from vllm_symphony.errors import QuotaExceeded
+from vllm_symphony.errors import QuotaExceeded, Unauthenticated
 
 _LONG = frozenset({"run", "export", "import"})  # written when they begin, too
 _TARGET: ContextVar[str | None] = ContextVar("TARGET", default=None)
@@ -48,9 +50,20 @@ class Rules:
         """Raises InvalidArgument for what is no limit."""
         return limits_of(self.rates, self.calls)
 
-    def guard(self, state_dir: Path | None) -> Guard:
-        """For one door. Raises as `limits`."""
-        return Guard(Rates(self.limits()), Audit(state_dir, required=self.audit_required))
+    def guard(self, state_dir: Path | None, door: str) -> Guard:
+        """For one door, `grpc` or `http`. Raises as `limits`."""
+        rates = Rates(self.limits(), refused=lambda: DOORS.refused.add(door, "rate"))
+        return Guard(rates, Audit(state_dir, required=self.audit_required))
+
+    def text(self) -> str:
+        """For another process of this server."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Rules:
+        """What `text` wrote."""
+        said = json.loads(text)
+        return cls(tuple(said["rates"]), tuple(said["calls"]), said["audit_required"])
 
     def words(self) -> tuple[str, ...]:
         """The flags again."""
@@ -74,6 +87,8 @@ class Guard:
             yield
         except BaseException as e:
             error = e
+            if isinstance(e, Unauthenticated):
+                DOORS.refused.add("grpc", "token")
             raise
         finally:
             action, outcome = _action(method), outcome_of(error)
@@ -89,8 +104,7 @@ class Guard:
         """
         who = CALLER.get()
         assert who is not None
-        self.rates.admit(who.principal, token=_limited())
-        with self.rates.at_once(who.principal):
+        with self.rates.within(who.principal, token=limit_of_token()):
             action = _action(method)
             if action in LOOKS and who.is_admin:
                 self.audit.write(outcome="begun", **_line(context, action, _target() or "all"))
@@ -104,7 +118,7 @@ class Guard:
         """Until one more call of a session may be made."""
         while True:
             try:
-                return self.rates.admit(who.principal, token=_limited())
+                return self.rates.admit(who.principal, token=limit_of_token())
             except QuotaExceeded as e:
                 await asyncio.sleep(e.retry_after_s or 0.0)
 
@@ -166,7 +180,7 @@ def _asked(request: Any) -> Any:
     return getattr(request, "program", None) if hasattr(getattr(request, "program", None), "runtime") else request
 
 
-def _limited() -> Any:
-    """The limit of the token that was shown, where it has one."""
+def limit_of_token() -> tuple[str, Limit] | None:
+    """The id and the limit of the token that this request showed, where it has one."""
     token = SHOWN.get()
     return (token.id, token.rate) if token and token.rate else None

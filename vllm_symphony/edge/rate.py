@@ -88,10 +88,18 @@ class _Bucket:
 class Rates:
     """Of one door. `num_refused`: how many requests it refused."""
 
-    def __init__(self, limits: Mapping[str, Limit] | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, Limit] | None = None,
+        *,
+        refused: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`refused` is called at each refusal."""
         given = dict(limits or {})
         self._others = given.pop(EVERYBODY, Limit())
         self._named = {name: _completed(limit, self._others) for name, limit in given.items()}
+        self._tell = refused
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
         self._num_open: dict[str, int] = {}
@@ -109,7 +117,7 @@ class Rates:
         buckets = [b for b in asked if b]
         waits = [b.wait_s(now_s, cost) for b in buckets]
         if waits and (wait_s := max(waits)) > 0:
-            self.num_refused += 1
+            self._refused()
             limit = buckets[waits.index(wait_s)].limit
             raise QuotaExceeded(
                 f"{principal} asks faster than {limit.per_s:g} requests a second: come again in {wait_s:.3g} s",
@@ -129,7 +137,7 @@ class Rates:
             return
         have = self._num_open.get(principal, 0)
         if have >= most:
-            self.num_refused += 1
+            self._refused()
             raise QuotaExceeded(
                 f"{have} requests of {principal} are being answered, the most at once",
                 retry_after_s=RETRY_AT_ONCE_S,
@@ -145,10 +153,21 @@ class Rates:
             else:
                 self._num_open[principal] -= 1
 
+    @contextmanager
+    def within(self, principal: str, *, token: tuple[str, Limit] | None = None) -> Iterator[None]:
+        """Both: it is not too fast, and counted while it is being answered. Raises QuotaExceeded."""
+        self.admit(principal, token=token)
+        with self.at_once(principal):
+            yield
+
     def check(self) -> None:
         """Nothing is counted below nothing, and nobody is kept who has nothing open."""
         assert all(n > 0 for n in self._num_open.values()), self._num_open
         assert all(b.num_drops <= b.limit.burst for b in self._buckets.values())
+
+    def _refused(self) -> None:
+        self.num_refused += 1
+        self._tell()
 
     def _limit(self, principal: str) -> Limit:
         return self._named.get(principal, self._others)

@@ -71,6 +71,11 @@ class ServerTls:
             _log.warning("the certificate %s ends in %.1f days", self.cert, left_s / 86400)
         return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
+    def of_vllm(self) -> tuple[str, ...]:
+        """The same for vLLM's HTTP server, which follows the files too."""
+        words = ("--ssl-certfile", str(self.cert), "--ssl-keyfile", str(self.key), "--enable-ssl-refresh")
+        return (*words, "--ssl-ca-certs", str(self.client_ca), "--ssl-cert-reqs", "2") if self.client_ca else words
+
     def signature(self) -> tuple[object, ...]:
         """Other than before where a file was changed."""
         return tuple(_signature(path) for path in (self.cert, self.key, self.client_ca) if path)

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.guard import limit_of_token
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.rate import Rates
@@ -84,8 +85,7 @@ class Door:
             return
         async with self._identity.known("http", visit.shown):
             cred = caller(visit.shown)
-            self._rates.admit(cred.principal)
-            with self._rates.at_once(cred.principal):
+            with self._rates.within(cred.principal, token=limit_of_token()):
                 await self._served(visit, cred)
 
     async def _plain(self, visit: _Visit) -> None:

@@ -15,10 +15,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vllm_symphony.edge.guard import Rules
 from vllm_symphony.errors import InvalidArgument
 
 FLAGS_VARIABLE = "SYMPHONY_SERVE_FLAGS"
@@ -36,6 +37,7 @@ class Launch:
     state_dir: Path
     say: Say
     unconfined: bool = False
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def kernel_socket(self) -> str:
@@ -73,7 +75,7 @@ async def _start_edge() -> Launch:
     def say(message: dict[str, Any]) -> None:
         to_edge.write(json.dumps(message).encode() + b"\n")
 
-    made = Launch(told["words"], Path(told["run_dir"]), Path(told["state_dir"]), say, told["unconfined"])
+    made = Launch(told["words"], Path(told["run_dir"]), Path(told["state_dir"]), say, told["unconfined"], Rules.read(told["rules"]))
     made_beside[process.pid] = process  # else its pipes close when nobody knows it
     return made
 

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vllm_symphony.abi.address import HostPort, host_port
+from vllm_symphony.edge.guard import Rules
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
 from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status
+from vllm_symphony.trace.lines import begin_log, vllm_environment
 from vllm_symphony.web import launch
 
 LOOK_S = 0.02  # how often it is asked whether HTTP answers
@@ -42,14 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--http", required=True, help="HOST:PORT of the HTTP door; port 0: a free one")
     parser.add_argument("--run-dir", type=Path, required=True, help="where the server's own token lies")
     parser.add_argument("--tokens", type=Path, required=True, help="the state directory that has the token file")
+    parser.add_argument("--rules", type=Rules.read, default=Rules(), help="how fast, and what is recorded, as Rules.text wrote it")
     args, host_words = parser.parse_known_args(ours)
     host = host_parser().parse_args(host_words)
-    logging.basicConfig(level=host.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_log("web", host.log_level, host.log_format)
+    os.environ.update(vllm_environment(host.log_format))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", host.log_level.upper())
     status = Status(host.status_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    kept = launch.launched = launch.Launch(host_words, args.run_dir, args.tokens, lambda _: None, host.unconfined)
+    kept = launch.launched = launch.Launch(host_words, args.run_dir, args.tokens, lambda _: None, host.unconfined, args.rules)
     try:
         import uvloop
 

@@ -86,9 +86,11 @@ class SymphonyEndpoint:
         try:
             state.symphony = web = self._web = await self._start(engine_client, args, started)
             prefix.install(state, await engine_client.engine_core.call_utility_async("symphony_secret"))
+            guard = started.rules.guard(started.state_dir, "http")
             self._app.add_middleware(
-                Door, link=web.link, identity=web.identity, hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None)
-            )
+                Door, link=web.link, identity=web.identity, hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None),
+                rates=guard.rates, audit=guard.audit,
+            )  # fmt: skip
         except Exception as error:
             started.say({"error": str(error), "exit": 1})
             raise
