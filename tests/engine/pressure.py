@@ -79,7 +79,7 @@ def case_jobs_wait_for_pages_and_give_what_they_give_alone(dev: Driver) -> None:
     expected = [alone(dev, t, 60) for t in texts]
     files = [dev.create(t) for t in texts]
     held = []
-    after_steps(dev, lambda: held.append(dev.host.scheduler._num_held()) or False, lambda: None)
+    after_steps(dev, lambda: held.append(dev.host.scheduler.num_held()) or False, lambda: None)
 
     got = together(*[lambda f=f: dev.generate(f, 60).tokens for f in files])
 
@@ -99,7 +99,7 @@ def case_a_job_that_waits_for_pages_says_how_many(dev: Driver) -> None:
 
     said = after_steps(
         dev,
-        lambda: dev.host.scheduler._num_held() > 0 and pool.get_num_free_blocks() < 10,
+        lambda: dev.host.scheduler.num_held() > 0 and pool.get_num_free_blocks() < 10,
         lambda: (*dev.host.job_state(job), pool.get_num_free_blocks()),
     )
     ended_by(q)

@@ -33,6 +33,11 @@ class Gate(RequestQueue):
         """Remove a held request, to put it into another gate."""
         del self.held[request]
 
+    def put_back(self, request: Request) -> None:
+        """It was admitted and does not begin in this step after all."""
+        self.open.remove(request)
+        self.held = {request: None, **self.held}
+
     def close(self) -> None:
         """After the step: what vLLM did not take is held again, in front; before it what vLLM preempted."""
         if self.open:

@@ -29,20 +29,17 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_symphony.engine import salt
+from vllm_symphony.engine.admission import Admission
+from vllm_symphony.engine.cohort import Cohort
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
-from vllm_symphony.engine.job import CLIENT, JOB_PREFIX, FileJob
+from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
 from vllm_symphony.engine.page_table import PagedFile
-from vllm_symphony.engine.room import STALE_S, Room
-from vllm_symphony.errors import DeviceLost, OutOfPages, SymphonyError
+from vllm_symphony.engine.share import Pair, Share
+from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import ForwardJob, StepRan
 
 GOODBYE_S = 0.02  # without work, workers are told after so long what they may forget
-WINDOW_S = 0.002  # the cohort wait ends when nothing has arrived for this long ...
-WINDOW_OF_STEP = 0.05  # ... or for this share of a recent step, if that is longer ...
-WINDOW_SHARE = 1.0  # ... or when it has lasted this share of a recent step: never longer than the step that it may save
-WINDOW_SHARE_STREAMS = 0.2  # the same while streams run, which a hold delays
-
 
 _Base: Any = Scheduler if TYPE_CHECKING else object
 
@@ -60,35 +57,32 @@ class SymphonyMixin(_Base):
         assert not self.waiting and not self.kv_holding_waiting
         self.waiting = Gate(self._arrived)
         self.kv_holding_waiting = Gate(self._arrived)
-        self.parked: dict[Request, None] = {}
+        self.parked: dict[Request, str] = {}  # and why (admission.py)
         self.returning: dict[Request, None] = {}  # were at rest, go on in the next step
         self.requests_may_rest = False
         self.runnable = False
         self.plain_arrived = False
         self.say_goodbye = False  # the next step may be one in which workers only forget requests
-        self.window_s = WINDOW_S
-        self.wait_for_mail: Callable[[float], bool] | None = None  # True: something was taken
+        self.share = Share()
+        self.cohort = Cohort()
         self.wake_at: float | None = None  # engine clock: look again although nothing arrived
         self.goodbye_at: float | None = None  # engine clock: nothing came since; workers forget what ended
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_look: Callable[[float], None] = lambda _: None  # a host whose loop is not ours is told `next_look` when it changes
-        self._expected = 0  # file calls: those that waited when the last step ended, and one from each program that it answered
-        self._step_s = 0.0
         self._step_began = 0.0
         self._fired: frozenset[str] = frozenset()
         self._dropping = False
-        self._clock_offset = time.time() - time.monotonic()
-        self.num_parked = self.num_preempted = self.num_waits = self.num_failed_room = 0
-        self.waited_s = 0.0
+        self.num_preempted = 0
         self.num_steps = self.num_empty_steps = self.num_rows = 0
 
     def attach(self, device: FileDevice, wait_for_mail: Callable[[float], bool] | None) -> None:
         """Begin to serve files. From now on the device's mail is taken in `has_requests`, on the engine thread."""
         self.device = device
-        self.room = Room(device.table, device.tiers, device.clock, device.retire_all)
+        self.admission = Admission(self, device)
+        self.room = self.admission.room
         # asynchronous scheduling feeds sampled tokens to the next step on the device, where ours cannot replace them
         self.requests_may_rest = self.files_keep_pages and not self.scheduler_config.async_scheduling
-        self.wait_for_mail = wait_for_mail
+        self.cohort.wait = wait_for_mail
 
     @property
     def files_keep_pages(self) -> bool:
@@ -117,6 +111,15 @@ class SymphonyMixin(_Base):
         return ""
 
     # ---- what "work" means
+
+    @property
+    def window_s(self) -> float:
+        """How long without a call ends the cohort wait; 0: there is none."""
+        return self.cohort.window_s
+
+    @window_s.setter
+    def window_s(self, seconds: float) -> None:
+        self.cohort.window_s = seconds
 
     def _arrived(self, request: Request) -> None:
         self.runnable = True
@@ -163,11 +166,11 @@ class SymphonyMixin(_Base):
         """By the engine clock: when the host must ask `has_requests` again although nothing arrives."""
         return min((t for t in (self.wake_at, self.goodbye_at) if t is not None), default=None)
 
-    def _num_held(self) -> int:
+    def num_held(self) -> int:
         return len(self.waiting.held) + len(self.kv_holding_waiting.held)
 
     def get_request_counts(self) -> tuple[int, int]:
-        waiting = len(self.waiting) + len(self.kv_holding_waiting) + self._num_held()
+        waiting = len(self.waiting) + len(self.kv_holding_waiting) + self.num_held()
         return len(self.running) + len(self.parked) + len(self.returning), waiting
 
     def get_num_unfinished_requests(self) -> int:
@@ -178,7 +181,7 @@ class SymphonyMixin(_Base):
             return running + len(self.kv_holding_waiting.held)
         if not (self.runnable or self.running):
             return 0
-        return running + self._num_held() - self.num_waiting_for_streaming_input
+        return running + self.num_held() - self.num_waiting_for_streaming_input
 
     def has_finished_requests(self) -> bool:
         """Requests that the workers must still forget. Those of file jobs ride on the next step: one of their own would delay."""
@@ -196,22 +199,25 @@ class SymphonyMixin(_Base):
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         device = self.device
-        if device is not None:
-            self._cohort_wait()
+        if device is not None and self.cohort.expected:
+            self.cohort.hold(self._streams(device), self._num_file_calls_held, lambda: self.plain_arrived)
         self._step_began = time.perf_counter()
         began_ns = time.monotonic_ns()
         self.plain_arrived = self.say_goodbye = False
         self.wake_at = self.goodbye_at = None
         if self._pause_state == PauseState.PAUSED_ALL:
             return super().schedule(throttle_prefills)
-        self._unpark()
+        self.unpark()
         if device is not None and (device.jobs or device.table.files):
-            self._admit_by_room(device)
+            self.admission.admit()
+            if self.admission.cuts:
+                self.__dict__["_reserve_prefill_lookahead"] = self._reserve_in_cut
         else:
             self._admit_all()
         output: SchedulerOutput = super().schedule(throttle_prefills)
         if device is not None:
-            self._unstart(device)
+            self.admission.unstart()
+        self.__dict__.pop("_reserve_prefill_lookahead", None)
         self.kv_holding_waiting.close()
         self.waiting.close()
         scheduled = output.num_scheduled_tokens
@@ -219,6 +225,7 @@ class SymphonyMixin(_Base):
         self.num_steps += 1
         self.num_rows += len(scheduled)
         self.num_empty_steps += not scheduled
+        self._serve(output)
         if device is not None:
             plan = device.plan(scheduled)
             output.symphony_step = (device.step, began_ns)
@@ -232,11 +239,23 @@ class SymphonyMixin(_Base):
             device.flush()  # jobs that ended for want of room; a step without tokens may have no output
         return output
 
+    def _reserve_in_cut(self, request: Request, num_computed_tokens: int, num_new_tokens: int) -> int:
+        """The last that vLLM asks before it gives a request its tokens of the step; stands in for its method while some are cut."""
+        allowed = min(num_new_tokens, self.admission.cuts.get(request, num_new_tokens))
+        return int(super()._reserve_prefill_lookahead(request, num_computed_tokens, allowed))
+
+    def _serve(self, output: SchedulerOutput) -> None:
+        """Count what each side gets of the step."""
+        rows, tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
+        jobs = self.device.jobs if self.device is not None else {}
+        ours = [n for rid, n in output.num_scheduled_tokens.items() if rid in jobs] if jobs else []
+        self.share.serve(Pair(rows - len(ours), len(ours)), Pair(tokens - sum(ours), sum(ours)))
+
     def _needs_polling(self, r: Request) -> bool:
         """vLLM waits for something else than pages; a file job's grammar tells us when it is compiled."""
         return r.client_index != CLIENT or r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
 
-    def _unpark(self) -> None:
+    def unpark(self) -> None:
         """Give parked and returning requests back to vLLM's list of running ones: their status is RUNNING."""
         if self.parked or self.returning:
             self.running = [*self.parked, *self.returning, *self.running]
@@ -249,6 +268,9 @@ class SymphonyMixin(_Base):
         self.runnable = True
 
     def _admit_all(self) -> None:
+        """Nothing of ours is there: vLLM chooses among all, as it would without us."""
+        if len(self.running) + self.num_waiting_for_streaming_input >= self.max_num_active_reqs:
+            return  # it would not look at them
         for gate in (self.kv_holding_waiting, self.waiting):
             held = list(gate.held)
             if self.policy == SchedulingPolicy.PRIORITY:
@@ -256,195 +278,16 @@ class SymphonyMixin(_Base):
             for request in held:
                 gate.admit(request)
 
-    def _admit_by_room(self, device: FileDevice) -> None:
-        while True:
-            jobs = device.jobs
-            free = device.table.pool.get_num_free_blocks()
-            held = [*self.kv_holding_waiting.held, *self.waiting.held]
-            waiting_jobs = [jobs[r.request_id] for r in held if r.request_id in jobs]
-            keep: list[Request] = []
-            for r in sorted(self.running, key=self._age):
-                need = self._need_running(r)
-                if need > free:
-                    free += self.room.reclaim(need - free, self._age(r), waiting_jobs, None)
-                if need <= free and len(keep) < self.max_num_active_reqs:
-                    free -= need
-                    keep.append(r)
-                else:
-                    self.parked[r] = None
-                    self.num_parked += 1
-            self.running[:] = keep
-            admitted = self._admit_waiting(device, held, waiting_jobs, free)
-            if self.running or admitted or not (self.parked or self._num_held()):
-                break
-            if not self._force_room(device):
-                break
-
-    def _admit_waiting(self, device: FileDevice, held: list[Request], waiting_jobs: list[FileJob], free: int) -> int:
-        slots = self.max_num_active_reqs - len(self.running) - len(self.parked) - self.num_waiting_for_streaming_input
-        admitted = 0
-        ready = self._ready(device, held)
-        self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
-        for r in ready:
-            if admitted >= slots:
-                break
-            job = device.jobs.get(r.request_id)
-            is_below = job is not None and not job.lent and device.tiers.is_below(job.file, job.lowest)
-            if job is not None and is_below and job.file.move is not None:
-                device.tiers.load(job.file)
-                continue
-            need, free = self._find_room(device, r, is_below, waiting_jobs, free)
-            if need is None:
-                continue  # those behind it may pass, for a while
-            if job is not None and is_below:
-                free -= device.tiers.load(job.file)
-                continue
-            self._admit(device, r)
-            free -= need
-            admitted += 1
-        return admitted
-
-    def _ready(self, device: FileDevice, held: list[Request]) -> list[Request]:
-        """Those that could begin, in the policy's order: whose grammars are compiled. Those whose pages are damaged end here, and
-        what waits only for these."""
-        not_ready = set()
-        for r in held:
-            job = device.jobs.get(r.request_id)
-            if job is None:
-                continue
-            try:
-                if not device.grammars.ready(job):
-                    not_ready.add(r)
-                elif not job.lent:
-                    device.tiers.is_below(job.file, job.lowest)
-            except SymphonyError as error:
-                device.fail(job, error)
-        still_held = (r for r in held if r in self.waiting.held or r in self.kv_holding_waiting.held)
-        return sorted((r for r in still_held if r not in not_ready), key=self._order)
-
-    def _find_room(
-        self, device: FileDevice, r: Request, is_below: bool, waiting_jobs: list[FileJob], free: int
-    ) -> tuple[int | None, int]:
-        """How many pages it takes, None: it must wait; and how many are free now."""
-        claims, age = self.room.claims, self._age(r)
-        if (need := self._need_waiting(device, r)) and not claims.allow(age, is_below):
-            return None, free
-        if need > free:
-            job = device.jobs.get(r.request_id)
-            free += self.room.reclaim(need - free, age, waiting_jobs, job.file if job is not None else None)
-            need = self._need_waiting(device, r)  # also where nothing became free: a page that nobody shares any more needs no copy
-        if need > free:
-            claims.missed(r, age, pages_move=device.tiers.busy, waited_long=time.time() - r.arrival_time > STALE_S)
-            return None, free
-        claims.met(r)
-        return need, free
-
-    def _admit(self, device: FileDevice, r: Request) -> None:
-        """To vLLM's next step, with its file's pages."""
-        gate = self.waiting if r in self.waiting.held else self.kv_holding_waiting
-        if (job := device.jobs.get(r.request_id)) is not None:
-            device.tiers.disturb(job.file)
-            if device.lending.start(job) and gate is self.waiting:
-                gate.take(r)
-                gate = self.kv_holding_waiting
-                gate.held[r] = None
-        gate.admit(r)
-
-    def _unstart(self, device: FileDevice) -> None:
-        """Jobs that vLLM did not take after all (no token left in the step's budget) wait with their pages in their files."""
-        for gate in (self.kv_holding_waiting, self.waiting):
-            for r in list(gate.open):
-                job = device.jobs.get(r.request_id)
-                if job is None or not job.lent:
-                    continue
-                device.lending.unstart(job)
-                if gate is self.kv_holding_waiting:
-                    gate.open.remove(r)
-                    self.waiting.open.append(r)
-
-    def _force_room(self, device: FileDevice) -> bool:
-        """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
-        if device.tiers.busy:
-            return False  # what moves makes room, or is waited for
-        waiting = [*self.parked, *self.kv_holding_waiting.held, *self.waiting.held]
-        ready = [r for r in waiting if r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR]
-        if not ready:
-            return False
-        oldest = min(ready, key=self._age)
-        victims = sorted((r for r in self.parked if r is not oldest), key=self._age)
-        if victims:
-            victim = victims[-1]
-            del self.parked[victim]
-            self._preempt_request(victim, time.monotonic())
-            self._unpark()
-            return True
-        if (stale_in := self.room.next_stale()) is not None:
-            self.wake_in(stale_in)
-            return False
-        job = device.jobs.get(oldest.request_id)
-        if job is None:
-            return False  # a plain request larger than the cache: vLLM's own rules
-        self.num_failed_room += 1
-        self._unpark()
-        need, total = device.table.pages(oldest.num_tokens), device.table.num_pages
-        device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
-        return True
-
     def make_room(self, num_pages: int, born: float, keep: PagedFile | None = None) -> None:
         """Free that many pages as for a job of a file born then, if it can be done."""
-        device = self.device
-        assert device is not None
-        held = [*self.kv_holding_waiting.held, *self.waiting.held]
-        self.room.reclaim(num_pages, born, [device.jobs[r.request_id] for r in held if r.request_id in device.jobs], keep)
-
-    # ---- arithmetic
-
-    def _num_blocks(self, r: Request) -> int:
-        return len(self.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks.get(r.request_id, ()))
-
-    def _need_waiting(self, device: FileDevice, r: Request) -> int:
-        job = device.jobs.get(r.request_id)
-        return device.table.pages(r.num_tokens) - self._num_blocks(r) if job is None else device.lending.pages_needed(job)
-
-    def _need_running(self, r: Request) -> int:
-        upto = r.num_tokens_with_spec + r.num_output_placeholders
-        return max(0, -(-upto // self.block_size) - self._num_blocks(r))
-
-    def _age(self, r: Request) -> float:
-        """When the file was made, or the plain request arrived, on one clock; smaller is older."""
-        device = self.device
-        if device is not None and (job := device.jobs.get(r.request_id)) is not None:
-            return job.file.born
-        return r.arrival_time - self._clock_offset
-
-    def _order(self, r: Request) -> tuple[float, float]:
-        """The process policy's key, then arrival; plain requests are programs of one call."""
-        device = self.device
-        if device is not None and (job := device.jobs.get(r.request_id)) is not None:
-            return job.effect.order[0], r.arrival_time
-        return float(r.priority), r.arrival_time
+        self.admission.make_room(num_pages, born, keep)
 
     # ---- cohort wait
 
-    def _cohort_wait(self) -> None:
-        """Hold the step a little while programs that the last step answered are about to call again.
-
-        It ends when all have, when nothing has arrived for a while (they compute, wait for a tool, or have ended), when a plain
-        request arrives, or when it has lasted as long as the step that it may save.
-        """
-        queued = self._num_file_calls_held()
-        if not self.window_s or self.wait_for_mail is None or not 0 < queued < self._expected or self.plain_arrived:
-            return
-        began = time.perf_counter()
-        limit = began + (WINDOW_SHARE_STREAMS if self.running else WINDOW_SHARE) * self._step_s
-        silence = max(self.window_s, WINDOW_OF_STEP * self._step_s)
-        self.num_waits += 1
-        while queued < self._expected and not self.plain_arrived:
-            left = min(silence, limit - time.perf_counter())
-            if left <= 0 or not self.wait_for_mail(left):
-                break
-            queued = self._num_file_calls_held()
-        self.waited_s += time.perf_counter() - began
+    def _streams(self, device: FileDevice) -> float:
+        """How many run by themselves, in programs that they are worth."""
+        generates = sum(r.request_id in device.jobs for r in self.running)
+        return generates + (len(self.running) - generates) * self.share.plain / self.share.programs
 
     def _num_file_calls_held(self) -> int:
         held = sum(1 for gate in (self.waiting, self.kv_holding_waiting) for r in gate.held if r.client_index == CLIENT)
@@ -456,6 +299,10 @@ class SymphonyMixin(_Base):
         device = self.device
         if device is None:
             return super().update_from_output(output, result)
+        if device.jobs:
+            self.__dict__.pop("_update_request_with_output", None)
+        else:  # vLLM's own is called straight: ours would cost a call for each row
+            self.__dict__["_update_request_with_output"] = super()._update_request_with_output
         rows = getattr(result, "symphony", None)
         if rows is not None:
             device.take_results(output.symphony, rows, output.symphony_starts)
@@ -466,8 +313,9 @@ class SymphonyMixin(_Base):
             self._fired = frozenset()
         seconds = time.perf_counter() - self._step_began
         if output.num_scheduled_tokens:
-            self._step_s = seconds if not self._step_s else 0.7 * self._step_s + 0.3 * seconds
-            device.charge(output.num_scheduled_tokens, seconds)
+            self.cohort.took(seconds)
+            if device.jobs:
+                device.charge(output.num_scheduled_tokens, seconds)
             step, began_ns = output.symphony_step
             num_calls, num_tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
             device.ran(StepRan(step, began_ns, time.monotonic_ns(), num_calls, num_tokens))
@@ -478,7 +326,7 @@ class SymphonyMixin(_Base):
             if ours.scheduler_stats is not None:
                 outputs.setdefault(0, EngineCoreOutputs()).scheduler_stats = ours.scheduler_stats
         device.take_mail()  # what came during the step; programs that hear from us now come after it
-        self._expected = self._num_file_calls_held() + answered
+        self.cohort.expected = self._num_file_calls_held() + answered
         device.flush()
         return outputs
 
@@ -536,7 +384,7 @@ class SymphonyMixin(_Base):
     def finish_requests(self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus) -> list[Request]:
         one = self.requests.get(request_ids) if isinstance(request_ids, str) else None
         if one is None or one in self.parked or one in self.returning:
-            self._unpark()  # vLLM looks for them in `running`
+            self.unpark()  # vLLM looks for them in `running`
         self.runnable = True
         device = self.device
         if device is not None and finished_status == RequestStatus.FINISHED_ABORTED and request_ids is None:
@@ -579,19 +427,22 @@ class SymphonyMixin(_Base):
     # ---- seeing
 
     def symphony_counters(self) -> dict[str, float]:
+        admission = self.admission if self.device is not None else None
         return {
-            "parked": self.num_parked,
+            "parked": admission.num_parked if admission is not None else 0,
+            "yielded": admission.num_yielded if admission is not None else 0,
             "preempted": self.num_preempted,
-            "evicted": self.room.num_evicted if self.device is not None else 0,
-            "out_of_room": self.num_failed_room,
-            "waits": self.num_waits,
-            "waited_s": self.waited_s,
+            "evicted": admission.room.num_evicted if admission is not None else 0,
+            "out_of_room": admission.num_failed_room if admission is not None else 0,
+            "waits": self.cohort.num_waits,
+            "waited_s": self.cohort.waited_s,
+            **self.share.counters(),
             "engine_steps": self.num_steps,
             "empty_steps": self.num_empty_steps,
             "rows": self.num_rows,
             "running": len(self.running),
             "parked_now": len(self.parked),
-            "held_now": self._num_held(),
+            "held_now": self.num_held(),
         }
 
 

@@ -1,0 +1,87 @@
+"""When a step is held for programs that are about to call, and how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllm_symphony.engine.cohort import Cohort
+
+
+class Hall:
+    """Calls that arrive at given times, and a clock that goes on only while somebody waits."""
+
+    def __init__(self, expected: int, arrivals: tuple[float, ...], step_s: float = 0.01) -> None:
+        self.now, self.arrivals, self.is_disturbed_at = 0.0, sorted(arrivals), float("inf")
+        self.cohort = Cohort(lambda: self.now)
+        self.cohort.wait = self.wait
+        self.cohort.expected = expected
+        self.cohort.took(step_s)
+
+    def queued(self) -> int:
+        return sum(t <= self.now for t in self.arrivals)
+
+    def wait(self, seconds: float) -> bool:
+        coming = [t for t in (*self.arrivals, self.is_disturbed_at) if self.now < t <= self.now + seconds]
+        self.now = min(coming, default=self.now + seconds)
+        return bool(coming)
+
+    def hold(self, streams: float) -> int:
+        self.cohort.hold(streams, self.queued, lambda: self.now >= self.is_disturbed_at)
+        return self.queued()
+
+
+def test_it_ends_when_all_that_are_expected_have_called():
+    hall = Hall(3, (0.0, 0.001, 0.0015))
+
+    assert hall.hold(streams=0) == 3
+    assert hall.now == 0.0015
+
+
+def test_it_ends_when_none_has_come_for_a_while():
+    hall = Hall(3, (0.0, 0.001, 0.009))
+
+    assert hall.hold(streams=0) == 2
+    assert hall.now == pytest.approx(0.003)
+
+
+def test_beside_streams_it_begins_although_nobody_has_called_yet():
+    hall = Hall(16, (0.001,) * 16)
+
+    assert hall.hold(streams=16) == 16
+
+
+def test_alone_nobody_is_waited_for_before_the_first_call():
+    hall = Hall(16, (0.001,) * 16)
+
+    assert hall.hold(streams=0) == 0
+    assert hall.now == 0
+
+
+def test_it_lasts_as_long_as_it_gains_rows_and_not_longer():
+    late = Hall(16, tuple(0.0019 * i for i in range(1, 17)))
+
+    late.hold(streams=16)
+
+    assert late.now == pytest.approx(0.01 / 3)
+    one_program, equal, one_stream = (Hall(m, (), 0.01).cohort.limit_s(n) for m, n in ((1, 16), (16, 16), (16, 1)))
+    assert one_program < equal < one_stream < 0.01
+
+
+def test_streams_that_are_worth_more_are_held_up_less():
+    assert Hall(16, ()).cohort.limit_s(3 * 16) < Hall(16, ()).cohort.limit_s(16)
+
+
+def test_a_plain_request_ends_it():
+    hall = Hall(3, (0.0, 0.0025))
+    hall.is_disturbed_at = 0.0005
+
+    assert hall.hold(streams=0) == 1
+    assert hall.now == 0.0005
+
+
+def test_without_a_window_there_is_no_wait():
+    hall = Hall(3, (0.0, 0.001, 0.001))
+    hall.cohort.window_s = 0.0
+
+    assert hall.hold(streams=0) == 1
+    assert hall.cohort.num_waits == 0

@@ -1,0 +1,363 @@
+"""Who comes into the next step while files are in play (engine/admission.py).
+
+    running --> pages? --> rows --------------------> vLLM's `running`      not now: parked, with blocks and progress kept
+    held -----> ready? --> pages? --> rows, tokens -> the gates' open part   not now: held
+
+Pages go by age (room.py), rows and tokens by weight (share.py). Inside a side: plain requests in vLLM's order, programs by the
+process policy.
+
+Pages, too, are the sides' by their weights when they are short: a side that holds less than its part of them is *favoured*, which
+makes all of it older than the other. So it takes from idle files whatever their age and its calls go first, until it has its part.
+A side of which nothing has moved for STALE_S is favoured as well: it might wait for ever for those who need nothing. What is held
+changes slowly, so the sides do not take turns in undoing each other's work.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.request import Request, RequestStatus
+
+from vllm_symphony.engine.job import FileJob
+from vllm_symphony.engine.page_table import PagedFile
+from vllm_symphony.engine.room import STALE_S, Room
+from vllm_symphony.engine.share import Pair, Row, cut
+from vllm_symphony.errors import OutOfPages, SymphonyError
+
+if TYPE_CHECKING:
+    from vllm_symphony.engine.device import FileDevice
+    from vllm_symphony.engine.scheduler import SymphonyMixin
+
+FOR_PAGES, FOR_A_ROW = "pages", "row"  # why a request is parked
+FAVOUR = 1e12  # seconds: older than everything
+PLAIN, PROGRAMS = False, True  # the sides
+
+
+class Admission:
+    """Fills vLLM's `running` and opens the gates, for one step at a time."""
+
+    def __init__(self, scheduler: SymphonyMixin, device: FileDevice) -> None:
+        self.scheduler = scheduler
+        self.device = device
+        self.room = Room(device.table, device.tiers, device.clock, device.retire_all)
+        self.cuts: dict[Request, int] = {}  # in this step these compute no more tokens than that
+        self.num_parked = self.num_yielded = self.num_failed_room = 0
+        self._favoured: bool | None = None
+        self._stuck_since: dict[bool, float] = {}
+        self._clock_offset = time.time() - time.monotonic()
+        config = scheduler.scheduler_config
+        self._may_cut = config.enable_chunked_prefill and not scheduler.need_mamba_block_aligned_split
+        self._step_tokens = 1 + scheduler.num_spec_tokens
+
+    def admit(self) -> None:
+        s = self.scheduler
+        self.cuts = {}
+        if not self.device.jobs and not s.num_held() and self._is_roomy(s.running):
+            return  # idle files beside plain requests that run
+        while True:
+            held = [*s.kv_holding_waiting.held, *s.waiting.held]
+            waiting_jobs = self._jobs(held)
+            free = self._keep_running(held, waiting_jobs)
+            began = self._begin(held, waiting_jobs, free)
+            if s.running or began or not (s.parked or s.num_held()):
+                break
+            if not self._force_room():
+                break
+        if self._may_cut and self.device.jobs:
+            self.cuts = self._cut(began)
+        if s.parked or s.num_held():
+            self._look_for_stuck(began)
+        else:
+            self._stuck_since.clear()
+
+    def make_room(self, num_pages: int, born: float, keep: PagedFile | None) -> None:
+        """Free that many pages as for a job of a file born then, if it can be done."""
+        s = self.scheduler
+        self.room.reclaim(num_pages, born, self._jobs((*s.kv_holding_waiting.held, *s.waiting.held)), keep)
+
+    def _jobs(self, requests: Iterable[Request]) -> list[FileJob]:
+        jobs = self.device.jobs
+        return [jobs[r.request_id] for r in requests if r.request_id in jobs]
+
+    # ---- pages
+
+    def _keep_running(self, held: list[Request], waiting_jobs: list[FileJob]) -> int:
+        """Park what has no pages for its next step; returns how many are free for others."""
+        s, table = self.scheduler, self.device.table
+        free: int = table.pool.get_num_free_blocks()
+        most = self._most_pages(s.running)
+        self._favoured = None
+        if free - most >= sum(table.pages(r.num_tokens) for r in held):
+            return free - most  # nobody can be short
+        self._favoured = self._favoured_side(free, held)
+        keep: list[Request] = []
+        for r in sorted(s.running, key=self._age):
+            need = self._need_running(r)
+            if need > free:
+                free += self.room.reclaim(need - free, self._takes_from(r), waiting_jobs, None)
+            if need <= free:
+                free -= need
+                keep.append(r)
+            else:
+                s.parked[r] = FOR_PAGES
+                self.num_parked += 1
+        s.running[:] = keep
+        return free
+
+    def _most_pages(self, running: list[Request]) -> int:
+        """No step of these takes more pages: it has so many tokens, each row begins a page, and prompts are read whole."""
+        s, table = self.scheduler, self.device.table
+        reading = sum(table.pages(r.num_tokens) for r in s._inflight_prefills) if s._inflight_prefills else 0
+        return int(reading + 2 * len(running) + s.max_num_scheduled_tokens // table.page_size)
+
+    def _is_roomy(self, running: list[Request]) -> bool:
+        """All can go on: there are rows, and no lack of pages."""
+        s = self.scheduler
+        fits = len(running) + s.num_waiting_for_streaming_input <= s.max_num_active_reqs
+        return fits and self._most_pages(running) <= self.device.table.pool.get_num_free_blocks()
+
+    def _favoured_side(self, free: int, held: list[Request]) -> bool | None:
+        """The side that takes precedence in the hunt for pages; None: age decides."""
+        s, jobs, table = self.scheduler, self.device.jobs, self.device.table
+        now = self.device.clock()
+        for side, since in self._stuck_since.items():
+            if now - since > STALE_S:
+                return side
+        active = (*s.running, *s.parked)
+        plain = [r for r in active if r.request_id not in jobs]
+        if not plain and all(r.request_id in jobs for r in held):
+            return None
+        share = s.share.part * table.num_pages
+        pages = {id(b) for r in plain for b in self._blocks(r)}  # a prefix that several have counts once
+        of_programs = table.num_pages - free - len(pages)
+        if len(pages) < table.num_pages - share and of_programs > share:
+            return PLAIN
+        return PROGRAMS if jobs and of_programs < share else None
+
+    def _takes_from(self, r: Request) -> float:
+        """Files born later than this give their pages for it."""
+        is_program = r.request_id in self.device.jobs
+        if is_program or self._favoured is None:
+            return self._raw_age(r)
+        return -math.inf if self._favoured is PLAIN else math.inf
+
+    def _find_room(self, r: Request, is_below: bool, waiting_jobs: list[FileJob], free: int) -> tuple[int | None, int]:
+        """How many pages it takes, None: it must wait; and how many are free now."""
+        claims, age = self.room.claims, self._age(r)
+        if (need := self._need_waiting(r)) and not claims.allow(age, is_below):
+            return None, free
+        if need > free:
+            job = self.device.jobs.get(r.request_id)
+            free += self.room.reclaim(need - free, self._takes_from(r), waiting_jobs, job.file if job is not None else None)
+            need = self._need_waiting(r)  # also where nothing became free: a page that nobody shares any more needs no copy
+        if need > free:
+            waited_long = time.time() - r.arrival_time > STALE_S
+            claims.missed(r, age, pages_move=self.device.tiers.busy, waited_long=waited_long)
+            return None, free
+        claims.met(r)
+        return need, free
+
+    def _force_room(self) -> bool:
+        """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
+        s, device = self.scheduler, self.device
+        if device.tiers.busy:
+            return False  # what moves makes room, or is waited for
+        waiting = [*s.parked, *s.kv_holding_waiting.held, *s.waiting.held]
+        ready = [r for r in waiting if r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR]
+        if not ready:
+            return False
+        oldest = min(ready, key=self._age)
+        if self._preempt_youngest(oldest):
+            s.unpark()
+            return True
+        if (stale_in := self.room.next_stale()) is not None:
+            s.wake_in(stale_in)
+            return False
+        job = device.jobs.get(oldest.request_id)
+        if job is None:
+            return False  # a plain request larger than the cache: vLLM's own rules
+        self.num_failed_room += 1
+        s.unpark()
+        need, total = device.table.pages(oldest.num_tokens), device.table.num_pages
+        device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
+        return True
+
+    def _preempt_youngest(self, spared: Request) -> bool:
+        """Give up the pages of the youngest request that is parked for want of more. True if there was one."""
+        s = self.scheduler
+        victims = [r for r, why in s.parked.items() if why is FOR_PAGES and r is not spared]
+        if not victims:
+            return False
+        victim = max(victims, key=self._age)
+        del s.parked[victim]
+        s._preempt_request(victim, time.monotonic())
+        return True
+
+    def _look_for_stuck(self, began: list[Request]) -> None:
+        """A side that waits while only the other moves is favoured soon; if that does not help, a parked request gives way."""
+        s, jobs, now = self.scheduler, self.device.jobs, self.device.clock()
+        moving = {r.request_id in jobs for r in (*s.running, *began)}
+        wanting = {r.request_id in jobs for r in (*s.parked, *s.kv_holding_waiting.held, *s.waiting.held)}
+        for side in (PLAIN, PROGRAMS):
+            if side in moving or side not in wanting:
+                self._stuck_since.pop(side, None)
+            elif now - self._stuck_since.setdefault(side, now) > 2 * STALE_S and not self.device.tiers.busy:
+                self._stuck_since[side] = now - STALE_S
+                mine = [r for r in (*s.parked, *s.waiting.held, *s.kv_holding_waiting.held) if (r.request_id in jobs) is side]
+                self._preempt_youngest(min(mine, key=self._age))
+
+    # ---- who begins
+
+    def _begin(self, held: list[Request], waiting_jobs: list[FileJob], free: int) -> list[Request]:
+        """Open the gates to those that have pages and a row."""
+        s, device = self.scheduler, self.device
+        rows = s.max_num_active_reqs - s.num_waiting_for_streaming_input
+        ready = self._ready(held)
+        yielded = self._divide_rows(ready, rows) if len(s.running) + len(ready) > rows else []
+        self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
+        began: list[Request] = []
+        for r in ready:
+            if len(s.running) + len(began) >= rows:
+                break
+            job = device.jobs.get(r.request_id)
+            is_below = job is not None and not job.lent and device.tiers.is_below(job.file, job.lowest)
+            if job is not None and is_below and job.file.move is not None:
+                device.tiers.load(job.file)
+                continue
+            need, free = self._find_room(r, is_below, waiting_jobs, free)
+            if need is None:
+                continue  # those behind it may pass, for a while
+            if job is not None and is_below:
+                free -= device.tiers.load(job.file)
+                continue
+            self._open(r)
+            free -= need
+            began.append(r)
+        left = max(0, rows - len(s.running) - len(began))  # of those whom pages kept from beginning
+        s.running += yielded[:left]
+        s.parked.update(dict.fromkeys(yielded[left:], FOR_A_ROW))
+        self.num_yielded += len(yielded[left:])
+        return began
+
+    def _ready(self, held: list[Request]) -> list[Request]:
+        """Those that could begin, in the policy's order: whose grammars are compiled. Those whose pages are damaged end here, and
+        what waits only for these."""
+        s, device = self.scheduler, self.device
+        not_ready = set()
+        for r in held:
+            job = device.jobs.get(r.request_id)
+            if job is None:
+                continue
+            try:
+                if not device.grammars.ready(job):
+                    not_ready.add(r)
+                elif not job.lent:
+                    device.tiers.is_below(job.file, job.lowest)
+            except SymphonyError as error:
+                device.fail(job, error)
+        still_held = (r for r in held if r in s.waiting.held or r in s.kv_holding_waiting.held)
+        return sorted((r for r in still_held if r not in not_ready), key=self._order)
+
+    def _divide_rows(self, ready: list[Request], rows: int) -> list[Request]:
+        """There are more requests than rows: put those first in `ready` that may begin, take out of `running` those that must give
+        way, and return these."""
+        s, jobs = self.scheduler, self.device.jobs
+        running = sorted(s.running, key=self._order)
+        plain = [r for r in (*running, *ready) if r.request_id not in jobs]
+        programs = sorted((r for r in (*running, *ready) if r.request_id in jobs), key=lambda r: jobs[r.request_id].effect.order)
+        num = s.share.rows.divide(rows, Pair(len(plain), len(programs)))
+        chosen = {*plain[: num.plain], *programs[: num.programs]}
+        ready.sort(key=lambda r: r not in chosen)
+        s.running[:] = [r for r in s.running if r in chosen]
+        return [r for r in running if r not in chosen]
+
+    def _open(self, r: Request) -> None:
+        """To vLLM's next step, with its file's pages."""
+        s = self.scheduler
+        gate = s.waiting if r in s.waiting.held else s.kv_holding_waiting
+        if (job := self.device.jobs.get(r.request_id)) is not None:
+            self.device.tiers.disturb(job.file)
+            if self.device.lending.start(job) and gate is s.waiting:
+                gate.take(r)
+                gate = s.kv_holding_waiting
+                gate.held[r] = None
+        gate.admit(r)
+
+    def unstart(self) -> None:
+        """Jobs that vLLM did not take after all (no token left in the step's budget) wait with their pages in their files."""
+        s = self.scheduler
+        for r in (*s.kv_holding_waiting.open, *s.waiting.open):
+            self._take_back(r)
+
+    def _take_back(self, r: Request) -> None:
+        """The file has the pages that were lent to an admitted job."""
+        s = self.scheduler
+        job = self.device.jobs.get(r.request_id)
+        if job is None or not job.lent:
+            return
+        self.device.lending.unstart(job)
+        if r in s.kv_holding_waiting.open:
+            s.kv_holding_waiting.open.remove(r)
+            s.waiting.open.append(r)
+
+    # ---- tokens
+
+    def _cut(self, began: list[Request]) -> dict[Request, int]:
+        """Who must do with less than it could compute, because the step has no more tokens. Who gets none does not begin."""
+        s, jobs = self.scheduler, self.device.jobs
+        budget = s.max_num_scheduled_tokens
+        want = {r: r.num_tokens_with_spec + r.num_output_placeholders - r.num_computed_tokens for r in (*s.running, *began)}
+        if sum(want.values()) <= budget:
+            s.share.tokens.owed = 0.0
+            return {}
+        for r in began:
+            if r.request_id not in jobs and not r.num_computed_tokens:
+                want[r] -= s.kv_cache_manager.get_computed_blocks(r)[1]
+        order = [*sorted(s.running, key=self._order), *began]
+        rows = [Row(r, r.request_id in jobs, want[r]) for r in order if not r.has_encoder_inputs]
+        budget -= sum(want[r] for r in order if r.has_encoder_inputs)
+        cuts = cut(s.share.tokens, max(0, budget), rows, self._step_tokens)
+        for r in reversed(began):
+            if cuts.get(r) == 0:
+                self._take_back(r)
+                (s.waiting if r in s.waiting.open else s.kv_holding_waiting).put_back(r)
+        return cuts
+
+    # ---- arithmetic
+
+    def _blocks(self, r: Request) -> list[object]:
+        managers = self.scheduler.kv_cache_manager.coordinator.single_type_managers
+        blocks: list[object] = managers[0].req_to_blocks.get(r.request_id, [])
+        return blocks
+
+    def _need_waiting(self, r: Request) -> int:
+        job = self.device.jobs.get(r.request_id)
+        if job is None:
+            return self.device.table.pages(r.num_tokens) - len(self._blocks(r))
+        return self.device.lending.pages_needed(job)
+
+    def _need_running(self, r: Request) -> int:
+        upto = r.num_tokens_with_spec + r.num_output_placeholders
+        return max(0, -(-upto // self.scheduler.block_size) - len(self._blocks(r)))
+
+    def _raw_age(self, r: Request) -> float:
+        """When the file was made, or the plain request arrived, on one clock; smaller is older."""
+        if (job := self.device.jobs.get(r.request_id)) is not None:
+            return job.file.born
+        return r.arrival_time - self._clock_offset
+
+    def _age(self, r: Request) -> float:
+        """The same in the hunt for pages: the favoured side is older than the other."""
+        age = self._raw_age(r)
+        return age - FAVOUR if (r.request_id in self.device.jobs) is self._favoured else age
+
+    def _order(self, r: Request) -> tuple[float, float]:
+        """The process policy's key, then arrival; plain requests are programs of one call."""
+        if (job := self.device.jobs.get(r.request_id)) is not None:
+            return job.effect.order[0], r.arrival_time
+        by_priority = self.scheduler.policy == SchedulingPolicy.PRIORITY
+        return float(r.priority) if by_priority else 0.0, r.arrival_time
