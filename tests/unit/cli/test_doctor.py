@@ -86,7 +86,9 @@ def scene(packages, tmp_path):
         if not (proc / "meminfo").exists():
             (proc / "meminfo").write_text(f"MemTotal: {32 << 20} kB\nMemAvailable: {30 << 20} kB\n")
         given = read_line(line.split()) if line else None
-        return Scene({**dirs, **env, **(given.env if given else {})}, Site([str(packages.folder)]), given, proc, cgroup)
+        return Scene(
+            {**dirs, **env, **(given.env if given else {})}, Site([str(packages.folder)]), given, proc, cgroup, tmp_path / "nodes"
+        )
 
     return scene
 
@@ -382,14 +384,32 @@ def test_whether_the_kv_cache_fits_is_told_before_vllm_refuses(scene, tmp_path, 
     assert [f.state for f in room.memory(scene(line, **env))] == [state]
 
 
-def test_the_limit_of_a_control_group_counts_as_all_the_memory(scene, tmp_path):
-    (tmp_path / "cgroup").mkdir()
-    (tmp_path / "cgroup" / "memory.max").write_text(f"{6 << 30}\n")
-    (tmp_path / "cgroup" / "memory.current").write_text(f"{3 << 30}\n")
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+)
+def test_the_limit_of_a_control_group_counts_as_all_the_memory(scene, tmp_path, limit, used):
+    (tmp_path / "cgroup" / "memory").mkdir(parents=True)
+    (tmp_path / "cgroup" / limit).write_text(f"{6 << 30}\n")
+    (tmp_path / "cgroup" / used).write_text(f"{3 << 30}\n")
 
     (found,) = room.memory(scene())
 
     assert found.state == "warning" and "3.0 GiB of 6.0 GiB" in found.detail
+
+
+def test_of_several_nodes_the_one_beside_our_cores_counts(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(room.os, "sched_getaffinity", lambda pid: {5})
+    for node, cpu, free in ((0, 0, 1), (1, 5, 7)):
+        (tmp_path / "nodes" / f"node{node}" / f"cpu{cpu}").mkdir(parents=True)
+        text = (
+            f"Node {node} MemTotal: {16 << 20} kB\nNode {node} MemFree: {free << 20} kB\nNode {node} Active(file): {1 << 20} kB\n"
+        )
+        (tmp_path / "nodes" / f"node{node}" / "meminfo").write_text(text)
+
+    (found,) = room.memory(scene("vllm serve m --kv-cache-memory-bytes 10G"))
+
+    assert found.state == "broken" and "8.0 GiB of 16.0 GiB" in found.detail
 
 
 def test_a_port_that_the_line_wants_and_somebody_has_is_broken(scene):
@@ -470,15 +490,16 @@ def test_a_model_of_the_hub_is_looked_up_in_its_cache(scene, tmp_path):
     assert wrong(list(launch.model(scene("vllm serve ./other", **env)))) == [("model", "broken")]
 
 
-def test_a_check_that_fails_itself_does_not_end_the_others(scene, tmp_path, monkeypatch):
-    def odd_memory(scene: Scene):
-        yield from room.memory(Scene(scene.env, scene.site, proc=tmp_path / "nowhere"))
+def test_a_check_that_fails_itself_does_not_end_the_others(scene, monkeypatch):
+    def odd_disk(scene: Scene):
+        raise OSError("an odd disk")
+        yield
 
-    monkeypatch.setattr(doctor, "CHECKS", (odd_memory, machine.runner))
+    monkeypatch.setattr(doctor, "CHECKS", (odd_disk, machine.runner))
 
     first, second = doctor.examine(scene())
 
-    assert (first.name, first.state) == ("doctor", "warning") and "odd_memory" in first.detail
+    assert (first.name, first.state) == ("doctor", "warning") and "odd_disk" in first.detail
     assert second.name == "runner"
 
 

@@ -47,6 +47,7 @@ class Scene:
     line: LaunchLine | None = None
     proc: Path = Path("/proc")
     cgroup: Path = Path("/sys/fs/cgroup")
+    nodes: Path = Path("/sys/devices/system/node")
 
     @property
     def is_vllms_line(self) -> bool:

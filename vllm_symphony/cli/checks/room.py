@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import resource
 import shutil
 import socket
@@ -105,18 +106,40 @@ def ports(scene: Scene) -> Iterator[Finding]:
 
 
 def memory_bytes(scene: Scene) -> tuple[int, int]:
-    """Available and total, a control group's limit considered."""
-    found: dict[str, int] = {}
-    for line in (scene.proc / "meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        found[name] = int(value.split()[0]) << 10
+    """Available and total; a control group's limit is all there is, and of several nodes one is (as vLLM counts on a CPU)."""
+    found = _meminfo(scene.proc / "meminfo")
     available, total = found.get("MemAvailable", 0), found.get("MemTotal", 0)
+    node = _meminfo(_node(scene.nodes) / "meminfo")
+    if 0 < node.get("MemTotal", 0) < total:
+        total = node["MemTotal"]
+        free = sum(node.get(name, 0) for name in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
+        available = min(available, free)
+    for limit_file, used_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = (int((scene.cgroup / name).read_text()) for name in (limit_file, used_file))
+        except (OSError, ValueError):
+            continue
+        if limit < total:
+            available, total = min(available, limit - used), limit
+    return available, total
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    """Name -> bytes. A node's file has its number before each name."""
     try:
-        limit = int((scene.cgroup / "memory.max").read_text())
-        used = int((scene.cgroup / "memory.current").read_text())
-    except (OSError, ValueError):
-        return available, total
-    return min(available, limit - used), min(total, limit)
+        text = path.read_text()
+    except OSError:
+        return {}
+    return {match[1]: int(match[2]) << 10 for match in re.finditer(r"(\S+):\s+(\d+) kB", text)}
+
+
+def _node(nodes: Path) -> Path:
+    """The memory beside the first core that we may use."""
+    first = min(os.sched_getaffinity(0))
+    return next((each.parent for each in nodes.glob(f"node*/cpu{first}")), nodes / "node0")
 
 
 def _kv_bytes(scene: Scene, total: int) -> tuple[int, str] | None:
