@@ -16,6 +16,7 @@ from vllm_symphony.cli.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, 
 COMMANDS = {
     "Server": {
         "serve": "start a server on a model",
+        "metrics": "show all that a running server counts",
         "info": "show versions, model, memory and counters of a running server",
         "token": "make, list and revoke tokens: who may talk to the server",
         "audit": "show who did what at the server, and who was not let in",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_symphony.abi.address import HostPort, host_port
-from vllm_symphony.cli import guarding
+from vllm_symphony.cli import guarding, seeing
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
 from vllm_symphony.cli.size import parsed
@@ -65,6 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="TCP clients need a certificate that this CA signed; where no token is sent its common name is the "
                         "principal")  # fmt: skip
     guarding.arguments(parser)
+    seeing.arguments(parser)
     parser.add_argument("--tools", metavar="FILE", type=Path,
                         help="a TOML file of tools that programs may call: HTTP requests, MCP servers, Python functions; and of "
                         "who may give them to programs (docs/tools.md)")  # fmt: skip
@@ -107,7 +108,7 @@ def start(args: argparse.Namespace) -> int:
     socket = args.socket or (run_dir / SOCKET_NAME if chosen_dir else default_socket())
     is_terminal = sys.stderr.isatty() and not args.adopt
     level = args.log_level or ("warning" if is_terminal else "info")
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    seeing.begin(args, level)
     settings = Settings(
         run_dir=run_dir,
         socket=socket,
@@ -123,6 +124,7 @@ def start(args: argparse.Namespace) -> int:
         http=args.http,
         is_adopted=args.adopt,
         rules=guarding.rules(args),
+        seen=seeing.seen(args),
     )
     return serve(settings, _Terminal(args.unconfined) if is_terminal else _Log(args.unconfined))
 
@@ -172,6 +174,7 @@ def _part(text: str) -> float:
 def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
     given = {
         "--log-level": level,
+        "--log-format": args.log_format,
         "--host-cache-bytes": None if args.host_cache is None else str(args.host_cache),
         "--disk-cache-bytes": None if args.disk_cache is None else str(args.disk_cache),
         "--disk-high-water": str(args.disk_high_water),

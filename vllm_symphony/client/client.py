@@ -20,7 +20,7 @@ from uuid import uuid4
 from weakref import WeakSet
 
 from vllm_symphony.abi.calls import RlimitResult, RusageResult, StracePart, WhyResult
-from vllm_symphony.abi.types import ModelInfo, ProcessEvent, ResourceLimits, Signal
+from vllm_symphony.abi.types import MetricSample, ModelInfo, ProcessEvent, ResourceLimits, Signal
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import Caller, each
 from vllm_symphony.client.channel import Access, Tls, tls_for
@@ -286,6 +286,11 @@ class Client(Files, Packs, Registry, Talk):
     async def ping(self, *, timeout_s: float | None = None) -> float:
         """Seconds that the edge waited for the kernel's answer."""
         return (await self._ask(self._system.Ping, system_pb2.PingRequest(), timeout_s)).kernel_s
+
+    async def metrics(self, *, timeout_s: float | None = None) -> tuple[MetricSample, ...]:
+        """All that the server counts (docs/metrics.md). Needs scope admin."""
+        response = await self._ask(self._system.GetMetrics, system_pb2.GetMetricsRequest(), timeout_s)
+        return tuple(map(from_message, response.samples))
 
     async def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Versions, model, counters."""

@@ -34,6 +34,7 @@ from vllm_symphony.abi.types import (
     FileStat,
     FsStat,
     Message,
+    MetricSample,
     ModelInfo,
     ProcessEvent,
     ProgramInfo,
@@ -198,6 +199,10 @@ class SyncClient:
     def ping(self, *, timeout_s: float | None = None) -> float:
         """Seconds that the edge waited for the kernel's answer."""
         return self._portal.call(self._client.ping(timeout_s=timeout_s))
+
+    def metrics(self, *, timeout_s: float | None = None) -> tuple[MetricSample, ...]:
+        """All that the server counts (docs/metrics.md). Needs scope admin."""
+        return self._portal.call(self._client.metrics(timeout_s=timeout_s))
 
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Versions, model, counters."""

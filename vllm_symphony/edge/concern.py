@@ -50,7 +50,8 @@ async def access_log(method: str, context: Any) -> AsyncIterator[None]:
     finally:
         who, took_ms = CALLER.get(), (time.monotonic() - began) * 1e3
         name = who.principal if who else "-"
-        _access.info("%s %s %.1f ms %s %s", method.rpartition(".")[2], outcome, took_ms, name, context.peer())
+        said = {"method": method.rpartition(".")[2], "code": outcome, "seconds": round(took_ms / 1e3, 6), "principal": name}
+        _access.info("%s %s %.1f ms %s %s", said["method"], outcome, took_ms, name, context.peer(), extra=said)
 
 
 @asynccontextmanager

@@ -23,6 +23,12 @@ CALLER: ContextVar[Credentials | None] = ContextVar("CALLER", default=None)
 SHOWN: ContextVar[Token | None] = ContextVar("SHOWN", default=None)  # the token that it was proven by
 
 
+def known() -> dict[str, str]:
+    """What a log line may say of the request that this task serves."""
+    credentials = CALLER.get()
+    return {} if credentials is None else {"principal": credentials.principal}
+
+
 def caller(context: Any) -> Credentials:
     """The credentials of the RPC that this task serves; `context` is its grpc.aio.ServicerContext.
 

@@ -35,12 +35,14 @@ class KernelLink:
         self.path = path
         self.phase = "starting"  # what the kernel's host does until it is ready; set by the node
         self.lost = asyncio.Event()
+        self.opened = asyncio.Event()
         self._socket: _Socket | None = None
 
     async def open(self) -> None:
         """Connect and say hello. Raises DeviceLost when nobody listens, NotSupported for another ABI."""
         self._socket = await _connect(self.path)
         self._socket.on_lost = self.lost.set
+        self.opened.set()
 
     def close(self) -> None:
         """Hang up; calls in flight end with ENODEV."""

@@ -23,6 +23,7 @@ from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import NotSupported
 from vllm_symphony.store import point
 from vllm_symphony.store.state import StateDirectory
+from vllm_symphony.trace.lines import FORMATS, TEXT
 
 if TYPE_CHECKING:
     from vllm_symphony.engine.reactor import Reactor
@@ -49,6 +50,7 @@ def host_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trusted", action="append", default=[], help="whose programs may run in this process: engine/trusted.py")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
+    parser.add_argument("--log-format", choices=FORMATS, default=TEXT, help="json: one object a line")
     return parser
 
 

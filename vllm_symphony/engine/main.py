@@ -24,6 +24,7 @@ from vllm_symphony.engine.boot import Ground, host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, SymphonyError
+from vllm_symphony.trace.lines import begin_log, vllm_environment
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.effect import Device
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     ours, vllm_words = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     args = host_parser().parse_args(ours)
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    begin_log("host", args.log_level, args.log_format)
+    os.environ.update(vllm_environment(args.log_format))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", args.log_level.upper())
     status = Status(args.status_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

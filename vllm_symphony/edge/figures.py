@@ -1,0 +1,39 @@
+"""Our numbers as prometheus_client has them (edge/figures.py).
+
+    samples (the kernel's `metrics`) -> Figures.collect -> families with help, type and unit -> any of its expositions
+
+One collector for both doors: our own (edge/metrics_door.py) and vLLM's `/metrics` (web/metrics.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
+
+from vllm_symphony.abi.types import MetricSample
+from vllm_symphony.trace.metrics import SAMPLES
+
+
+class Figures(Collector):
+    """What `look` gives, by metric."""
+
+    def __init__(self, look: Callable[[], Iterable[MetricSample]]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterator[Family]:
+        families: dict[str, Family] = {}
+        for sample in self._look():
+            metric = SAMPLES.get(sample.name)
+            if metric is None:  # of a newer kernel
+                continue
+            family = families.get(metric.name)
+            if family is None:
+                family = families[metric.name] = Family(metric.name, metric.help, metric.kind, metric.unit)
+            family.add_sample(sample.name, sample.labels, sample.value)
+        yield from families.values()
+
+    def describe(self) -> list[Family]:
+        """Nothing: asking the kernel while we are registered would be asking before it is there."""
+        return []
