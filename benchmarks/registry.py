@@ -133,5 +133,15 @@ ALL = (
         "a good program's decode rate and a client's pings beside 4 programs that spin and 3 that flood, against idle ones",
         {"decode_ratio": Bound(at_least=0.8), "ping_p99_ms": Bound(at_most=25)},
     ),
+    Benchmark(
+        "dropin",
+        "vLLM's OpenAI server with Symphony loaded and no program against the same server without: 1, 8, 32 streams",
+        {"ratio_min": Bound(at_least=0.98)},
+    ),
+    Benchmark(
+        "mixed",
+        "16 plain streams beside 16 token-by-token programs on one engine, against 32 plain streams; how fair it is",
+        {"mixed_ratio": Bound(at_least=0.9), "share_min": Bound(at_least=0.9)},
+    ),
 )
 BY_NAME = {b.name: b for b in ALL}
