@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from vllm_symphony.abi.calls import Attach, Strace
-from vllm_symphony.abi.types import Credentials
+from vllm_symphony.abi.types import Credentials, ProcessEvent
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.errors import BrokenPipe, SymphonyError
 from vllm_symphony.web.error import error_body
@@ -181,10 +181,14 @@ class OutputStream(EventStream):
                 yield event("events", lines[start : start + MAX_EVENTS])
 
 
-def output_line(e: Any) -> dict[str, Any]:
-    """A ProcessEvent as the page shows it; a very long line is cut."""
-    text = e.text if len(e.text) <= MAX_LINE_CHARS else f"{e.text[:MAX_LINE_CHARS]}… ({len(e.text):,} characters)"
+def output_line(e: ProcessEvent) -> dict[str, Any]:
+    """A piece of output as the page shows it; a very long line in it is cut."""
+    text = e.text if len(e.text) <= MAX_LINE_CHARS else "\n".join(map(_cut, e.text.split("\n")))
     return {"seq": e.seq, "t_ms": e.t_ns / 1e6, "kind": e.kind, "text": text}
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_LINE_CHARS else f"{line[:MAX_LINE_CHARS]}… ({len(line):,} characters)"
 
 
 def event(kind: str, data: object) -> bytes:

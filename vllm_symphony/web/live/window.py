@@ -17,6 +17,7 @@ from vllm_symphony.abi.calls import StracePart
 from vllm_symphony.abi.types import CallRecord, StepRecord
 
 MAX_STEPS, MAX_CALLS, MAX_ERRORS = 600, 60, 30  # of one frame
+MAX_PAST_STEPS = 6000  # of the first one
 LOOKING = frozenset({"attach", "find", "info", "model_info", "ping", "ps", "statfs", "strace", "why"})  # what pages and tools ask
 
 
@@ -27,10 +28,10 @@ class Window:
     def __init__(self, since_ns: int = 0) -> None:
         self.programs: Set[int] = frozenset()
         self._since_ns = since_ns
-        self._empty()
+        self._empty(MAX_PAST_STEPS)
 
-    def _empty(self) -> None:
-        self._steps: deque[StepRecord] = deque(maxlen=MAX_STEPS)
+    def _empty(self, max_steps: int = MAX_STEPS) -> None:
+        self._steps: deque[StepRecord] = deque(maxlen=max_steps)
         self._calls: deque[CallRecord] = deque(maxlen=MAX_CALLS)
         self._errors: deque[CallRecord] = deque(maxlen=MAX_ERRORS)
         self._ops: dict[str, list[float]] = {}

@@ -14,7 +14,7 @@ const COLUMNS = {
 };
 
 export class Calls {
-  sortedBy = "seconds";
+  sortedBy = "calls";
 
   /** `open(pid)`: of a failed call. */
   constructor(news, open, now) {

@@ -67,12 +67,12 @@ export class Link {
         if (done) return { why: "The server ended the stream." };
         clearTimeout(silence);
         silence = this.isLog ? 0 : setTimeout(hangUp, SILENCE_MS);
-        const frames = (text + value).split("\n\n");
+        const frames = (text + value).split("\n\n"); // a message with an error is the door's last word: the token is good no longer
         text = frames.pop();
         if (text.length > MAX_FRAME) throw new Error("The server sends what this page does not understand.");
         for (const frame of frames) {
           const [kind, data] = parsed(frame);
-          if (kind === "end") return { why: data.error ? sentence(data.error.message) : "The server is stopping.", isFinal: this.isLog && !data.error };
+          if (kind === "end" || (kind === "message" && data.error)) return { why: data.error ? sentence(data.error.message) : "The server is stopping.", isFinal: this.isLog && !data.error };
           this.on.event(kind, data);
         }
       }
