@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.engine.boot import Ground, host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
-from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, SymphonyError
-from vllm_symphony.trace.lines import begin_log, vllm_environment
+from vllm_symphony.trace.lines import begin_vllm_log
 
 if TYPE_CHECKING:
     from vllm_symphony.kernel.effect import Device
@@ -65,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     ours, vllm_words = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     args = host_parser().parse_args(ours)
-    begin_log("host", args.log_level, args.log_format)
-    os.environ.update(vllm_environment(args.log_format))
+    begin_vllm_log("host", args.log_level, args.log_format, Path(args.socket).parent)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", args.log_level.upper())
     status = Status(args.status_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
         ground = Ground(args)
-        device = make_device(args.device, vllm_words, status, ground.tiers)
+        device = make_device(args.device, vllm_words, status, ground)
     except SystemExit as e:  # vLLM's argument parser has said why
         status.error("vLLM refused the arguments (see above)", EXIT_USAGE)
         return int(e.code or 0) and EXIT_USAGE
@@ -108,11 +107,11 @@ def serve(device: Device, ground: Ground, status: Status, stop: threading.Event)
     return EXIT_ENGINE_DIED if died else 0
 
 
-def make_device(kind: str, words: Sequence[str], status: Status, limits: TierLimits) -> Device:
+def make_device(kind: str, words: Sequence[str], status: Status, ground: Ground) -> Device:
     if kind == "sim":
         from vllm_symphony.engine.sim import SimDevice
 
-        return SimDevice(tiers=limits)
+        return SimDevice(tiers=ground.tiers)
     on_cpu = prepare_cpu()
     from vllm_symphony.engine.own import OwnHost, prepare_environment
 
@@ -130,7 +129,7 @@ def make_device(kind: str, words: Sequence[str], status: Status, limits: TierLim
     engine_args.tool_call_parser = given.tool_call_parser
     if on_cpu:
         cpu_defaults(engine_args)
-    return OwnHost(engine_args, progress=status.phase, tiers=limits)
+    return OwnHost(engine_args, progress=status.phase, tiers=ground.tiers, share=ground.share)
 
 
 def leave(code: int) -> None:

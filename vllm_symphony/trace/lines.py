@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 TEXT, JSON = "text", "json"
 FORMATS = (TEXT, JSON)
+CONFIG_NAME = "logging.json"
 TEXT_FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 KNOWN = ("pid", "principal", "request", "method", "door", "code", "seconds", "peer")  # what a line may say beside its message
 Known = Callable[[], Mapping[str, Any]]
@@ -29,7 +33,8 @@ class JsonLine(logging.Formatter):
     def __init__(self, process: str, known: Known = dict) -> None:
         """`known`: of the request that is being served, in this task."""
         super().__init__()
-        self._process = process
+        is_engine = process == "web" and multiprocessing.parent_process() is not None  # below vLLM's server
+        self._process = "host" if is_engine else process
         self._known = known
 
     def format(self, record: logging.LogRecord) -> str:
@@ -56,6 +61,18 @@ def begin_log(process: str, level: str, form: str = TEXT, known: Known = dict) -
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-def vllm_environment(form: str) -> dict[str, str]:
-    """For a process that will import vLLM: its lines go by our handler too, where ours are JSON."""
-    return {"VLLM_CONFIGURE_LOGGING": "0"} if form == JSON else {}
+def begin_vllm_log(process: str, level: str, form: str, folder: Path) -> None:
+    """As `begin_log`, in a process that will import vLLM: its own and uvicorn's lines, also those of the engine's process below
+    it, get the same form by a file in `folder` that vLLM reads (VLLM_LOGGING_CONFIG_PATH)."""
+    begin_log(process, level, form)
+    if form != JSON:
+        return
+    path = folder / CONFIG_NAME
+    path.write_text(json.dumps({
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": f"{__name__}.JsonLine", "process": process}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "root": {"level": level.upper(), "handlers": ["stderr"]},
+    }))  # fmt: skip
+    os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(path)

@@ -25,8 +25,10 @@ from vllm_symphony.edge.guard import Rules
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
 from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status
-from vllm_symphony.trace.lines import begin_log, vllm_environment
+from vllm_symphony.trace.lines import begin_vllm_log
+from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.web import launch
+from vllm_symphony.web.plugin import StartFailed
 
 LOOK_S = 0.02  # how often it is asked whether HTTP answers
 PLUGIN_GROUPS = (
@@ -47,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Rules.read, default=Rules(), help="how fast, and what is recorded, as Rules.text wrote it")
     args, host_words = parser.parse_known_args(ours)
     host = host_parser().parse_args(host_words)
-    begin_log("web", host.log_level, host.log_format)
-    os.environ.update(vllm_environment(host.log_format))
+    begin_vllm_log("web", host.log_level, host.log_format, args.run_dir)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", host.log_level.upper())
     status = Status(host.status_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import uvloop
 
         return uvloop.run(_serve(_vllm_args(vllm_words, host_port(args.http), host.log_level, status), kept, status))
+    except StartFailed as e:
+        status.error(e.message, 1)
+        return 1
     except SystemExit as e:  # vLLM's argument parser has said why
         status.error("vLLM refused the arguments (see above)", EXIT_USAGE)
         return int(e.code or 0) and EXIT_USAGE
@@ -65,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as e:  # the process's boundary: whoever watches hears it
         logging.getLogger("vllm_symphony").debug("the server ended", exc_info=True)
-        status.error(str(e).strip() or type(e).__name__, 1)
+        status.error(getattr(e, "message", str(e)).strip() or type(e).__name__, 1)
         return 1
 
 
@@ -110,10 +114,20 @@ async def _serve(args: Any, kept: launch.Launch, status: Status) -> int:
 
     signal.signal(signal.SIGTERM, stop_the_start)  # uvicorn's handler takes its place when it runs
     status.phase("loading the model")
-    listening_on, sock = setup_server(args, reuse_port=False)
+    try:
+        listening_on, sock = setup_server(args, reuse_port=False)
+    except OSError as e:
+        raise InvalidArgument(f"cannot listen on http://{HostPort(args.host, args.port)}: {e.strerror or e}") from None
     host, port = sock.getsockname()[:2]
     told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-    kept.say = lambda message: told.set_result(message["ready"]) if "ready" in message else None
+
+    def say(message: dict[str, Any]) -> None:
+        if "ready" in message:
+            told.set_result(message["ready"])
+        elif "phase" in message:
+            status.phase(message["phase"])
+
+    kept.say = say
 
     async def announce() -> None:
         ready = await told
