@@ -2,7 +2,7 @@
 
     attach_router(app)    routes below /symphony, the door around all routes
     init_state(...)       the kernel starts in vLLM's engine process (engine/embedded.py); this process calls it by its own socket
-    the app's lifespan    ends: programs end and files are written, before vLLM ends the engine
+    vLLM ends            programs end and files are written, before vLLM ends the engine, which it gives no time (`_end_first`)
 
 All that an HTTP client of ours may do is decided by the kernel, which is told who asks, as with the gRPC edge.
 Source: vllm/plugins/endpoint_plugins/interface.py `EndpointPlugin` (0.32).
@@ -15,7 +15,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from typing import Any
 from vllm_symphony.client.address import TOKEN_NAME
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.meter import report
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token_file import TokenFile
-from vllm_symphony.errors import NotSupported, SymphonyError
-from vllm_symphony.web import live, prefix
+from vllm_symphony.errors import NotSupported, SymphonyError, from_reason
+from vllm_symphony.web import live, metrics, prefix
 from vllm_symphony.web.door import Door
 from vllm_symphony.web.launch import Launch, launch
 
-DETACH_S = 15.0  # for programs to end and files to be written
+DETACH_S = 10.0  # for programs to end and files to be written
 
 log = logging.getLogger("vllm_symphony")
 
@@ -61,17 +62,20 @@ class SymphonyEndpoint:
         """Our routes; and our part of the app's life."""
         self._app = app
         app.router.routes.extend(live.routes())
+        metrics.attach(app, lambda: self._web.link if self._web else None)
         lives = app.router.lifespan_context
 
         @asynccontextmanager
         async def lifespan(running: Any) -> AsyncIterator[Any]:
             async with lives(running) as state:
                 watching = asyncio.create_task(self._web.identity.watch()) if self._web else None
+                reporting = asyncio.create_task(report(self._web.link)) if self._web else None
                 try:
                     yield state
                 finally:
-                    if watching is not None:
-                        watching.cancel()
+                    for task in (watching, reporting):
+                        if task is not None:
+                            task.cancel()
                     await self._leave()
 
         app.router.lifespan_context = lifespan
@@ -83,20 +87,26 @@ class SymphonyEndpoint:
         if getattr(args, "api_server_count", None) not in (None, 1):
             raise NotSupported("one server process talks to the kernel: use --api-server-count 1")
         started = await launch()
+        started.say({"phase": "starting the kernel"})
         try:
             state.symphony = web = self._web = await self._start(engine_client, args, started)
             prefix.install(state, await engine_client.engine_core.call_utility_async("symphony_secret"))
             guard = started.rules.guard(started.state_dir, "http")
-            self._app.add_middleware(
-                Door, link=web.link, identity=web.identity, hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None),
-                rates=guard.rates, audit=guard.audit,
+            app = self._app  # vLLM has built its middlewares by now; ours is before them all
+            app.middleware_stack = Door(
+                app.middleware_stack or app.build_middleware_stack(), link=web.link, identity=web.identity,
+                hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None), rates=guard.rates, audit=guard.audit,
             )  # fmt: skip
+            app.middleware_stack = metrics.Counted(app.middleware_stack)
         except Exception as error:
-            started.say({"error": str(error), "exit": 1})
-            raise
+            started.say({"error": _said(error), "exit": 1})
+            raise StartFailed(_said(error)) from error
 
     async def _start(self, engine_client: Any, args: Namespace, started: Launch) -> Web:
         told = await engine_client.engine_core.call_utility_async("symphony_attach", started.words)
+        if "error" in told:
+            raise from_reason(told["reason"], told["error"])
+        self._end_first(engine_client)
         link = KernelLink(started.kernel_socket)
         await link.open()
         own = OwnToken.published(started.run_dir / TOKEN_NAME)
@@ -107,19 +117,54 @@ class SymphonyEndpoint:
         log.info("the kernel runs in process %s", told.get("pid", os.getpid()))
         return Web(link, identity, started.run_dir, started.state_dir, engine_client, args)
 
+    def _end_first(self, engine_client: Any) -> None:
+        """When vLLM was asked to end it kills its engine first, and ends the app's life after it: our part comes before both."""
+        ends, loop = engine_client.shutdown, asyncio.get_running_loop()
+
+        def shutdown(timeout: float | None = None) -> None:
+            if self._web is not None and _running_loop() is not loop:
+                asyncio.run_coroutine_threadsafe(self._leave(), loop).result()
+            ends(timeout=timeout)
+
+        engine_client.shutdown = shutdown
+
     async def _leave(self) -> None:
-        """vLLM ends the engine next, and waits for nothing there."""
+        """The kernel ends. Where the engine got the signal too, it does so by itself."""
         if self._web is None:
             return
         web, self._web = self._web, None
+        engine = web.engine_client.engine_core
         try:
-            with suppress(SymphonyError):
-                async with asyncio.timeout(DETACH_S):
-                    await web.engine_client.engine_core.call_utility_async("symphony_detach")
-        except Exception:  # the engine may be dead: it ends all the same
-            log.exception("the kernel did not end in order")
+            async with asyncio.timeout(DETACH_S):
+                try:
+                    await engine.call_utility_async("symphony_detach")
+                except Exception as error:  # noqa: BLE001  vLLM's, of an engine that ends or is dead
+                    log.debug("the engine ends by itself: %s", error)
+                    for process in engine.resources.engine_manager.processes:
+                        await asyncio.to_thread(process.join, DETACH_S)
+        except TimeoutError:
+            log.error("the kernel did not end within %g s", DETACH_S)
         finally:
             web.link.close()
+
+
+class StartFailed(SystemExit):
+    """The kernel did not start: vLLM's server ends with one line that says why, and not with a traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"symphony: {message}")
+        self.message = message
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, SymphonyError) else str(error) or type(error).__name__
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _api_keys(args: Namespace) -> list[str]:
