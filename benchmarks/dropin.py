@@ -59,8 +59,9 @@ def add(report: Report, n: int, found: dict[str, list[Streamed]]) -> None:
     """Rows and ratios at `n` streams."""
     ours, plain = found["symphony"], found["vLLM"]
     for name, samples in found.items():
+        rates = [s.rate for s in samples]
         report.rows.append(
-            {"streams": n, "server": name, "tokens/s": median([s.rate for s in samples]), "spread": spread([s.rate for s in samples]),
+            {"streams": n, "server": name, "tokens/s": median(rates), "spread": spread(rates),
              "ttft ms": median([s.ttft_s * 1e3 for s in samples]), "itl ms": median([s.itl_s * 1e3 for s in samples]),
              "CPU us/token": median([s.cpu_s / s.num_tokens * 1e6 for s in samples])}
         )  # fmt: skip

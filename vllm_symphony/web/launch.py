@@ -59,7 +59,7 @@ async def _start_edge() -> Launch:
     flags = shlex.split(os.environ.get(FLAGS_VARIABLE, ""))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "vllm_symphony.cli.main", "serve", "--adopt", *flags,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, preexec_fn=os.setpgrp,  # uvloop knows no process_group
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
     to_edge = process.stdin
