@@ -52,6 +52,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disk-high-water", metavar="PART", type=_part, default=0.9,
                         help="when more of the disk than this is used, saved pages of files that were not used for the longest "
                         "time are given up (default: 0.9)")  # fmt: skip
+    parser.add_argument("--weight-plain", metavar="WEIGHT", type=_weight, default=1.0,
+                        help="how much of each step is plain requests' while programs want more than the rest, and the other way "
+                        "round (default: 1; docs/sharing.md)")  # fmt: skip
+    parser.add_argument("--weight-programs", metavar="WEIGHT", type=_weight, default=1.0,
+                        help="how much of it is programs' (default: 1)")  # fmt: skip
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests
     parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
                         help="listen there too: unix:PATH, 127.0.0.1:PORT (0: a free one; callers need a token), or with TLS any "
@@ -171,6 +176,17 @@ def _part(text: str) -> float:
     return value
 
 
+def _weight(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (0 < value < float("inf")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no weight: a number above 0")
+    return value
+
+
 def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
     given = {
         "--log-level": level,
@@ -178,6 +194,8 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
         "--host-cache-bytes": None if args.host_cache is None else str(args.host_cache),
         "--disk-cache-bytes": None if args.disk_cache is None else str(args.disk_cache),
         "--disk-high-water": str(args.disk_high_water),
+        "--weight-plain": str(args.weight_plain),
+        "--weight-programs": str(args.weight_programs),
         "--device": args.device,
         "--confinement": args.confinement,
         "--tools": None if args.tools is None else str(args.tools.expanduser().absolute()),

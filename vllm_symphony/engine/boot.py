@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vllm_symphony import __version__
 from vllm_symphony.abi.user import own_user
 from vllm_symphony.engine.confinement import NONE, Confinement, Probe
+from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import NotSupported
 from vllm_symphony.store import point
@@ -48,6 +49,8 @@ def host_parser() -> argparse.ArgumentParser:
     parser.add_argument("--unconfined", action="store_true", help="run programs without confinement")
     parser.add_argument("--tools", type=Path, help="the operator's file of tools (docs/tools.md)")
     parser.add_argument("--trusted", action="append", default=[], help="whose programs may run in this process: engine/trusted.py")
+    parser.add_argument("--weight-plain", type=float, default=1.0, help="of plain requests beside programs (engine/share.py)")
+    parser.add_argument("--weight-programs", type=float, default=1.0, help="of programs beside plain requests")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     parser.add_argument("--log-format", choices=FORMATS, default=TEXT, help="json: one object a line")
@@ -58,8 +61,9 @@ class Ground:
     """What the kernel will stand on, checked. The probe of the confinement runs on while the device loads."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Raises: InvalidArgument, NoSuchFile, ... for the tools' file; what StateDirectory raises."""
+        """Raises: InvalidArgument, NoSuchFile, ... for the tools' file and the weights; what StateDirectory raises."""
         self._args = args
+        self.share = Share(args.weight_plain, args.weight_programs)
         self._probe = None if args.unconfined else Probe()
         self.tools = load_tools(args.tools)
         self.directory = StateDirectory(args.state_dir) if args.state_dir is not None else None

@@ -21,6 +21,7 @@ from vllm.v1.request import RequestStatus
 
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
+from vllm_symphony.engine.admission import FOR_A_ROW
 from vllm_symphony.engine.bench import EngineBench
 from vllm_symphony.engine.edit import Surgery
 from vllm_symphony.engine.grammar import Grammars
@@ -490,8 +491,10 @@ class FileDevice:
 
     def charge(self, scheduled: dict[str, int], seconds: float) -> None:
         """Share the step's time among its requests by tokens."""
-        total = sum(scheduled.values())
         self.meter.step_seconds.observe(seconds)
+        if not self.jobs:
+            return
+        total = sum(scheduled.values())
         for rid, n in scheduled.items():
             job = self.jobs.get(rid)
             if job is not None:
@@ -667,10 +670,12 @@ class FileDevice:
             cause, detail = self.job_state(again) if again is not None else ("batch", "")
             return cause, f"its row is computed again; {detail}" if detail else "its row is computed again"
         scheduler, request = self.scheduler, work.request
-        is_parked = request in scheduler.parked
+        is_parked = (why := scheduler.parked.get(request)) is not None
         if work.lent and not is_parked:
             return "batch", f"in step {work.last_step}" if work.last_step else ""
         blocks = self.lending.blocks(work) if work.lent else work.file.blocks
+        if why is FOR_A_ROW:
+            return "queue", "the batch is full: plain requests and programs share it by weight"
         need, free = max(0, self.table.pages(work.num_tokens) - len(blocks)), self.table.pool.get_num_free_blocks()
         if need > free:
             return "pages", f"needs {need} pages, {free} are free"

@@ -4,6 +4,7 @@
     reactor --mail + one WAKEUP on the input queue--> engine loop takes the mail in `has_requests`
     vLLM's front --utility call symphony_secret()--> what the door's requests name files' pages by (engine/salt.py)
     vLLM's front --utility call symphony_detach()--> programs end, files are written; then vLLM shuts down as ever
+    a signal to this process, or the front's death: the same, before vLLM's loop ends (`has_work`)
 
 A `vllm.general_plugins` entry point prepares every process of vLLM. Not named in VLLM_PLUGINS, it does nothing. Named, it makes
 vLLM's config name our scheduler and worker (engine/seats.py) and gives EngineCore methods; plain requests go on as before, and
@@ -20,6 +21,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 PLUGIN = "symphony"
 PR_SET_PDEATHSIG = 1
+ENDING_S = 0.001  # between two looks whether the kernel has ended
 
 log = logging.getLogger("vllm_symphony")
 
@@ -81,10 +84,19 @@ def _seated(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def attach(core: Any, words: list[str]) -> dict[str, Any]:
-    """Start the kernel in this engine process with a host's flags; runs on the engine thread. What is told of it when ready.
+    """Start the kernel in this engine process with a host's flags; runs on the engine thread. What is told of it when ready; or
+    `error` with its `reason`, because vLLM would log a traceback of what the operator got wrong."""
+    from vllm_symphony.errors import SymphonyError
 
-    Raises: NotSupported: this engine has other classes than ours in our seats; what Ground and its boot raise.
-    """
+    try:
+        return _attach(core, words)
+    except (SymphonyError, ValueError, OSError) as e:
+        log.debug("the kernel did not start", exc_info=True)
+        return {"error": getattr(e, "message", str(e)), "reason": getattr(e, "reason", "EINVAL")}
+
+
+def _attach(core: Any, words: list[str]) -> dict[str, Any]:
+    """Raises: NotSupported: this engine has other classes than ours in our seats; what Ground and its boot raise."""
     from vllm_symphony.engine.boot import Ground, host_parser
     from vllm_symphony.engine.scheduler import SymphonyMixin
     from vllm_symphony.errors import FileExists, NotSupported
@@ -97,9 +109,11 @@ def attach(core: Any, words: list[str]) -> dict[str, Any]:
         raise FileExists("a kernel runs in this engine already")
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a killed front must not leave the engine behind
     ground = Ground(host_parser().parse_args(words))
+    core.scheduler.share = ground.share
     host = EmbeddedHost(core, ground.tiers)
     reactor, told = ground.boot(host, lambda _: None, lambda error: log.error("the kernel ended: %s", error))
     core.symphony = reactor
+    core.has_work = functools.partial(_has_work, core, core.has_work, reactor)
     core.scheduler.on_shutdown = functools.partial(_give_up, host, reactor)
     return told
 
@@ -108,17 +122,36 @@ def detach(core: Any) -> Future[None]:
     """End programs and write the files, while the engine goes on; vLLM answers when it is done."""
     done: Future[None] = Future()
     reactor: Reactor | None = getattr(core, "symphony", None)
+    if reactor is None:
+        done.set_result(None)
+    else:
+        _stop_beside(reactor, done)
+    return done
+
+
+def _stop_beside(reactor: Reactor, done: Future[None]) -> threading.Thread:
+    """Stop the kernel in a thread of its own: it may need the engine for saving pages."""
 
     def stop() -> None:
         try:
-            if reactor is not None:
-                reactor.stop()
+            reactor.stop()
             done.set_result(None)
         except BaseException as error:  # noqa: BLE001  for whoever asked
             done.set_exception(error)
 
-    threading.Thread(target=stop, name="symphony-detach", daemon=True).start()
-    return done
+    thread = threading.Thread(target=stop, name="symphony-detach", daemon=True)
+    thread.start()
+    return thread
+
+
+def _has_work(core: Any, vllms: Callable[[], bool], reactor: Reactor) -> bool:
+    """In place of the core's own: an engine that was told to end by a signal goes on until the kernel has ended."""
+    if core.shutdown_state and reactor.is_alive():
+        if getattr(core, "symphony_ending", None) is None:
+            core.symphony_ending = _stop_beside(reactor, Future())
+        time.sleep(ENDING_S)  # vLLM's loop would spin
+        return True
+    return vllms()
 
 
 def _give_up(host: EmbeddedHost, reactor: Reactor) -> None:

@@ -55,6 +55,12 @@ class EngineMeter:
             self.rows.add(kind, by=num_rows)
             self.tokens.add(kind, by=num_tokens)
 
+    def served(self) -> dict[str, float]:
+        """What each side has had of the steps."""
+        sides = ("plain", "programs")
+        rows = {f"rows_{side}": self.rows.get((side,), 0.0) for side in sides}
+        return rows | {f"tokens_{side}": self.tokens.get((side,), 0.0) for side in sides}
+
     def moved(self, move: Move, page_bytes: int, seconds: float) -> None:
         """Pages have arrived."""
         way = "in" if move.goal == "device" else "out"

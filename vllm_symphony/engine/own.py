@@ -21,6 +21,7 @@ from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
 from vllm_symphony.engine import compat
 from vllm_symphony.engine.meter import engine_samples
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
+from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
@@ -62,6 +63,7 @@ class OwnHost:
         *,
         progress: Callable[[str], None] = lambda _: None,
         tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
+        share: Share | None = None,
     ) -> None:
         prepare_environment()
         progress("importing vllm")
@@ -74,6 +76,7 @@ class OwnHost:
         progress("loading the model")
         self.core = EngineCore(config, Executor.get_class(config), log_stats=False)
         self.scheduler: Any = self.core.scheduler
+        self.scheduler.share = share or Share()
         self._mail = threading.Event()
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
         fitting = fit(

@@ -35,7 +35,7 @@ from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
 from vllm_symphony.engine.page_table import PagedFile
-from vllm_symphony.engine.share import Pair, Share
+from vllm_symphony.engine.share import Share
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.kernel.effect import ForwardJob, StepRan
 
@@ -225,7 +225,6 @@ class SymphonyMixin(_Base):
         self.num_steps += 1
         self.num_rows += len(scheduled)
         self.num_empty_steps += not scheduled
-        self._serve(output)
         if device is not None:
             plan = device.plan(scheduled)
             output.symphony_step = (device.step, began_ns)
@@ -243,13 +242,6 @@ class SymphonyMixin(_Base):
         """The last that vLLM asks before it gives a request its tokens of the step; stands in for its method while some are cut."""
         allowed = min(num_new_tokens, self.admission.cuts.get(request, num_new_tokens))
         return int(super()._reserve_prefill_lookahead(request, num_computed_tokens, allowed))
-
-    def _serve(self, output: SchedulerOutput) -> None:
-        """Count what each side gets of the step."""
-        rows, tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
-        jobs = self.device.jobs if self.device is not None else {}
-        ours = [n for rid, n in output.num_scheduled_tokens.items() if rid in jobs] if jobs else []
-        self.share.serve(Pair(rows - len(ours), len(ours)), Pair(tokens - sum(ours), sum(ours)))
 
     def _needs_polling(self, r: Request) -> bool:
         """vLLM waits for something else than pages; a file job's grammar tells us when it is compiled."""
@@ -314,8 +306,7 @@ class SymphonyMixin(_Base):
         seconds = time.perf_counter() - self._step_began
         if output.num_scheduled_tokens:
             self.cohort.took(seconds)
-            if device.jobs:
-                device.charge(output.num_scheduled_tokens, seconds)
+            device.charge(output.num_scheduled_tokens, seconds)
             step, began_ns = output.symphony_step
             num_calls, num_tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
             device.ran(StepRan(step, began_ns, time.monotonic_ns(), num_calls, num_tokens))
@@ -436,7 +427,9 @@ class SymphonyMixin(_Base):
             "out_of_room": admission.num_failed_room if admission is not None else 0,
             "waits": self.cohort.num_waits,
             "waited_s": self.cohort.waited_s,
-            **self.share.counters(),
+            "weight_plain": self.share.plain,
+            "weight_programs": self.share.programs,
+            **(self.device.meter.served() if self.device is not None else {}),
             "engine_steps": self.num_steps,
             "empty_steps": self.num_empty_steps,
             "rows": self.num_rows,

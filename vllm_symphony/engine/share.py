@@ -83,7 +83,7 @@ def cut(ledger: Ledger, budget: int, rows: Sequence[Row[Who]], step_tokens: int 
 
 
 class Share:
-    """The sides' weights, what each has had, and who is owed what.
+    """The sides' weights, and who is owed what.
 
     Raises:
         InvalidArgument: a weight is not a number above 0.
@@ -96,20 +96,3 @@ class Share:
         self.plain, self.programs = plain, programs
         self.part = programs / (plain + programs)
         self.rows, self.tokens = Ledger(self.part), Ledger(self.part)
-        self.rows_served = self.tokens_served = Pair(0, 0)
-
-    def serve(self, rows: Pair, tokens: Pair) -> None:
-        """Count a step."""
-        (a, b), (c, d) = self.rows_served, self.tokens_served
-        self.rows_served = Pair(a + rows.plain, b + rows.programs)
-        self.tokens_served = Pair(c + tokens.plain, d + tokens.programs)
-
-    def counters(self) -> dict[str, float]:
-        return {
-            "weight_plain": self.plain,
-            "weight_programs": self.programs,
-            "rows_plain": self.rows_served.plain,
-            "rows_programs": self.rows_served.programs,
-            "tokens_plain": self.tokens_served.plain,
-            "tokens_programs": self.tokens_served.programs,
-        }
