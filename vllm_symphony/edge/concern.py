@@ -25,13 +25,16 @@ _log = logging.getLogger("symphony.edge")
 
 @asynccontextmanager
 async def errors(method: str, context: Any) -> AsyncIterator[None]:
-    """Typed errors become a google.rpc.Status; anything else is our fault: logged with its traceback, EIO to the caller."""
+    """Typed errors become a google.rpc.Status; a peer that is gone is a cancel; anything else is our fault: logged with its
+    traceback, EIO to the caller."""
     try:
         yield
     except SymphonyError as e:
         await _abort(context, e)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
+    except grpc.aio.InternalError:  # of a write that was under way when the peer vanished: a cancel that came too late
+        raise asyncio.CancelledError from None
     except Exception as e:  # noqa: BLE001 - the RPC's boundary
         _log.exception("%s failed", method)
         await _abort(context, SymphonyError(f"internal error: {type(e).__name__}"))
