@@ -25,8 +25,8 @@ from vllm_symphony.edge.guard import Rules
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
 from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status
-from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.web import launch
 from vllm_symphony.web.plugin import StartFailed
 
