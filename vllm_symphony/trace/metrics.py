@@ -19,7 +19,7 @@ from vllm_symphony.trace.metric import OTHER, Metric
 
 CALL = (*CALL_TABLE, OTHER)
 CALL_KIND = ("control", "model", "text", "wait", "edge", OTHER)
-REASON = ("ok", *sorted(BY_REASON), "EIO", OTHER)
+REASON = ("ok", *sorted(BY_REASON), OTHER)
 ENDED = ("exit", "exception", "signal", "cancelled", "orphan", "lease", "device", "program", "limit", "denied", OTHER)
 PROCESS = ("program", "session", "client", "edge")
 STATE = ("starting", "running", "stopped", "zombie")
