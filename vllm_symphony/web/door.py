@@ -7,7 +7,8 @@
             symphony={"file": ...}      -> prefix.py, then vLLM
         GET /v1/models                  -> vLLM, and the programs that may be run (models.py)
         /symphony/...                   -> our routes; `edge.credentials.caller` says who it is
-        else                            -> vLLM, with its own key where it has one
+            else                        -> vLLM, with its own key where it has one
+    a client certificate (connection.py) and no token: its common name is the principal
 
 The outermost middleware, and pure ASGI: it holds neither requests nor answers. The body of those three POSTs is read before vLLM
 reads it and handed on as it came; it is parsed only where the bytes of our words stand in it. What is ours also asks whose page it
@@ -24,15 +25,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.audit import Audit
-from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.credentials import CALLER, SHOWN, caller
+from vllm_symphony.edge.deed import DENIED
 from vllm_symphony.edge.guard import limit_of_token
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
+from vllm_symphony.edge.meter import DOORS
 from vllm_symphony.edge.rate import Rates
 from vllm_symphony.edge.token import holds_token
 from vllm_symphony.errors import SymphonyError, Unauthenticated
 from vllm_symphony.web import lip_model, models, prefix
 from vllm_symphony.web.answer import Answer
+from vllm_symphony.web.connection import NAME
 from vllm_symphony.web.site import Site
 
 OURS = "/symphony"
@@ -69,18 +73,31 @@ class Door:
             await self._app(scope, receive, send)
             return
         shown = _Shown(scope)
-        if not (shown.has_token or _is_ours(scope) or _may_be_ours(scope)):
+        if not (shown.proves or _is_ours(scope) or _may_be_ours(scope)):
             await self._app(scope, receive, send)
             return
         answer = Answer(send)
         try:
             await self._known(_Visit(scope, receive, answer, shown))
         except SymphonyError as e:
+            self._refused(scope, shown, e)
             await answer.fail(e)
+
+    def _refused(self, scope: Scope, shown: _Shown, error: SymphonyError) -> None:
+        """Count and record what was denied."""
+        if isinstance(error, Unauthenticated):
+            DOORS.refused.add("http", "token")
+        if error.reason in DENIED:
+            who, token, peer = CALLER.get(), SHOWN.get(), shown.peer().partition(":")[2]
+            name = who.principal if who else "-"
+            self._audit.write(
+                principal=name, door="http", action=scope["method"], target=_path(scope), outcome=error.reason,
+                bounded=name if who else peer.rpartition(":")[0], token=token.id if token else None, peer=peer,
+            )  # fmt: skip
 
     async def _known(self, visit: _Visit) -> None:
         """Find out who it is, for as long as the request lasts."""
-        if not visit.shown.has_token:
+        if not visit.shown.proves:
             await self._plain(visit)
             return
         async with self._identity.known("http", visit.shown):
@@ -174,6 +191,8 @@ class _Shown:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self.has_token = any(b"sym_" in value and holds_token(value.decode("latin-1")) for _, value in scope["headers"])
+        self.common_name: str | None = scope.get("extensions", {}).get(NAME, {}).get("name")
+        self.proves = self.has_token or self.common_name is not None
 
     def header(self, name: str) -> str | None:
         """The first of that name."""
@@ -189,7 +208,7 @@ class _Shown:
         return f"http:{client[0]}:{client[1]}" if client else "http:"
 
     def auth_context(self) -> dict[str, Any]:
-        return {}
+        return {} if self.common_name is None else {"x509_common_name": [self.common_name.encode()]}
 
 
 def _path(scope: Scope) -> str:

@@ -28,6 +28,7 @@ from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.web import launch
+from vllm_symphony.web.connection import Connection
 from vllm_symphony.web.plugin import StartFailed
 
 LOOK_S = 0.02  # how often it is asked whether HTTP answers
@@ -144,7 +145,7 @@ async def _serve(args: Any, kept: launch.Launch, status: Status) -> int:
 
     announcing = asyncio.create_task(announce())
     try:
-        await run_server_worker(listening_on, sock, args)
+        await run_server_worker(listening_on, sock, args, http=Connection)
     finally:
         announcing.cancel()
     return 0

@@ -28,6 +28,7 @@ from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token_file import TokenFile
 from vllm_symphony.errors import NotSupported, SymphonyError, from_reason
 from vllm_symphony.web import live, metrics, prefix
+from vllm_symphony.web.body import Bodies
 from vllm_symphony.web.door import Door
 from vllm_symphony.web.launch import Launch, launch
 
@@ -97,7 +98,7 @@ class SymphonyEndpoint:
                 app.middleware_stack or app.build_middleware_stack(), link=web.link, identity=web.identity,
                 hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None), rates=guard.rates, audit=guard.audit,
             )  # fmt: skip
-            app.middleware_stack = metrics.Counted(app.middleware_stack)
+            app.middleware_stack = metrics.Counted(Bodies(app.middleware_stack))
         except Exception as error:
             started.say({"error": _said(error), "exit": 1})
             raise StartFailed(_said(error)) from error
