@@ -40,13 +40,13 @@ async def main(rest: float = 0.0):
 class SimServer:
     """`symphony serve --device sim`, and commands against it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *words: str) -> None:
         self.folder = folder
         directories = {"SYMPHONY_RUN_DIR": str(folder / "run"), "SYMPHONY_STATE_DIR": str(folder / "state")}
         self.environment = os.environ | directories | {"PYTHONPATH": str(ROOT)}
         self.environment.pop("SYMPHONY_SOCKET", None)
         self.log = (folder / "serve.log").open("w")
-        self.process = self.start("serve", "--device", "sim", "--grace", "20", stdout=self.log, stderr=self.log)
+        self.process = self.start("serve", "--device", "sim", "--grace", "20", *words, stdout=self.log, stderr=self.log)
         assert self.run("info", "--wait", "30").returncode == 0, (folder / "serve.log").read_text()
         (folder / "prog.py").write_text(FAMILY)
 

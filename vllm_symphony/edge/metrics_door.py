@@ -1,6 +1,6 @@
 """The Prometheus door of a server without HTTP (edge/metrics_door.py): `symphony serve --metrics 127.0.0.1:9464`.
 
-    scrape -> prometheus_client's own small server, a thread a request -> our event loop asks the kernel -> text
+    scrape -> a small HTTP server, a thread a request -> our event loop asks the kernel -> text
 
 The thread waits, the loop does not. The numbers have no names of anybody, so whoever reaches the address may read them; only
 loopback is allowed, or TLS with the server's certificate (and clients' certificates, where it has a CA for them).
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,26 +49,39 @@ class MetricsDoor:
     def open(self) -> None:
         """Listen. Raises NotSupported without prometheus_client; FileExists, AccessDenied, InvalidArgument: not there."""
         try:
-            from prometheus_client import CollectorRegistry, start_http_server
+            from prometheus_client import CollectorRegistry
 
             from vllm_symphony.edge.figures import Figures
+            from vllm_symphony.edge.scrape_server import scrape_server
         except ImportError:
             raise NotSupported("--metrics needs the package prometheus-client: pip install prometheus-client") from None
         loop = asyncio.get_running_loop()
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Figures(lambda: self._look(loop)))
-        files: dict[str, Any] = {}
-        if self._tls is not None:
-            ca = self._tls.client_ca
-            files = {"certfile": str(self._tls.cert), "keyfile": str(self._tls.key), "client_auth_required": ca is not None}
-            files |= {"client_cafile": str(ca)} if ca else {}
         try:
-            self._server, self._thread = start_http_server(self._where.port, self._where.host, registry, **files)
+            self._server = scrape_server(self._where.host, self._where.port, registry, self._context())
         except OSError:
             raise why_not(self._where) from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="symphony-metrics", daemon=True)
+        self._thread.start()
         port = self._server.server_address[1]
         self.address = f"{'https' if self._tls else 'http'}://{HostPort(self._where.host, port)}/metrics"
         _log.info("metrics at %s", self.address)
+
+    def _context(self) -> ssl.SSLContext | None:
+        """Of the server's certificate, as it is now."""
+        if self._tls is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self._tls.cert, self._tls.key)
+            if self._tls.client_ca is not None:
+                context.load_verify_locations(self._tls.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidArgument(f"the TLS files cannot be used for --metrics: {error}") from None
+        return context
 
     def close(self) -> None:
         """Idempotent."""

@@ -15,11 +15,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, product
+from math import prod
 
 from vllm_symphony.abi.types import MetricSample
 
 OTHER = "other"  # a label's value for all that its set does not have
+SHOWN = 8  # series of a metric that are there from the start
 SUFFIX = {"counter": "_total", "gauge": "", "histogram": ""}
 
 
@@ -70,11 +72,10 @@ class Counts(dict[tuple[str, ...], float]):
         self[labels] = self.get(labels, 0) + by
 
     def samples(self) -> Iterator[MetricSample]:
-        """Those that were counted; a metric without labels is shown before its first count, as 0."""
+        """Those that were counted; where there are few, those too that were not, as 0: a rate needs a number to begin at."""
         known = list(self.metric.labels.values())
-        if not known and not self:
-            yield self.metric.sample(0)
-        together: dict[tuple[str, ...], float] = {}
+        few = prod(SHOWN + 1 if of is None else len(of) for of in known) <= SHOWN
+        together: dict[tuple[str, ...], float] = dict.fromkeys(product(*(of or () for of in known)), 0.0) if few else {}
         for labels, value in list(self.items()):
             shown = tuple(v if of is None or v in of else OTHER for v, of in zip(labels, known, strict=True))
             together[shown] = together.get(shown, 0) + value

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, request_response
 
-from vllm_symphony.edge.figures import Figures
+from vllm_symphony.edge.figures import Figures, with_colons
 from vllm_symphony.edge.meter import DOORS, fresh
 from vllm_symphony.trace.metrics import CODE
 
@@ -49,7 +49,7 @@ def attach(app: Any, link: Callable[[], KernelLink | None]) -> None:
 def _answer(request: Request, samples: Collection[Any]) -> Response:
     from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    encode, content_type = choose_encoder(with_colons(request.headers.get("accept", "")))
     names = frozenset(request.query_params.getlist("name[]"))
     beside = _Beside(get_prometheus_registry(), Figures(lambda: samples), names)
     return Response(encode(beside), headers={"content-type": content_type})

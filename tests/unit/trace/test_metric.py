@@ -21,7 +21,8 @@ def test_what_was_counted_is_a_sample_by_its_labels():
     counts.add("pear")
 
     assert list(counts.samples()) == [
-        MetricSample("symphony:fruit_total", 3.0, {"kind": "apple"}), MetricSample("symphony:fruit_total", 1.0, {"kind": "pear"})
+        MetricSample("symphony:fruit_total", 3.0, {"kind": "apple"}), MetricSample("symphony:fruit_total", 1.0, {"kind": "pear"}),
+        MetricSample("symphony:fruit_total", 0.0, {"kind": OTHER}),
     ]  # fmt: skip
 
 
@@ -30,11 +31,13 @@ def test_a_value_that_a_label_does_not_have_is_other():
     counts.add("/home/ann/secret.kv")
     counts.add("pid 12")
 
-    assert list(counts.samples()) == [MetricSample("symphony:fruit_total", 2.0, {"kind": OTHER})]
+    assert {s.labels["kind"]: s.value for s in counts.samples()} == {"apple": 0, "pear": 0, OTHER: 2}
 
 
-def test_a_metric_without_labels_is_there_before_its_first_count():
+def test_a_metric_with_few_series_has_them_before_its_first_count():
     assert list(Counts(BARE).samples()) == [MetricSample("symphony:bare_total", 0.0)]
+    assert [s.value for s in Counts(FRUIT).samples()] == [0, 0, 0]
+    assert list(Counts(METRICS["symphony:calls"]).samples()) == []
 
 
 def test_a_bucket_holds_all_below_its_bound_also_when_another_unit_is_observed():
