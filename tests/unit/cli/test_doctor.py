@@ -433,7 +433,7 @@ def test_a_port_that_the_line_wants_and_somebody_has_is_broken(scene):
         ("--scheduler-cls mine.Scheduler", "broken"),
         ("--worker-cls vllm_symphony.engine.worker.SymphonyWorker", None),
         ("-tp 2", "warning"),
-        ("--api-server-count 4", "warning"),
+        ("--api-server-count 4", "broken"),
         ("--config serve.yaml", "hint"),
     ],
 )

@@ -60,7 +60,7 @@ def _refused(given: Mapping[str, str]) -> Iterator[Finding]:
             "--data-parallel-size 1; a server for each replica",
         )
     if "speculative-config" in given:
-        detail = "--speculative-config: programs and files are refused, plain requests go on"
+        detail = "--speculative-config: a step then has rows that are no position of a file"
         yield Finding("launch", "broken", detail, "drop --speculative-config, or serve programs from another server")
     if given.get("runner") == "pooling" or given.get("task") in _POOLING or given.get("convert") in _POOLING:
         yield Finding(
@@ -69,6 +69,8 @@ def _refused(given: Mapping[str, str]) -> Iterator[Finding]:
             "the line asks for a pooling model; programs need one that generates",
             "drop --runner, --task, --convert",
         )
+    if _number(given.get("api-server-count")) > 1:
+        yield Finding("launch", "broken", "--api-server-count: one server process talks to the kernel", "--api-server-count 1")
     for name in ("scheduler-cls", "worker-cls"):
         if name in given and not given[name].startswith("vllm_symphony."):
             detail = f"--{name} {given[name]}: Symphony's own takes this place"
@@ -76,9 +78,6 @@ def _refused(given: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _doubtful(given: Mapping[str, str]) -> Iterator[Finding]:
-    if _number(given.get("api-server-count")) > 1:
-        detail = "--api-server-count: one web process speaks for the kernel"
-        yield Finding("launch", "warning", detail, "--api-server-count 1")
     for name in ("tensor-parallel-size", "pipeline-parallel-size"):
         if _number(given.get(name)) > 1:
             yield Finding(
