@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="after the table, one JSON line with figures and raw samples")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a figure misses its bound")
     parser.add_argument("--model", help="tiny, small, a name or a folder, instead of the benchmark's own choice")
+    parser.add_argument(
+        "--host", choices=("own", "vllm"), default="own",
+        help="decode, batching: the kernel in a host of ours (default), or in vLLM's own engine process",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     if options.name is None:
         return list_all()
@@ -58,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"benchmark {benchmark.name} is not written yet", file=sys.stderr)
         return 2
     try:
-        report = benchmark.run(Options(quick=options.quick, model=options.model))
+        report = benchmark.run(Options(options.quick, options.model, options.host))
     except Failed as e:
         print(f"{benchmark.name}: {e}", file=sys.stderr)
         return EXIT_FAILED

@@ -13,6 +13,7 @@ from benchmarks.registry import Options
 from benchmarks.report import Report
 from benchmarks.rig import Rig, say
 from benchmarks.stats import in_rounds, median, spread
+from benchmarks.vllm_rig import VllmRig
 
 NUM_PROGRAMS = 32
 ROUNDS, QUICK_ROUNDS = {"tiny": 96, "small": 24}, {"tiny": 32, "small": 4}
@@ -20,7 +21,32 @@ LONE_TOKENS, QUICK_LONE_TOKENS = {"tiny": 192, "small": 32}, {"tiny": 64, "small
 
 
 def run(options: Options) -> Report:
-    return run_apart(measure, options.model or "small", options.quick)
+    return run_apart(measure_at_vllm if options.host == "vllm" else measure, options.model or "small", options.quick)
+
+
+def measure_at_vllm(model: str, is_quick: bool) -> Report:
+    """With the kernel in vLLM's engine process: how many steps a round takes; the window stays as it is there."""
+    report = Report("batching")
+    rounds = (QUICK_ROUNDS if is_quick else ROUNDS)["tiny" if model == "tiny" else "small"]
+    with VllmRig(model) as rig:
+        fleet = Fleet(rig)
+        prompts = rig.prompts(NUM_PROGRAMS, rig.page_size + 1)
+        fleet.decode(prompts, 2, "token")
+        rig.decode(prompts, 1)
+        say(f"{NUM_PROGRAMS} programs, {rounds} rounds")
+        found = in_rounds(
+            {"window on": lambda: fleet.step(prompts, rounds), "plain vLLM": lambda: rig.decode(prompts, rounds, 20)},
+            1 if is_quick else 3,
+        )
+        report.settings = rig.settings() | {"programs": NUM_PROGRAMS, "rounds": rounds}
+    report.rows += [row(NUM_PROGRAMS, way, timings) for way, timings in found.items()]
+    steps = [steps_of(t) / rounds_of(t, NUM_PROGRAMS) for t in found["window on"]]
+    report.samples["steps_per_round"] = steps
+    report.figures = {
+        "steps_per_round": median(steps),
+        "mean_rows": median([t.num_tokens / steps_of(t) for t in found["window on"]]),
+    }
+    return report
 
 
 def measure(model: str, is_quick: bool) -> Report:
@@ -30,7 +56,7 @@ def measure(model: str, is_quick: bool) -> Report:
     lone_tokens = (QUICK_LONE_TOKENS if is_quick else LONE_TOKENS)[size]
     with Rig(model) as rig:
         fleet, plain = Fleet(rig), PlainSide(rig)
-        prompts = rig.prompts(NUM_PROGRAMS, rig.host.model.page_size + 1)
+        prompts = rig.prompts(NUM_PROGRAMS, rig.page_size + 1)
         fleet.decode(prompts, 2, "token")
         plain.decode(prompts, 1)
         window_s = rig.host.scheduler.window_s

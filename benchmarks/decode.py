@@ -24,6 +24,7 @@ from benchmarks.registry import Options
 from benchmarks.report import Report
 from benchmarks.rig import Rig, say
 from benchmarks.stats import Pairs, in_rounds, median, spread
+from benchmarks.vllm_rig import VllmRig
 
 TOP_K = 20
 WAYS = ("fused", "until", "until_entropy", "token")
@@ -36,18 +37,19 @@ PLAIN_TOP_K = "plain, top k"
 
 
 def run(options: Options) -> Report:
-    report = run_apart(measure_ratios, options.model or "small", options.quick)
-    report.take(run_apart(measure_tax, "tiny", options.quick))
+    report = run_apart(measure_ratios, options.model or "small", options.quick, options.host)
+    report.take(run_apart(measure_tax, "tiny", options.quick, options.host))
     return report
 
 
-def measure_ratios(model: str, is_quick: bool) -> Report:
+def measure_ratios(model: str, is_quick: bool, host: str) -> Report:
     """Rates of all ways, in rounds."""
     report = Report("decode")
     tokens = QUICK_TOKENS if is_quick else TOKENS
     with ExitStack() as stack:
-        stock = None if is_quick else stack.enter_context(StockSide(model))
-        rig = stack.enter_context(Rig(model))
+        stock = None if is_quick or host != "own" else stack.enter_context(StockSide(model))
+        rig = make_rig(model, host)
+        stack.enter_context(rig)
         sides = Sides(rig, max(tokens))
         if stock is not None:
             stock.decode(sides.prompts, 1)
@@ -71,12 +73,18 @@ def measure_ratios(model: str, is_quick: bool) -> Report:
     return report
 
 
+def make_rig(model: str, host: str) -> Rig | VllmRig:
+    """An engine with the kernel where `--host` says."""
+    return VllmRig(model) if host == "vllm" else Rig(model)
+
+
 class Sides:
     """All ways to decode, on one rig, warm."""
 
-    def __init__(self, rig: Rig, num_prompts: int) -> None:
-        self.prompts = rig.prompts(num_prompts, rig.host.model.page_size + 1)
-        self._plain, self._fleet = PlainSide(rig), Fleet(rig)
+    def __init__(self, rig: Rig | VllmRig, num_prompts: int) -> None:
+        self.prompts = rig.prompts(num_prompts, rig.page_size + 1)
+        self._plain = rig if isinstance(rig, VllmRig) else PlainSide(rig)
+        self._fleet = Fleet(rig)
         self._plain.decode(self.prompts, 1)
         self._fleet.decode(self.prompts, 2, "token")
 
@@ -123,12 +131,12 @@ def steps_of(timings: list[Timing]) -> dict[str, float]:
 # ---- tiny model: the tax
 
 
-def measure_tax(model: str, is_quick: bool) -> Report:
+def measure_tax(model: str, is_quick: bool, host: str) -> Report:
     """What a token costs more than plain vLLM's."""
     report = Report("decode")
     repeats = 2 if is_quick else 8
     table: list[dict[str, Any]] = []
-    with Rig(model) as rig:
+    with make_rig(model, host) as rig:
         sides = Sides(rig, max(TINY_TOKENS))
         for n, num_tokens in TINY_TOKENS.items():
             say(f"{n} programs of {num_tokens} tokens")

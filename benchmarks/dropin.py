@@ -40,7 +40,7 @@ def measure(model: str, is_quick: bool) -> Report:
             sides = {"symphony": partial(ours.decode, prompts, num_tokens), "vLLM": partial(plain.decode, prompts, num_tokens)}
             in_rounds(sides, 1)  # warm-up; prompts are in both prefix caches from here on
             add(report, n, in_rounds(sides, QUICK_REPEATS if is_quick else REPEATS[n]))
-        report.figures["memory_added_mib"] = (ours.resident_bytes - plain.resident_bytes) / (1 << 20)
+        report.figures["memory_added_mib"] = (ours.memory_bytes - plain.memory_bytes) / (1 << 20)
     kinds = ("rate", "ttft", "itl")
     ratios = {f"{kind}_{n}": report.figures[f"{kind}_ratio_{n}"] for n in tokens for kind in kinds}
     report.figures["ratio_min"] = min(ratios.values())

@@ -18,6 +18,7 @@ from benchmarks.plain import Timing
 from benchmarks.programs import source
 from benchmarks.rig import Rig
 from benchmarks.session import Child, Session
+from benchmarks.vllm_rig import VllmRig
 
 LINGER_S = 0.3
 _GATES = itertools.count(1)
@@ -26,7 +27,7 @@ _GATES = itertools.count(1)
 class Fleet:
     """Programs on a rig."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig | VllmRig) -> None:
         self._rig = rig
 
     def decode(self, prompts: Sequence[Sequence[int]], num_tokens: int, how: str, top_k: int = 20) -> Timing:

@@ -40,6 +40,7 @@ class Options:
 
     quick: bool = False
     model: str | None = None  # tiny, small, a name or a folder; None: the benchmark's own choice
+    host: str = "own"  # where the kernel lives: in a host of ours, or in vLLM's engine process ("vllm"); for those that can
 
 
 @dataclass(frozen=True)

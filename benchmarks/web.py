@@ -141,10 +141,10 @@ class WebServer:
         return self._session
 
     @property
-    def resident_bytes(self) -> int:
-        """Of all its processes."""
+    def memory_bytes(self) -> int:
+        """Of all its processes; what several share is counted once (PSS)."""
         root = psutil.Process(self._process.pid)
-        return sum(p.memory_info().rss for p in (root, *root.children(recursive=True)))
+        return sum(p.memory_full_info().pss for p in (root, *root.children(recursive=True)))
 
     def cpu_s(self) -> float:
         return cpu_time_s(self._process.pid)
