@@ -27,8 +27,14 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything under tests/engine is marked `engine`, and all such tests run in one worker: one engine per session."""
+    """Everything under tests/engine is marked `engine`, and all such tests run in one worker: one engine per session. Those on the
+    session's HTTP server run in another one."""
     for item in items:
+        if "server_b" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("engine_b"))
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(600))
+            continue
         if TESTS / "engine" in item.path.parents:
             item.add_marker("engine")
         if item.get_closest_marker("engine"):
@@ -51,6 +57,23 @@ def own_engine() -> Iterator[Any]:
     shared = SharedHost()
     yield shared
     shared.stop()
+
+
+@pytest.fixture(scope="session")
+def server_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The session's one `symphony serve --http` (tests/dropin/server.py). SYMPHONY_SERVER_B: the folder of one that runs."""
+    from tests.dropin.server import TOOL_FLAGS, found, serve
+
+    if folder := os.environ.get("SYMPHONY_SERVER_B"):
+        yield found(Path(folder))
+        return
+    served = serve(tmp_path_factory.mktemp("b"), *TOOL_FLAGS)
+    try:
+        served.wait_ready()
+        yield served
+        assert served.stop() == 0, served.said()[-3000:]
+    finally:
+        served.kill()
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.host import ServerHost, SimHost, own_host
+from tests.conformance.host import HttpHost, ServerHost, SimHost, own_host
+from tests.counts import FULL
 from vllm_symphony.engine.sim import SimDevice
 
-OWN = pytest.param("own", marks=pytest.mark.engine)
+MARKS = {"own": (pytest.mark.engine,), "http": (pytest.mark.xdist_group("engine_b"), pytest.mark.timeout(600))}
 STEP_SHARE = 0.1  # of the simulator's own time: half a millisecond a step, so that a running call can be met
 
 
@@ -21,7 +22,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if kind == "sim":
         yield None
         return
-    if kind == "own":
+    if kind == "http":
+        host: ServerHost = HttpHost(request.getfixturevalue("server_b"))
+    elif kind == "own":
         host = own_host(request.getfixturevalue("own_engine"), path)
     else:
         host = ServerHost(kind, SimDevice(speed=STEP_SHARE), path)
@@ -43,8 +46,27 @@ def host(server: ServerHost | None) -> Iterator[Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that ask for `host` run on all three; a module's `HOSTS` says otherwise."""
+    """Tests that ask for `host` run on all; a module's `HOSTS` says otherwise."""
     if "host" in metafunc.fixturenames:
-        kinds = getattr(metafunc.module, "HOSTS", ("sim", "sim-server", "own"))
-        params = [OWN if kind == "own" else kind for kind in kinds]
+        kinds = getattr(metafunc.module, "HOSTS", ("sim", "sim-server", "own", "http"))
+        params = [pytest.param(kind, marks=MARKS.get(kind, ())) for kind in kinds]
         metafunc.parametrize("server", params, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """At reduced counts the HTTP server does one way of killing for each state."""
+    if FULL:
+        return
+    dropped = [item for item in items if _is_left_to_full_counts(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in set(dropped)]
+
+
+def _is_left_to_full_counts(item: pytest.Item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if params.get("server") != "http" or not {"state", "kill"} <= params.keys():
+        return False
+    module: Any = item.getparent(pytest.Module)
+    ways, states = module.obj.HOWS, module.obj.MODEL + module.obj.OTHERS
+    return bool(ways.index(params["kill"]) != states.index(params["state"]) % len(ways))

@@ -1,8 +1,9 @@
-"""Three machines that run the same programs (tests/conformance/host.py).
+"""Four machines that run the same programs (tests/conformance/host.py).
 
 sim          kernel + SimDevice + programs as tasks, in one loop with a leaping clock (vllm_symphony.testing)
 sim-server   reactor, fork server, programs as processes, SimDevice on its thread
 own          the same over vLLM's engine with the tiny model
+http         `symphony serve --http`: reactor and device in vLLM's own engine process, met by the kernel's socket
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+from tests.dropin.server import Served
 from tests.engine.driver import Driver
 from tests.tiny import Guest, SharedHost
 from tests.unit.engine.reactor_rig import WAIT_S, Client
 from vllm_symphony.abi.calls import Attach, Ps, Spawn, Wait
 from vllm_symphony.abi.types import ExitStatus
+from vllm_symphony.abi.user import own_user
 from vllm_symphony.engine.image import image
 from vllm_symphony.engine.reactor import Reactor
 from vllm_symphony.engine.sim import SimDevice
@@ -46,6 +51,7 @@ class Ended:
 
 class SimHost:
     name = "sim"
+    is_real = False  # a model computes
 
     def __init__(self, **sim: Any) -> None:
         self.machine = Machine(seed=1, **sim)
@@ -57,6 +63,9 @@ class SimHost:
         run = m.runs[pid]
         assert run.status is not None
         return Ended(run.status, run.stdout, run.stderr, run.emitted)
+
+    def steps_and_calls(self) -> tuple[Any, Any]:
+        return self.machine.kernel.steps, self.machine.kernel.log.since()
 
     def assert_nothing_left(self) -> None:
         m = self.machine
@@ -71,13 +80,16 @@ class SimHost:
 class ServerHost:
     """A reactor over a device, and one client of it. `begin` and `end` surround a test."""
 
+    principal = "ann"
+
     def __init__(self, name: str, device: Any, path: str) -> None:
         self.name = name
+        self.is_real = not isinstance(device, SimDevice)
         self.device = device
         self.path = path
         self.kernel = Kernel(device.model, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
         self.kernel.image = image()
-        self.reactor = Reactor(self.kernel, device, socket_path=path, principal="ann")
+        self.reactor = Reactor(self.kernel, device, socket_path=path, principal=self.principal)
         self.reactor.start()
         self.client: Client
 
@@ -105,6 +117,10 @@ class ServerHost:
 
     def os_pid(self, pid: int) -> int:
         return int(self.reactor.run_in_reactor(lambda k: k.processes[pid].os_pid))
+
+    def steps_and_calls(self) -> tuple[Any, Any]:
+        """What the kernel has told of its steps and of the calls that ended."""
+        return self.kernel.steps, self.kernel.log.since()
 
     def settle(self) -> None:
         """All has ended; then the kernel's invariants hold and nothing is left."""
@@ -144,6 +160,41 @@ class ServerHost:
 
     def stop(self) -> None:
         self.reactor.stop()
+
+
+class HttpHost(ServerHost):
+    """A server of the drop-in's, in processes of its own. Its probe looks for us (tests/dropin/probe.py)."""
+
+    principal = own_user()
+
+    def __init__(self, served: Served) -> None:
+        self.name = "http"
+        self.is_real = True
+        self.served = served
+        self.path = str(served.kernel_socket)
+        self.device = self
+
+    def counters(self) -> dict[str, float]:
+        found: dict[str, float] = self.served.probe("counters")
+        return found
+
+    def os_pid(self, pid: int) -> int:
+        return int(self.served.probe("os_pid", pid=pid))
+
+    def steps_and_calls(self) -> tuple[Any, Any]:
+        return tuple([SimpleNamespace(**told) for told in found] for found in self.served.probe("steps_and_calls"))
+
+    def end(self) -> None:
+        self.client.close()
+        self.served.probe("settle")
+
+    def freeze(self) -> Any:
+        holding = ExitStack()
+        holding.enter_context(self.served.held())
+        return holding.close
+
+    def stop(self) -> None:
+        """It is the session's."""
 
 
 def freeze_engine(guest: Guest) -> Any:

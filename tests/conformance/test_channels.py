@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.conformance.host import eventually
 from vllm_symphony.abi.calls import ChannelName, Channels, Kill, PidArgs
 
-HOSTS = ("sim-server", "own")
+HOSTS = ("sim-server", "own", "http")
 SERVER = """
 from vllm_symphony import lip
 
@@ -38,7 +38,7 @@ def open_desk(host, slow: bool) -> int:
 def close_desk(host, pid: int) -> None:
     host.client.ask("kill", Kill(pid, "KILL"))
     assert host.wait(pid).status.code == 137
-    host.client.ask("channel_unlink", ChannelName("ann/desk"))
+    host.client.ask("channel_unlink", ChannelName(f"{host.principal}/desk"))
 
 
 def test_a_request_of_one_program_is_answered_by_another(host):

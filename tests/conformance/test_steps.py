@@ -13,9 +13,9 @@ async def main():
 def test_the_steps_of_a_call_are_told_and_lie_within_it(host):
     assert host.run(SOURCE).value is None
 
-    kernel = host.machine.kernel if host.name == "sim" else host.kernel
-    steps = {s.step: s for s in kernel.steps}
-    forward, generate = [r for r in kernel.log.since() if r.op in ("forward", "generate")][-2:]
+    told, calls = host.steps_and_calls()
+    steps = {s.step: s for s in told}
+    forward, generate = [r for r in calls if r.op in ("forward", "generate")][-2:]
     for call in (forward, generate):
         first, last = steps[call.step_first], steps[call.step_last]
         assert call.t_start_ns <= first.t_start_ns < first.t_end_ns and last.t_end_ns <= call.t_end_ns

@@ -3,7 +3,7 @@
 from tests.conformance.host import eventually
 from vllm_symphony.abi.calls import Kill, PidArgs
 
-HOSTS = ("sim-server", "own")
+HOSTS = ("sim-server", "own", "http")
 SOURCE = """
 from vllm_symphony import lip
 

@@ -24,7 +24,7 @@ from vllm_symphony.abi.address import HostPort, host_port
 from vllm_symphony.edge.guard import Rules
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
-from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status
+from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status, leave
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.web import launch
@@ -152,4 +152,4 @@ async def _serve(args: Any, kept: launch.Launch, status: Status) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,0 +1,76 @@
+"""What the tests ask of the engine process (tests/dropin/look.py); its text is run there by the probe, which each function gets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+WAIT_S = 60.0
+DOORS = 2  # the edge and the web server: connected as long as the kernel lives
+
+
+def os_pid(probe: Any, pid: int) -> int:
+    found: int = probe.core.symphony.run_in_reactor(lambda k: k.processes[pid].os_pid)
+    return found
+
+
+def steps_and_calls(probe: Any) -> tuple[list[Any], list[Any]]:
+    """What the kernel told of its last steps and calls."""
+    steps, calls = probe.core.symphony.run_in_reactor(lambda k: (list(k.steps), list(k.log.since())[-100:]))
+    return [_shown(s) for s in steps], [_shown(c) for c in calls]
+
+
+def counters(probe: Any) -> dict[str, float]:
+    found: dict[str, float] = probe.core.symphony._device.counters()
+    return found
+
+
+def settle(probe: Any) -> None:
+    """All has ended; then nothing is held in the kernel and the engine, and their invariants hold."""
+    reactor = probe.core.symphony
+    _eventually(lambda: reactor.run_in_reactor(_is_idle), lambda: str(reactor._kernel.counters()))
+    _eventually(lambda: _held(probe) == "", lambda: _held(probe))
+    check(probe)
+    probe.in_engine(lambda: probe.core.scheduler.device.rows.check_empty())
+
+
+def check(probe: Any) -> None:
+    """The invariants of what is there now."""
+    probe.core.symphony.run_in_reactor(lambda k: k.check())
+    probe.in_engine(lambda: probe.core.scheduler.device.check())
+
+
+def _is_idle(kernel: Any) -> bool:
+    """Nobody is there but the doors, and nothing of anybody's."""
+    found = dict(kernel.counters())
+    stays = ("directories", "calls_ended")
+    doors = all(found.pop(name) == DOORS for name in ("processes", "threads"))
+    return doors and not any(n for name, n in found.items() if name not in stays)
+
+
+def _held(probe: Any) -> str:
+    def look() -> str:
+        s = probe.core.scheduler
+        d = s.device
+        held = {
+            "files": d.table.files, "jobs": d.jobs, "effects": d.by_id, "finished": d.finished, "requests": s.requests,
+            "running": s.running, "parked": s.parked, "pages": d.table.num_pages - d.table.pool.get_num_free_blocks(),
+        }  # fmt: skip
+        return ", ".join(f"{name}: {what}" for name, what in held.items() if what)
+
+    found: str = probe.in_engine(look)
+    return found
+
+
+def _shown(record: Any) -> dict[str, Any]:
+    """The plain fields of a record."""
+    return {f.name: v for f in fields(record) if isinstance(v := getattr(record, f.name), str | int | float)}
+
+
+def _eventually(found: Callable[[], Any], message: Callable[[], str]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not found():
+        assert time.monotonic() < deadline, message()
+        time.sleep(0.002)

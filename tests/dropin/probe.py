@@ -1,0 +1,103 @@
+"""A look into the engine process from outside, for tests (tests/dropin/probe.py): a `vllm.general_plugins` entry point.
+
+    test --unix socket, one JSON line each way--> thread here --input queue--> engine thread, between two steps
+
+What can be asked stands in look.py, whose text comes with each question. `hold` keeps the engine from its next step, until the
+connection that asked is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+WAIT_S = 60.0
+
+
+def register() -> None:
+    """Have the kernel's start also start the probe, in whatever order vLLM loads its plugins."""
+    from vllm.v1.engine.core import EngineCore
+
+    from vllm_symphony.engine import embedded
+
+    if hasattr(embedded.attach, "__wrapped__"):
+        return
+    attach = embedded.attach
+
+    def attach_with_probe(core: Any, words: list[str]) -> dict[str, Any]:
+        told = attach(core, words)
+        if "error" not in told:
+            Probe(core).start(os.environ["SYMPHONY_PROBE"])
+        return told
+
+    attach_with_probe.__wrapped__ = attach  # type: ignore[attr-defined]
+    embedded.attach = attach_with_probe
+    EngineCore.symphony_attach = attach_with_probe
+
+
+class Probe:
+    def __init__(self, core: Any) -> None:
+        self.core = core
+        handle = core._handle_client_request
+
+        def with_calls(kind: Any, request: Any) -> None:
+            request() if kind is self else handle(kind, request)
+
+        core._handle_client_request = with_calls
+
+    def start(self, path: str) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        threading.Thread(target=self._serve, args=(listener,), name="probe", daemon=True).start()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self._answer, args=(connection,), name="probe-call", daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            asked = json.loads(connection.makefile().readline())
+            if asked["do"] == "hold":
+                self._hold(connection)
+                return
+            try:
+                names: dict[str, Any] = {"__name__": "look"}
+                exec(compile(asked["look"], "look.py", "exec"), names)
+                said = {"value": names[asked["do"]](self, **asked["args"])}
+            except BaseException:  # noqa: BLE001  the test shows it
+                said = {"error": traceback.format_exc()}
+            connection.sendall(json.dumps(said).encode() + b"\n")
+
+    def in_engine(self, fn: Callable[[], Any]) -> Any:
+        """Call `fn` on the engine thread, between two steps."""
+        done, box = threading.Event(), list[Any]()
+
+        def call() -> None:
+            try:
+                box.append((fn(), None))
+            except BaseException as error:  # noqa: BLE001  raised where it was asked
+                box.append((None, error))
+            done.set()
+
+        self.core.input_queue.put_nowait((self, call))
+        assert done.wait(WAIT_S), "the engine takes no call"  # held, or dead
+        value, error = box[0]
+        if error is not None:
+            raise error
+        return value
+
+    def _hold(self, connection: socket.socket) -> None:
+        """Keep the engine from its next step until the other end closes."""
+
+        def wait() -> None:
+            connection.sendall(b'{"value": null}\n')
+            connection.recv(1)
+
+        self.in_engine(wait)
