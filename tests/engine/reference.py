@@ -47,7 +47,9 @@ def long_prompt(driver: Driver, num_tokens: int, salt: int = 0) -> list[int]:
     return driver.host.tokenizer.encode(text)[:num_tokens]
 
 
-def start_plain(driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5, **params: Any) -> queue.Queue[Any]:
+def start_plain(
+    driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5, *, priority: int = 0, **params: Any
+) -> queue.Queue[Any]:
     """Begin a plain vLLM request beside the files."""
     from vllm import SamplingParams
     from vllm.v1.request import Request
@@ -55,7 +57,7 @@ def start_plain(driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5
     q: queue.Queue[Any] = queue.Queue()
     sampling = SamplingParams(**{"max_tokens": n, "temperature": 0.0, "ignore_eos": True, "logprobs": k, **params})
     hasher = driver.host.core.request_block_hasher
-    request = Request(f"plain-{next(_SERIAL)}", list(prompt), sampling, None, block_hasher=hasher)
+    request = Request(f"plain-{next(_SERIAL)}", list(prompt), sampling, None, block_hasher=hasher, priority=priority)
     if request.use_structured_output:
         driver.call(lambda: driver.host.core.structured_output_manager.grammar_init(request))
     driver.host.add_plain(request, q.put)

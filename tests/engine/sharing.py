@@ -1,0 +1,239 @@
+"""Cases of plain requests beside programs where rows, tokens or pages are short: run by test_sharing.py in their own process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.engine.conftest import tiny_args
+from tests.engine.driver import Driver
+from tests.engine.reference import Ties, best, decode, finish_plain, long_prompt, plain, prompts, start_plain, together
+from vllm_symphony.engine.job import JOB_PREFIX
+from vllm_symphony.engine.share import Share
+
+NUM_PAGES = 160
+ROWS, TOKENS = 8, 64  # of a step
+
+
+def engine_args() -> Any:
+    return tiny_args(
+        num_gpu_blocks_override=NUM_PAGES + 1, max_model_len=1024, max_num_batched_tokens=TOKENS, max_num_seqs=ROWS,
+        scheduling_policy="priority",
+    )  # fmt: skip
+
+
+@dataclass
+class Side:
+    """One step, as a side saw it."""
+
+    rows: int = 0
+    reads: int = 0  # tokens of prompts
+    left_out: int = 0
+    one_left_out: int = 0  # of those who wanted a single token
+    cut: int = 0
+
+
+@dataclass
+class Seen:
+    steps: list[tuple[Side, Side]] = field(default_factory=list)
+
+    def part(self, what: str, short: Callable[[Side], int]) -> float:
+        """What programs had of it in the steps in which both sides were short."""
+        both = [s for s in self.steps if all(map(short, s))]
+        sums = [sum(getattr(side, what) for side in column) for column in zip(*both, strict=True)]
+        assert len(both) >= 20, f"both wanted more in {len(both)} of {len(self.steps)} steps only"
+        return sums[1] / sum(sums)
+
+    def longest_wait(self, side: int) -> int:
+        """Most steps in a row in which that side wanted a row and had none."""
+        longest = now = 0
+        for step in self.steps:
+            now = now + 1 if step[side].left_out and not step[side].rows else 0
+            longest = max(longest, now)
+        return longest
+
+
+@contextmanager
+def watched(dev: Driver, share: Share | None = None) -> Iterator[Seen]:
+    """What each step gives to each side."""
+    scheduler, device, seen = dev.host.scheduler, dev.host.device, Seen()
+
+    def schedule(*args: Any) -> Any:
+        output = type(scheduler).schedule(scheduler, *args)
+        sides = (Side(), Side())
+        for rid, r in scheduler.requests.items():
+            if rid in device.resting:
+                continue
+            side, n = sides[rid.startswith(JOB_PREFIX)], output.num_scheduled_tokens.get(rid, 0)
+            want = r.num_tokens - r.num_computed_tokens + n
+            side.rows += n > 0
+            side.left_out += n == 0
+            side.one_left_out += n == 0 and want == 1
+            side.reads += n if n > 1 else 0
+            side.cut += 0 < n < want
+        seen.steps.append(sides)
+        return output
+
+    before = dev.counters()
+    scheduler.share, scheduler.schedule = share or Share(), schedule
+    try:
+        yield seen
+    finally:
+        del scheduler.schedule
+        scheduler.share = Share()
+    grew = {k: v - before[k] for k, v in dev.counters().items()}
+    assert grew["preempted"] == 0, grew
+
+
+def forget(dev: Driver) -> None:
+    """vLLM's prefix cache has seen nothing: prompts are read."""
+    assert dev.call(dev.host.scheduler.reset_prefix_cache)
+
+
+def crowd(dev: Driver, num_plain: int, num_programs: int, n: int) -> None:
+    """Streams and token-by-token programs, each with the tokens that it has alone."""
+    texts = prompts(dev, num_plain + num_programs)
+    alone = [plain(dev, t, n) for t in texts]
+    ties = Ties()
+    streams = [start_plain(dev, t, n, None) for t in texts[:num_plain]]
+    programs = zip(texts[num_plain:], alone[num_plain:], strict=True)
+    together(*[lambda t=t, a=a: decode(dev, t, a, ties, 5) for t, a in programs])
+    assert [finish_plain(q).tokens for q in streams] == [a.tokens for a in alone[:num_plain]]
+
+
+def case_rows_are_halved_while_both_want_more(dev: Driver) -> None:
+    with watched(dev) as seen:
+        crowd(dev, 16, 12, 30)
+
+    assert 0.45 <= seen.part("rows", lambda s: s.left_out) <= 0.55
+    assert max(seen.longest_wait(0), seen.longest_wait(1)) <= 1
+
+
+def case_rows_follow_the_weights(dev: Driver) -> None:
+    with watched(dev, Share(3, 1)) as seen:
+        crowd(dev, 24, 8, 20)
+
+    assert 0.225 <= seen.part("rows", lambda s: s.left_out) <= 0.275
+    assert max(seen.longest_wait(0), seen.longest_wait(1)) <= 1
+
+
+def case_what_one_side_leaves_the_other_takes(dev: Driver) -> None:
+    with watched(dev, Share(1, 20)) as seen:
+        crowd(dev, 16, 2, 20)
+
+    crowded = [s for s in seen.steps if s[0].left_out and not any(side.reads for side in s)]  # prompts may be short of tokens
+    assert crowded and all(p.rows + g.rows == ROWS for p, g in crowded)
+
+
+def case_prompts_of_both_sides_halve_the_tokens_and_hold_up_nobody_who_decodes(dev: Driver) -> None:
+    texts = [long_prompt(dev, 900, salt=41 * i) for i in range(4)]
+    alone = [plain(dev, t, 3) for t in texts]
+    short = prompts(dev, 4)
+    alone_short = [plain(dev, t, 60) for t in short]
+    ties = Ties()
+    forget(dev)
+
+    with watched(dev) as seen:
+        streams = [start_plain(dev, t, 60, None) for t in short[:2]]
+        readers = [start_plain(dev, t, 3, None) for t in texts[:2]]
+        work = [(t, a) for t, a in zip([*short[2:], *texts[2:]], [*alone_short[2:], *alone[2:]], strict=True)]
+        together(*[lambda t=t, a=a: decode(dev, t, a, ties, 5) for t, a in work])
+        got = [finish_plain(q).tokens for q in (*streams, *readers)]
+
+    assert got == [a.tokens for a in (*alone_short[:2], *alone[:2])]
+    assert 0.45 <= seen.part("reads", lambda s: s.cut or s.left_out) <= 0.55
+    assert not any(side.one_left_out for step in seen.steps for side in step)
+
+
+def case_a_long_prompt_of_a_stream_holds_up_no_new_file(dev: Driver) -> None:
+    reader, small = long_prompt(dev, 900, salt=7), prompts(dev, 1)[0][:20]
+    alone = plain(dev, reader, 3).tokens
+    forget(dev)
+
+    with watched(dev) as seen:
+        q = start_plain(dev, reader, 3, None)
+        rounds = 0
+        while q.empty():  # each round a new file, and its first call is a new request
+            f = dev.create(small)
+            dev.forward(f, [best(dev.forward(f, [])[0])])
+            dev.drop(f)
+            rounds += 1
+
+    assert finish_plain(q).tokens == alone
+    assert rounds >= 5
+    assert seen.longest_wait(1) == 0
+
+
+def case_old_files_in_use_leave_plain_requests_their_part_of_the_pages(dev: Driver) -> None:
+    books, texts = [long_prompt(dev, 800, salt=100 * i) for i in range(6)], [long_prompt(dev, 400, salt=31 * i) for i in range(12)]
+    alone = [plain(dev, t, 20).tokens for t in texts]
+    files = [dev.create(t) for t in books]
+    rows = [dev.forward(f, [])[0] for f in files]
+    ended = threading.Event()
+
+    def use(i: int) -> int:
+        """Looks at the end of the book, again and again: it needs no page but those that it has."""
+        looks = 0
+        while not ended.is_set():
+            (d,) = dev.forward(files[i], [best(rows[i])], keep="none")
+            dev.truncate(files[i], 800)
+            looks += 1
+        assert d.position == 800
+        return looks
+
+    def ask() -> list[list[int]]:
+        try:
+            return [finish_plain(q).tokens for q in [start_plain(dev, t, 20, None) for t in texts]]
+        finally:
+            ended.set()
+
+    with watched(dev) as seen:
+        *looks, got = together(*[lambda i=i: use(i) for i in range(6)], ask)
+
+    assert got == alone
+    assert min(looks) > 0
+    assert max(seen.longest_wait(0), seen.longest_wait(1)) <= 50
+    dev.check()
+    dev.drop(*files)
+
+
+def case_plain_requests_without_end_leave_programs_their_part_of_the_pages(dev: Driver) -> None:
+    texts = [long_prompt(dev, 600, salt=17 * i) for i in range(20)]
+    alone = [plain(dev, t, 8).tokens for t in texts]
+    small = [long_prompt(dev, 600, salt=1000 + i) for i in range(4)]
+
+    with watched(dev):
+        streams = [start_plain(dev, t, 8, None) for t in texts]
+        files = [dev.create(t) for t in small]
+        together(*[lambda f=f: [dev.forward(f, [5], keep="none") for _ in range(5)] for f in files])
+        left = sum(q.empty() for q in streams)
+        got = [finish_plain(q).tokens for q in streams]
+
+    assert got == alone
+    assert left >= 4, f"programs that came last were done when {left} of 20 streams had not begun"
+    dev.check()
+    dev.drop(*files)
+
+
+def case_priorities_of_plain_requests_hold_beside_programs(dev: Driver) -> None:
+    texts = prompts(dev, 28)
+    alone = [plain(dev, t, 15) for t in texts]
+    ties = Ties()
+
+    with watched(dev) as seen:
+        streams = [start_plain(dev, texts[i], 15, None, priority=-i) for i in range(20)]  # the last are the most urgent
+        decoding = threading.Thread(
+            target=lambda: together(*[lambda i=i: decode(dev, texts[i], alone[i], ties, 5) for i in range(20, 28)])
+        )
+        decoding.start()
+        urgent = [finish_plain(q).tokens for q in streams[14:]]
+        not_begun = sum(q.empty() for q in streams[8:14])
+        rest = [finish_plain(q).tokens for q in streams[:14]]
+        decoding.join()
+
+    assert not_begun >= 3
+    assert [*rest, *urgent] == [a.tokens for a in alone[:20]]
+    assert seen.longest_wait(1) <= 1
