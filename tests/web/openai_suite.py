@@ -13,11 +13,12 @@ from openai import OpenAI
 MODEL = "tiny"
 MESSAGES: Any = [{"role": "user", "content": "Where is the lamp?"}]
 GREEDY: Any = {"temperature": 0.0, "max_tokens": 12}
-WEATHER: Any = {
+LOOK: Any = {
     "type": "function",
     "function": {
         "name": "look",
         "description": "Look at a lamp.",
+        "strict": True,
         "parameters": {
             "type": "object",
             "properties": {"lamp": {"type": "string", "enum": ["red", "green"]}},
@@ -57,14 +58,14 @@ def streams_what_it_says_whole(client: OpenAI) -> None:
 def calls_tools(client: OpenAI) -> None:
     for choice in ("required", {"type": "function", "function": {"name": "look"}}):
         answer = client.chat.completions.create(
-            model=MODEL, messages=MESSAGES, tools=[WEATHER], tool_choice=choice, temperature=0.0, max_tokens=64
+            model=MODEL, messages=MESSAGES, tools=[LOOK], tool_choice=choice, temperature=0.0, max_tokens=64
         )
         (call,) = answer.choices[0].message.tool_calls
         assert call.function.name == "look"
         assert json.loads(call.function.arguments)["lamp"] in ("red", "green")
 
     pieces = client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, tools=[WEATHER], tool_choice="required", temperature=0.0, max_tokens=64, stream=True
+        model=MODEL, messages=MESSAGES, tools=[LOOK], tool_choice="required", temperature=0.0, max_tokens=64, stream=True
     )
     calls = [c for p in pieces if p.choices for c in p.choices[0].delta.tool_calls or ()]
     assert json.loads("".join(c.function.arguments or "" for c in calls))["lamp"] in ("red", "green")
