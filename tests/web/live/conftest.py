@@ -11,15 +11,16 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from tests.leaks import Allowed
 from tests.web.conftest import HttpDoor, Late
-from vllm_symphony.abi.calls import Kill, Spawn
+from vllm_symphony.abi.calls import FdArgs, Forward, Kill, Spawn
 from vllm_symphony.abi.types import Credentials
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.web import live
 
-WAIT_S = 20.0
+WAIT_S = 60.0  # on a machine with much else to do
 
 TALKER = """
 from vllm_symphony import lip
@@ -90,6 +91,11 @@ class Site(HttpDoor):
             assert answer.status_code == 200, answer.read()
             yield _events(answer.iter_lines())
 
+    def compute(self, fd: int) -> None:
+        """Have a file's pages on the device; it is closed then."""
+        self.call("forward", Forward(fd))
+        self.call("close", FdArgs(fd))
+
     def spawn(self, source: str = TALKER, cred: Credentials = OWN, **more: Any) -> int:
         """Start a program; gives its pid."""
         pid: int = self.call("spawn", Spawn(source=source, detach=True, **more), cred).pid
@@ -113,6 +119,12 @@ class Who:
 
     cred: Credentials
     token: str
+
+
+@pytest.fixture(scope="session")
+def leaks_allowed() -> Allowed:
+    """A browser keeps processes between tests, and connections to the site, whose server is in this process."""
+    return Allowed(children=(*Allowed().children, "chrom"), fds=(*Allowed().fds, "socket:"))
 
 
 @pytest.fixture(scope="session")

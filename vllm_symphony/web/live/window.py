@@ -17,7 +17,7 @@ from vllm_symphony.abi.calls import StracePart
 from vllm_symphony.abi.types import CallRecord, StepRecord
 
 MAX_STEPS, MAX_CALLS, MAX_ERRORS = 600, 60, 30  # of one frame
-MAX_PAST_STEPS = 6000  # of the first one
+MAX_PAST_STEPS = 6000  # of one that still tells of the past
 LOOKING = frozenset({"attach", "find", "info", "model_info", "ping", "ps", "statfs", "strace", "why"})  # what pages and tools ask
 
 
@@ -28,10 +28,11 @@ class Window:
     def __init__(self, since_ns: int = 0) -> None:
         self.programs: Set[int] = frozenset()
         self._since_ns = since_ns
-        self._empty(MAX_PAST_STEPS)
+        self._is_past = True  # until a step comes that is none of the past
+        self._empty()
 
-    def _empty(self, max_steps: int = MAX_STEPS) -> None:
-        self._steps: deque[StepRecord] = deque(maxlen=max_steps)
+    def _empty(self) -> None:
+        self._steps: deque[StepRecord] = deque(maxlen=MAX_PAST_STEPS if self._is_past else MAX_STEPS)
         self._calls: deque[CallRecord] = deque(maxlen=MAX_CALLS)
         self._errors: deque[CallRecord] = deque(maxlen=MAX_ERRORS)
         self._ops: dict[str, list[float]] = {}
@@ -48,6 +49,7 @@ class Window:
         for step in part.steps:
             self._steps.append(step)
             if step.t_end_ns >= self._since_ns:
+                self._is_past = False
                 self._since["steps"] += 1
                 self._since["tokens"] += step.num_tokens
                 self._since["busy_ms"] += (step.t_end_ns - step.t_start_ns) / 1e6
@@ -82,10 +84,9 @@ class Window:
         return told
 
 
-def _step(s: StepRecord) -> list[float]:
-    """Number, start (ms since the epoch), duration (ms), rows of programs, rows of plain requests, tokens."""
-    num_plain = getattr(s, "num_plain", 0)
-    return [s.step, s.t_start_ns / 1e6, (s.t_end_ns - s.t_start_ns) / 1e6, s.num_calls - num_plain, num_plain, s.num_tokens]
+def _step(s: StepRecord) -> list[float | None]:
+    """Number, start (ms since the epoch), duration (ms), rows, of plain requests (None: the record does not say), tokens."""
+    return [s.step, s.t_start_ns / 1e6, (s.t_end_ns - s.t_start_ns) / 1e6, s.num_calls, getattr(s, "num_plain", None), s.num_tokens]
 
 
 def _call(r: CallRecord) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def test_sums_are_exact_however_many_calls_there_were():
 
 def test_of_many_steps_the_newest_are_told_and_all_are_counted():
     window = Window()
+    window.put(StracePart((), (step(0),)))
     window.take()
 
     window.put(StracePart((), tuple(step(i) for i in range(1, 2001))))
@@ -37,12 +38,15 @@ def test_of_many_steps_the_newest_are_told_and_all_are_counted():
     assert told["since"] == {"steps": 2000, "tokens": 10_000, "busy_ms": 6000.0, "calls": 0}
 
 
-def test_the_first_frame_holds_more_of_the_past():
-    window = Window()
+def test_frames_that_tell_of_the_past_hold_more():
+    window = Window(since_ns=10**12)
 
     window.put(StracePart((), tuple(step(i) for i in range(1, 9001))))
+    first = window.take()["steps"]
+    window.put(StracePart((), tuple(step(i) for i in range(9001, 12_001))))
 
-    assert len(window.take()["steps"]) == MAX_PAST_STEPS > MAX_STEPS
+    assert len(first) == MAX_PAST_STEPS > MAX_STEPS
+    assert len(window.take()["steps"]) == 3000
 
 
 def test_what_was_before_is_shown_and_is_no_speed():

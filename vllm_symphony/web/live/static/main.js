@@ -64,6 +64,7 @@ class Page {
     this.boot = glance.boot;
     this.offsetMs = glance.t_ms - Date.now();
     this.last = glance;
+    this.news.share(glance);
     if (!this.isFrozen) this.draw();
   }
 
@@ -134,9 +135,11 @@ class Page {
 }
 
 function stepColumns(now) {
-  const texts = [(s) => count(s[0]), (s) => duration((now() - s[1]) / 1000), (s) => took(s[2]), (s) => count(s[3]), (s) => count(s[4]), (s) => count(s[5])];
+  const texts = [(s) => count(s[0]), (s) => duration((now() - s[1]) / 1000), (s) => took(s[2]), (s) => count(s[3]), plainRows, (s) => count(s[5])];
   return texts.map((text) => ({ className: "num", text }));
 }
+
+const plainRows = (s) => (s[4] === null ? "–" : `${s[6] ? "about " : ""}${count(s[4])}`);
 
 /** Forget who it was, and ask. A new page is the surest way to forget all. */
 function leave(why) {

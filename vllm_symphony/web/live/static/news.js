@@ -6,12 +6,13 @@ const SPEED_MS = 5000; // what "now" means for a speed
 const [MAX_STEPS, MAX_CALLS, MAX_ERRORS] = [12000, 300, 300];
 
 export class News {
-  steps = new Ring(MAX_STEPS); // [number, start, ms, rows of programs, rows of plain requests, tokens]
+  steps = new Ring(MAX_STEPS); // [number, start, ms, rows, rows of plain requests or null, tokens, whether that is about so]
   calls = new Ring(MAX_CALLS);
   errors = new Ring(MAX_ERRORS);
   ops = new Map(); // call -> [calls, errors, seconds, longest]
   missing = 0;
   #recent = [];
+  #shared = null;
 
   take(told, nowMs) {
     const lastStep = this.steps.at(-1)?.[0] ?? 0; // after a break the server tells again what it still has
@@ -26,6 +27,21 @@ export class News {
     this.missing += told.missing;
     this.#recent.push({ t: nowMs, ...told.since });
     while (this.#recent.length && this.#recent[0].t < nowMs - SPEED_MS) this.#recent.shift();
+  }
+
+  /** How the engine's rows were shared since the last look: steps that do not say it themselves are shared alike, also those
+   *  of the look before, of which we hear late. */
+  share({ t_ms, engine }) {
+    const before = this.#shared;
+    const now = { t: t_ms, from: before?.t ?? t_ms, plain: engine.rows_plain ?? 0, programs: engine.rows_programs ?? 0 };
+    this.#shared = now;
+    if (!before) return;
+    const [plain, programs] = [now.plain - before.plain, now.programs - before.programs];
+    const part = plain > 0 ? plain / (plain + programs) : 0;
+    for (let i = this.steps.length - 1; i >= 0 && this.steps.at(i)[1] >= before.from; i--) {
+      const step = this.steps.at(i);
+      if (step[4] === null) [step[4], step[6]] = [Math.round(step[3] * part), part > 0 && part < 1];
+    }
   }
 
   /** Of the last seconds. */
@@ -48,5 +64,6 @@ export class News {
     this.ops.clear();
     this.missing = 0;
     this.#recent = [];
+    this.#shared = null;
   }
 }

@@ -1,16 +1,18 @@
 // The engine's steps, as they ran (static/timeline.js).
 //
 //     rows  |  ███   ██  ████       height: rows of programs, plain requests on top; width: how long the step took
-//     tokens|  ▂█▂   ▁▂  ▂▂▂▁       below: tokens that it computed
+//     tokens|  ▂█▂   ▁▂  ▂▂▂▁       below: tokens that it computed, by their logarithm
 //            -60 s            now
 //
 // Each column of pixels shows its fullest step, so a thousand steps a second are one drawing, whose cost is its width.
 
+import { byId } from "./dom.js";
 import { count, duration, took } from "./format.js";
 
 const SPANS_S = [10, 60, 300];
 const FRAME_MS = 100;
 const STILL_MS = 1000; // for who asked for less motion
+const UNKNOWN = -1; // whose rows they were
 const [LEFT, BOTTOM, TOKENS, GAP] = [34, 18, 0.24, 8]; // CSS pixels; TOKENS: a part of the height
 
 export class Timeline {
@@ -60,26 +62,28 @@ export class Timeline {
     this.#bars(area, columns, colors, scale);
     this.#mark(area, colors);
     canvas.setAttribute("aria-label", this.#told(columns));
+    byId("timeline-both").hidden = !columns.hasUnknown;
   }
 
   /** What each column of pixels shows: its fullest step, and the tokens of all that began in it. */
   #columns(n) {
-    const found = { n, programs: new Uint16Array(n), plain: new Uint16Array(n), tokens: new Float64Array(n), maxRows: 0, maxTokens: 0, num: 0 };
+    const found = { n, rows: new Uint16Array(n), plain: new Int32Array(n), tokens: new Float64Array(n), maxRows: 0, maxTokens: 0, num: 0 };
     const end = this.now();
     const start = end - this.spanS * 1000;
     const at = (ms) => Math.floor(((ms - start) / (end - start)) * n);
     for (let i = this.steps.length - 1; i >= 0; i--) {
-      const [, t, ms, programs, plain, tokens] = this.steps.at(i);
+      const [, t, ms, rows, plain, tokens] = this.steps.at(i);
       if (t + ms < start) break;
       if (t > end) continue;
       const first = Math.max(0, at(t));
       const last = Math.min(n - 1, Math.max(first, at(t + ms) - 2)); // a gap of two shows where one ends
       for (let x = first; x <= last; x++) {
-        if (programs + plain > found.programs[x] + found.plain[x]) [found.programs[x], found.plain[x]] = [programs, plain];
+        if (rows > found.rows[x]) [found.rows[x], found.plain[x]] = [rows, plain ?? UNKNOWN];
       }
       found.tokens[Math.min(first, n - 1)] += tokens;
       for (let x = first + 1; x <= last; x++) found.tokens[x] = Math.max(found.tokens[x], tokens);
-      found.maxRows = Math.max(found.maxRows, programs + plain);
+      found.maxRows = Math.max(found.maxRows, rows);
+      found.hasUnknown ||= plain === null;
       found.num += 1;
     }
     for (const tokens of found.tokens) found.maxTokens = Math.max(found.maxTokens, tokens);
@@ -101,10 +105,12 @@ export class Timeline {
       pen.fillText(count(rows), area.left - 6, y);
     }
     pen.textBaseline = "alphabetic";
-    for (let i = 0; i <= 6; i++) {
-      const x = area.left + (area.wide * i) / 6;
-      pen.textAlign = i === 6 ? "right" : i === 0 ? "left" : "center";
-      pen.fillText(i === 6 ? "now" : `−${duration((this.spanS * (6 - i)) / 6).replace(".0", "").replace(" 00 s", "")}`, x, area.high + BOTTOM - 4);
+    const parts = this.spanS === 10 ? 5 : area.wide > 480 ? 6 : 3;
+    for (let i = 0; i <= parts; i++) {
+      const x = area.left + (area.wide * i) / parts;
+      const ago = this.spanS * (1 - i / parts);
+      pen.textAlign = i === parts ? "right" : i === 0 ? "left" : "center";
+      pen.fillText(i === parts ? "now" : `−${ago < 60 ? `${ago} s` : `${Math.floor(ago / 60)}${ago % 60 ? `:${ago % 60}` : ""} min`}`, x, area.high + BOTTOM - 4);
     }
   }
 
@@ -115,19 +121,19 @@ export class Timeline {
     const low = area.high - area.rows - GAP;
     const one = 1 / scale;
     for (let x = 0; x < columns.n; x++) {
-      const [programs, plain, tokens] = [columns.programs[x], columns.plain[x], columns.tokens[x]];
+      const [rows, plain, tokens] = [columns.rows[x], columns.plain[x], columns.tokens[x]];
       const left = area.left + x / scale;
-      if (programs) {
-        pen.fillStyle = colors.programs;
-        pen.fillRect(left, area.rows - (high * programs) / top, one, (high * programs) / top);
+      if (rows) {
+        pen.fillStyle = plain === UNKNOWN ? colors.both : colors.programs;
+        pen.fillRect(left, area.rows - (high * rows) / top, one, (high * rows) / top);
       }
-      if (plain) {
+      if (plain > 0) {
         pen.fillStyle = colors.plain;
-        pen.fillRect(left, area.rows - (high * (programs + plain)) / top, one, (high * plain) / top);
+        pen.fillRect(left, area.rows - (high * rows) / top, one, (high * plain) / top);
       }
       if (tokens) {
         pen.fillStyle = colors.tokens;
-        const tall = Math.max(1, (low * tokens) / columns.maxTokens);
+        const tall = Math.max(1, (low * Math.log2(1 + tokens)) / Math.log2(1 + columns.maxTokens)); // a prompt has a thousand, a token one
         pen.fillRect(left, area.high - tall, one, tall);
       }
     }
@@ -150,8 +156,9 @@ export class Timeline {
     this.readout.textContent = step ? this.#words(step) : "Point at a step, or use the arrow keys.";
   }
 
-  #words([number, t, ms, programs, plain, tokens]) {
-    return `step ${count(number)}: ${took(ms)}, ${count(programs)} of programs + ${count(plain)} plain, ${count(tokens)} token${tokens === 1 ? "" : "s"}, ${duration((this.now() - t) / 1000)} ago`;
+  #words([number, t, ms, rows, plain, tokens, isAbout]) {
+    const shares = plain === null ? "" : ` (${isAbout ? "about " : ""}${count(plain)} of plain requests)`;
+    return `step ${count(number)}: ${took(ms)}, ${count(rows)} row${rows === 1 ? "" : "s"}${shares}, ${count(tokens)} token${tokens === 1 ? "" : "s"}, ${duration((this.now() - t) / 1000)} ago`;
   }
 
   #told(columns) {
@@ -189,7 +196,7 @@ export class Timeline {
 
   #colors() {
     const style = getComputedStyle(this.canvas);
-    return Object.fromEntries(["text", "muted", "line", "programs", "plain", "tokens"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
+    return Object.fromEntries(["text", "muted", "line", "programs", "plain", "both", "tokens"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
   }
 }
 
