@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
 
 import psutil
 
@@ -88,7 +90,25 @@ def _command(p: psutil.Process) -> str:
 
 
 def _children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """All below us. Asked of the system for each process, where it tells: psutil reads every process of the machine, and this runs
+    twice a test."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = []
+    parents = [os.getpid()]
+    while parents:
+        for path in glob(f"/proc/{parents.pop()}/task/*/children"):
+            with suppress(OSError):  # threads come and go
+                children = [int(pid) for pid in Path(path).read_text().split()]
+                parents += children
+                found += _there(children)
+    return found
+
+
+def _there(pids: list[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
 
 
 def _fds() -> Iterator[tuple[int, str]]:
