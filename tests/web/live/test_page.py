@@ -339,6 +339,7 @@ def test_the_policy_stops_what_would_get_past_the_page(page, root):
     page.expected += [
         "Content Security Policy",
         "TrustedHTML",
+        "TrustedScript",
         "violates the following",
         "script-src",
         "trusted-types",

@@ -28,6 +28,10 @@ export class Link {
     this.#leave = null;
   }
 
+  get isOn() {
+    return this.#leave !== null;
+  }
+
   /** Do not wait for the end of the back-off. */
   tryNow() {
     this.#now();

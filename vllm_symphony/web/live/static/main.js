@@ -43,12 +43,20 @@ class Page {
     byId("leave").onclick = () => leave("");
     byId("freeze").onclick = () => this.freeze(!this.isFrozen);
     addEventListener("online", () => this.link.tryNow());
+    addEventListener("pagehide", () => this.stop()); // a page that the browser keeps for "back" would keep its connections
+    addEventListener("pageshow", (e) => e.persisted && location.reload());
     let unseen = 0;
     document.addEventListener("visibilitychange", () => {
       clearTimeout(unseen);
-      if (document.hidden) unseen = setTimeout(() => { this.link.stop(); this.isAway = true; }, UNSEEN_MS);
+      if (document.hidden) unseen = setTimeout(() => { this.stop(); this.isAway = true; }, UNSEEN_MS);
       else if (this.isAway) { this.isAway = false; this.link.start(); }
     });
+  }
+
+  stop() {
+    this.link.stop();
+    this.panel.pause();
+    this.files.stop();
   }
 
   take(kind, data) {
@@ -124,6 +132,7 @@ class Page {
     for (const id of ["board", "who", "leave", "freeze"]) show(byId(id), true);
     show(byId("door"), false);
     this.files.start();
+    this.panel.resume();
     try {
       this.server = await json("api/info", this.secret);
       say(byId("who"), `${plain(this.server.principal)}${this.server.scopes.includes("admin") ? " (admin: sees all)" : ""}`);

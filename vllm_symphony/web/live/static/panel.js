@@ -54,6 +54,14 @@ export class Panel {
     this.onClose(pid);
   }
 
+  pause() {
+    this.#link?.stop();
+  }
+
+  resume() {
+    if (this.#link && !this.#link.isOn) this.#link.start();
+  }
+
   #forget() {
     this.#link?.stop();
     this.#link = this.pid = this.last = null;
