@@ -1,22 +1,22 @@
 """Cases that need an engine of their own, in a process of their own: two engines in one process disturb each other.
 
 A module of cases has `engine_args()` and functions `case_*(dev)`. `outcomes(module)` runs all of them in one child process and
-gives for each None or its traceback; after each case the engine must hold nothing. The child's last line of output is JSON.
+gives for each None or its traceback; after each case the engine must hold nothing. `python -m tests.engine.apart MODULE [PART]`
+runs those whose names have that part.
 """
 
 from __future__ import annotations
 
 import ast
-import faulthandler
 import importlib
 import json
-import os
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from tests.engine.warm import Ended, run_apart
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,30 +29,23 @@ def names(module: str) -> list[str]:
 
 def outcomes(module: str, timeout_s: float = 240) -> dict[str, str | None]:
     """What each case came to."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.apart", module, str(timeout_s - 10)],
-        cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s, check=False,
-    )  # fmt: skip
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        trouble = done.stderr[-6000:]
-        return dict.fromkeys(names(module), f"the process ended with {done.returncode}:\n{trouble}")
-    result: dict[str, str | None] = json.loads(lines[-1])
-    return result
+    try:
+        return run_apart(_run, module, timeout_s=timeout_s)
+    except Ended as e:
+        return dict.fromkeys(names(module), str(e))
 
 
-def _main(module: str, timeout_s: float) -> None:
-    faulthandler.dump_traceback_later(timeout_s, exit=True)
+def _run(module: str, part_of_name: str = "") -> dict[str, str | None]:
+    """Run its cases, those with that in their names, and tell on stderr how long each took."""
     cases = importlib.import_module(module)
     make = getattr(cases, "engine", _engine)
     dev = make(cases.engine_args())
     result: dict[str, str | None] = {}
     for name in names(module):
-        if len(sys.argv) > 3 and sys.argv[3] not in name:
+        if part_of_name not in name:
             continue
         result[name] = None
-        began = time.monotonic()
+        began = time.monotonic(), time.process_time()
         try:
             getattr(cases, name)(dev)
             if not getattr(cases, "dies", False):
@@ -62,9 +55,10 @@ def _main(module: str, timeout_s: float) -> None:
             print(f"{name}\n{result[name]}", file=sys.stderr)
             if dev.died is None:
                 dev.clear()
-        print(f"{time.monotonic() - began:6.2f} s  {name}", file=sys.stderr, flush=True)
+        wall_s, cpu_s = time.monotonic() - began[0], time.process_time() - began[1]
+        print(f"{wall_s:6.2f} s, CPU {cpu_s:6.2f} s  {name}", file=sys.stderr, flush=True)
     dev.host.stop()
-    print(json.dumps(result), flush=True)
+    return result
 
 
 def _engine(args: Any) -> Any:
@@ -75,4 +69,4 @@ def _engine(args: Any) -> Any:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], float(sys.argv[2]))
+    print(json.dumps(_run(*sys.argv[1:]), indent=1))

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from tests.engine.driver import Driver
+from tests.engine.warm import warm_up
 from tests.tiny import TINY, Guest, engine_env, tiny_args
 
 __all__ = ["TINY", "engine_env", "tiny_args"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> None:
+    """The fork server of engines of their own stays until the end."""
+    warm_up()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
-"""Plain requests through vLLM's own scheduler, or ours with no file in use: `python -m tests.engine.plain_outputs ours|stock`.
+"""Plain requests through vLLM's own scheduler, or ours with no file in use: run by test_compat.py in processes of their own.
 
-Prints the number of steps and every token and log-probability, the floats in full, as JSON. Run by test_compat.py.
+Gives the number of steps and every token and log-probability, the floats in full.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from tests.engine.conftest import tiny_args
@@ -82,7 +80,9 @@ def run(core: Any) -> dict[str, Any]:
     return {"steps": steps, "free": pool.get_num_free_blocks(), "found": found}
 
 
-if __name__ == "__main__":
-    the_core = core_of(sys.argv[1], "small" in sys.argv)
-    print(json.dumps(run(the_core)), flush=True)
-    the_core.shutdown()
+def found(which: str, small: bool) -> dict[str, Any]:
+    """What `ours` or `stock` gives."""
+    core = core_of(which, small)
+    result = run(core)
+    core.shutdown()
+    return result

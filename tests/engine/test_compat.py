@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from tests.counts import FULL
-from tests.engine.apart import ROOT
+from tests.engine import plain_outputs
+from tests.engine.warm import run_apart
 from vllm_symphony.engine import compat
 from vllm_symphony.errors import NotSupported
 
@@ -48,17 +44,9 @@ def test_a_local_build_of_the_version_is_accepted(monkeypatch):
     compat.check_version()
 
 
-def outputs(*args: str) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.plain_outputs", *args],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
 @pytest.mark.parametrize("size", ["small", "large"] if FULL else ["small"])
 def test_plain_requests_get_bit_for_bit_what_vllms_scheduler_gives(size):
     """Also with a cache so small that vLLM preempts: the same steps, tokens and log-probabilities."""
-    assert outputs("ours", size) == outputs("stock", size)
+    ours, stock = (run_apart(plain_outputs.found, which, size == "small", timeout_s=120) for which in ("ours", "stock"))
+
+    assert ours == stock
