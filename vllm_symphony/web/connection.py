@@ -88,7 +88,7 @@ class Connection(HttpToolsProtocol):
         if self._has_headers:  # of the request before this
             self._expect_headers()
         if self._name is not None:
-            self.scope["extensions"] = {NAME: {"name": self._name}}  # type: ignore[typeddict-item]  # one of our own
+            self.scope["extensions"] = {NAME: {"name": self._name}}
 
     def on_headers_complete(self) -> None:
         self._has_headers = True
