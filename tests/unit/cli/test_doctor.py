@@ -459,6 +459,13 @@ def test_a_launch_line_is_read_by_its_form(words, env, command, model, flags):
     assert (dict(line.env), line.command, line.model, dict(line.flags)) == (env, command, model, flags)
 
 
+@pytest.mark.parametrize(
+    ("line", "state"), [("vllm serve m", "warning"), ("symphony serve --http 8000 m", "warning"), ("symphony serve m", "broken")]
+)
+def test_speculation_keeps_programs_out_and_plain_requests_in(scene, line, state):
+    assert wrong(list(launch.flags(scene(f"{line} --speculative-config {{}}")))) == [("launch", state)]
+
+
 def a_model(folder: Path, *, kind: str = "LlamaForCausalLM", tokenizer: str = "{}") -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"architectures": [kind]}))

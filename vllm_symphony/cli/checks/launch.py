@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_symphony.cli.checks.finding import Finding, Scene
+from vllm_symphony.cli.checks.launch_line import LaunchLine
 
 _POOLING = ("embed", "classify", "score", "reward", "pooling")
 
@@ -45,7 +46,8 @@ def flags(scene: Scene) -> Iterator[Finding]:
     """Flags that refuse programs, or that Symphony answers to itself."""
     if scene.line is None:
         return
-    found = [*_refused(scene.line.flags), *_doubtful(scene.line.flags)]
+    line = scene.line
+    found = [*_refused(line.flags), *_speculative(line), *_doubtful(line.flags)]
     yield from found
     if not found:
         yield Finding("launch", "ok", "nothing in the line is in the way")
@@ -59,9 +61,6 @@ def _refused(given: Mapping[str, str]) -> Iterator[Finding]:
             "--data-parallel-size: one kernel serves one engine",
             "--data-parallel-size 1; a server for each replica",
         )
-    if "speculative-config" in given:
-        detail = "--speculative-config: a step then has rows that are no position of a file"
-        yield Finding("launch", "broken", detail, "drop --speculative-config, or serve programs from another server")
     if given.get("runner") == "pooling" or given.get("task") in _POOLING or given.get("convert") in _POOLING:
         yield Finding(
             "launch",
@@ -75,6 +74,18 @@ def _refused(given: Mapping[str, str]) -> Iterator[Finding]:
         if name in given and not given[name].startswith("vllm_symphony."):
             detail = f"--{name} {given[name]}: Symphony's own takes this place"
             yield Finding("launch", "broken", detail, f"drop --{name}; the plugin sets it")
+
+
+def _speculative(line: LaunchLine) -> Iterator[Finding]:
+    """Plain requests may be drafted ahead of; a step then has rows that are no position of a file."""
+    if "speculative-config" in line.flags:
+        alone = line.command == "symphony" and "http" not in line.flags
+        detail = "--speculative-config: the model is not called for files and programs" + (
+            "" if alone else "; plain requests go on"
+        )
+        yield Finding(
+            "launch", "broken" if alone else "warning", detail, "drop --speculative-config, or serve programs from another server"
+        )
 
 
 def _doubtful(given: Mapping[str, str]) -> Iterator[Finding]:
