@@ -4,6 +4,7 @@ import pytest
 from openai import OpenAI
 
 from tests.dropin.conftest import server_b as server_b
+from tests.web.key import key
 from tests.web.openai_suite import SUITE
 
 pytestmark = [pytest.mark.xdist_group("engine_b"), pytest.mark.timeout(300), pytest.mark.keeps("fds")]  # the clients' connections
@@ -11,8 +12,8 @@ pytestmark = [pytest.mark.xdist_group("engine_b"), pytest.mark.timeout(300), pyt
 
 @pytest.fixture(scope="module", params=["a Symphony token", "no token"])
 def client(server_b, request):
-    key = server_b.token("ann") if request.param == "a Symphony token" else "none"
-    with OpenAI(base_url=f"{server_b.http}/v1", api_key=key, max_retries=0) as client:
+    shown = key(server_b, "ann") if request.param == "a Symphony token" else "none"
+    with OpenAI(base_url=f"{server_b.http}/v1", api_key=shown, max_retries=0) as client:
         yield client
 
 

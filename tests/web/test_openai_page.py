@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.dropin.conftest import server_b as server_b
+from tests.web.key import key
 from vllm_symphony import errors
 from vllm_symphony.client import connect
-from vllm_symphony.edge.token import make
-from vllm_symphony.edge.token_file import TokenFile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 HANDBOOK = """from vllm_symphony import lip
 
 async def main():
-    await lip.mkdir("/kb", mode=0o1777, parents=True)
+    await lip.mkdir("/kb", parents=True)
     async with lip.open("/kb/handbook.kv", text="No cats in the office. " * 20, mode=0o644) as file:
         await file.forward()
 """
-
-
-def token(server, principal: str) -> str:
-    made, text = make(f"{principal}-{time.time_ns()}", principal, now_s=time.time(), scopes=("run",))
-    TokenFile(server.state_dir).add(made)
-    return text
 
 
 @pytest.mark.xdist_group("engine_b")
@@ -37,14 +29,15 @@ def token(server, principal: str) -> str:
 @pytest.mark.keeps("fds")  # the page's client
 def test_the_code_of_the_page_runs(server_b, monkeypatch, capsys):
     async def prepare() -> None:
-        async with connect(server_b.socket, token=token(server_b, "ops")) as client:
+        async with connect(server_b.socket, token=key(server_b, "ops")) as client:
             await client.install(program, "triage@1.2")
-            await client.run(HANDBOOK).result()
+            made = await client.run(HANDBOOK).result()
+            assert made.exit.code == 0, made.exit
 
     (program,) = [block for block in BLOCKS if "async def main" in block]
     asyncio.run(prepare())
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server_b.http}/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", token(server_b, "ann"))
+    monkeypatch.setenv("OPENAI_API_KEY", key(server_b, "ann"))
     names: dict[str, object] = {}
 
     for block in BLOCKS:

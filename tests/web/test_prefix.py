@@ -13,9 +13,8 @@ from openai import OpenAI
 
 from tests.dropin.conftest import server_b as server_b
 from tests.dropin.server import MAX_LENGTH, PAGE
+from tests.web.key import key
 from vllm_symphony.client import connect
-from vllm_symphony.edge.token import make
-from vllm_symphony.edge.token_file import TokenFile
 
 pytestmark = [pytest.mark.xdist_group("engine_b"), pytest.mark.timeout(300), pytest.mark.keeps("fds")]  # the clients' connections
 
@@ -26,7 +25,6 @@ GREEDY: Any = {"temperature": 0.0, "max_tokens": 8, "logprobs": 1, "extra_body":
 MAKE = """from vllm_symphony import lip
 
 async def main(path: str, tokens: list[int], compute: bool, mode: int, edit: bool):
-    await lip.mkdir("/kb", mode=0o1777, parents=True)
     if edit:
         async with lip.open(tokens=tokens) as source, await source.extract([(0, 8), (16, 24)]) as file:
             await file.link(path)
@@ -41,14 +39,12 @@ class Person:
     """Somebody with a token, as OpenAI's client and as ours."""
 
     def __init__(self, server: Any, name: str) -> None:
-        token, self.key = make(f"{name}-{next(NUMBERS)}-{time.time_ns()}", name, now_s=time.time(), scopes=("run",))
-        TokenFile(server.state_dir).add(token)
-        self.server, self.name = server, name
+        self.server, self.name, self.key = server, name, key(server, name)
         self.openai = OpenAI(base_url=f"{server.http}/v1", api_key=self.key, max_retries=0)
 
     def file(self, tokens: list[int], *, compute: bool = True, mode: int = 0o644, edit: bool = False) -> str:
         """A new file's path."""
-        path = f"/kb/{self.name}-{next(NUMBERS)}-{time.time_ns()}.kv"
+        path = f"/tmp/{self.name}-{next(NUMBERS)}-{time.time_ns()}.kv"
         self.run(MAKE, path=path, tokens=tokens, compute=compute, mode=mode, edit=edit)
         return path
 
@@ -162,7 +158,7 @@ def test_what_one_asks_over_a_file_is_found_by_nobody_else(people):
 def test_a_file_that_one_may_not_read_is_not_told_of(ann, bob):
     hidden = ann.file(tokens_of(PAGE), mode=0o600)
 
-    for file, status, code in [(hidden, 403, "EACCES"), ("/kb/none.kv", 404, "ENOENT"), ("/kb", 409, "EISDIR"),
+    for file, status, code in [(hidden, 403, "EACCES"), ("/kb/none.kv", 404, "ENOENT"), ("/tmp", 409, "EISDIR"),
                                ("/proc/self/status", 404, "ENOENT")]:  # fmt: skip
         with pytest.raises(openai.APIStatusError) as refused:
             bob.ask(QUESTION, file)

@@ -12,6 +12,7 @@ import json
 import math
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from vllm_symphony.errors import SymphonyError, Unauthenticated
@@ -31,3 +32,9 @@ def error_response(error: SymphonyError) -> Response:
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     return Response(json.dumps(error_body(error)), error.http_code, headers, "application/json")
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """As an exception handler of vLLM's app, for what ours raise within its routes."""
+    assert isinstance(error, SymphonyError)
+    return error_response(error)

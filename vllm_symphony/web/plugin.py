@@ -30,6 +30,7 @@ from vllm_symphony.errors import NotSupported, SymphonyError, from_reason
 from vllm_symphony.web import live, metrics, prefix
 from vllm_symphony.web.body import Bodies
 from vllm_symphony.web.door import Door
+from vllm_symphony.web.error import answer_error
 from vllm_symphony.web.launch import Launch, launch
 
 DETACH_S = 10.0  # for programs to end and files to be written
@@ -63,6 +64,7 @@ class SymphonyEndpoint:
         """Our routes; and our part of the app's life."""
         self._app = app
         app.router.routes.extend(live.routes())
+        app.add_exception_handler(SymphonyError, answer_error)
         metrics.attach(app, lambda: self._web.link if self._web else None)
         lives = app.router.lifespan_context
 
