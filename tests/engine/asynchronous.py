@@ -11,16 +11,19 @@ from tests.engine.driver import Driver
 
 
 def engine_args() -> Any:
+    return forced(tiny_args())
+
+
+def forced(args: Any) -> Any:
     """The CPU platform switches asynchronous scheduling off while it makes the config: switch it on behind its back."""
-    args = tiny_args()
     make = args.create_engine_config
 
-    def forced(*a: Any, **kw: Any) -> Any:
+    def create_engine_config(*a: Any, **kw: Any) -> Any:
         config = make(*a, **kw)
         config.scheduler_config.async_scheduling = True
         return config
 
-    args.create_engine_config = forced
+    args.create_engine_config = create_engine_config
     return args
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.apart import names, outcomes
 
-MODULE = "tests.engine.sharing"
+MODULE, ASYNC = "tests.engine.sharing", "tests.engine.sharing_async"
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,18 @@ def results() -> dict[str, str | None]:
     return outcomes(MODULE)
 
 
+@pytest.fixture(scope="module")
+def in_flight() -> dict[str, str | None]:
+    return outcomes(ASYNC)
+
+
 @pytest.mark.parametrize("case", names(MODULE), ids=lambda c: c.removeprefix("case_"))
 def test_sharing(results, case):
     if (trouble := results[case]) is not None:
+        pytest.fail(trouble, pytrace=False)
+
+
+@pytest.mark.parametrize("case", names(ASYNC), ids=lambda c: c.removeprefix("case_"))
+def test_sharing_asynchronously(in_flight, case):
+    if (trouble := in_flight[case]) is not None:
         pytest.fail(trouble, pytrace=False)

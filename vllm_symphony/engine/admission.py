@@ -37,6 +37,12 @@ FAVOUR = 1e12  # seconds: older than everything
 PLAIN, PROGRAMS = False, True  # the sides
 
 
+def is_ending(r: Request) -> bool:
+    """Asynchronous scheduling: a step in flight is its last, by vLLM's own reckoning, and it does not come into this one."""
+    in_flight = r.num_output_placeholders
+    return in_flight > 0 and r.num_computed_tokens + 2 - in_flight >= r.num_prompt_tokens + r.max_tokens
+
+
 class Admission:
     """Fills vLLM's `running` and opens the gates, for one step at a time."""
 
@@ -266,14 +272,15 @@ class Admission:
         """There are more requests than rows: put those first in `ready` that may begin, take out of `running` those that must give
         way, and return these."""
         s, jobs = self.scheduler, self.device.jobs
-        running = sorted(s.running, key=self._order)
+        ending = [r for r in s.running if is_ending(r)]  # they want no row
+        running = sorted((r for r in s.running if r not in ending), key=self._order)
         plain = [r for r in (*running, *ready) if r.request_id not in jobs]
         programs = sorted((r for r in (*running, *ready) if r.request_id in jobs), key=lambda r: jobs[r.request_id].effect.order)
         num = s.share.rows.divide(rows, Pair(len(plain), len(programs)))
         chosen = {*plain[: num.plain], *programs[: num.programs]}
         ready.sort(key=lambda r: r not in chosen)
         s.running[:] = [r for r in s.running if r in chosen]
-        return [r for r in running if r not in chosen]
+        return [*(r for r in running if r not in chosen), *ending]
 
     def _open(self, r: Request) -> None:
         """To vLLM's next step, with its file's pages."""

@@ -250,7 +250,8 @@ class SymphonyMixin(_Base):
     def unpark(self) -> None:
         """Give parked and returning requests back to vLLM's list of running ones: their status is RUNNING."""
         if self.parked or self.returning:
-            self.running = [*self.parked, *self.returning, *self.running]
+            parked = (r for r in self.parked if not r.is_finished())  # a step in flight may have been its last
+            self.running = [*parked, *self.returning, *self.running]
             self.parked.clear()
             self.returning.clear()
 
