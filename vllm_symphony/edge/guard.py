@@ -163,7 +163,7 @@ def _line(context: Any, action: str, target: str, outcome: str = "begun", **more
 def _action(method: str) -> str:
     """What an RPC does; `Call` is the system call that it carries."""
     request = REQUEST.get()
-    if method.endswith("/SessionService/Call"):
+    if method.endswith(".SessionService/Call"):
         return (hasattr(request, "call") and request.call.WhichOneof("args")) or "call"
     return action_of(method)
 
