@@ -116,7 +116,7 @@ def _part(text: str) -> dict[str, Any]:
 def _usage(count: Count) -> dict[str, Any]:
     return {
         "input_tokens": count.num_in,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": count.num_out,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": count.num_in + count.num_out,
