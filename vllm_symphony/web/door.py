@@ -87,6 +87,8 @@ class Door:
         """Count and record what was denied."""
         if isinstance(error, Unauthenticated):
             DOORS.refused.add("http", "token")
+        elif error.values.get("header") in ("Host", "Origin"):
+            DOORS.refused.add("http", str(error.values["header"]).lower())
         if error.reason in DENIED:
             who, token, peer = CALLER.get(), SHOWN.get(), shown.peer().partition(":")[2]
             name = who.principal if who else "-"
@@ -128,7 +130,8 @@ class Door:
             self._demand_site(visit)
             if isinstance(asked.get("model"), str) and asked["model"].startswith(lip_model.MARK):
                 form = lip_model.FORMS[_path(scope)]
-                await lip_model.serve(self._link, self._audit, cred, form, asked, visit.receive, visit.answer)
+                trace = visit.shown.header("traceparent") or ""
+                await lip_model.serve(self._link, self._audit, cred, form, asked, visit.receive, visit.answer, trace)
                 return
             with await prefix.of_request(self._link, cred, asked):
                 await self._app(scope, visit.receive, visit.answer.send)

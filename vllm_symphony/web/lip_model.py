@@ -27,6 +27,7 @@ from vllm_symphony.abi.version import parse
 from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.errors import BY_REASON, BadProgram, BrokenPipe, DeviceLost, Interrupted, SymphonyError, from_reason
+from vllm_symphony.trace.context import well_formed
 from vllm_symphony.web.answer import Answer
 from vllm_symphony.web.argument import arguments
 from vllm_symphony.web.chat import Chat, Completions
@@ -43,16 +44,18 @@ _TYPED = re.compile(r"(?:\w+\.)*\w+: ([A-Z]+): (.*)", re.DOTALL)  # the last lin
 
 
 async def serve(
-    link: KernelLink, audit: Audit, cred: Credentials, form: Form, body: Mapping[str, Any], receive: Receive, answer: Answer
-) -> None:
-    """Run the program and answer. Raises what keeps it from being run, or what it died of."""
+    link: KernelLink, audit: Audit, cred: Credentials, form: Form, body: Mapping[str, Any], receive: Receive, answer: Answer,
+    traceparent: str = "",
+) -> None:  # fmt: skip
+    """Run the program and answer; `traceparent`: the header. Raises what keeps it from being run, or what it died of."""
     name = body["model"].removeprefix(MARK)
     info = await _find(link, name, cred)
     label = f"{info.name}@{info.version}" if info else name
     args = json.dumps(arguments(form, body, info.schema if info else ""))
     said = {"principal": cred.principal, "door": "http", "action": "spawn", "target": label}
     audit.demand(**said)
-    pid = (await link.call("spawn", Spawn(program=label, args=args, name=info.name if info else name, detach=True), cred)).pid
+    wanted = Spawn(program=label, args=args, name=info.name if info else name, detach=True, traceparent=well_formed(traceparent))
+    pid = (await link.call("spawn", wanted, cred)).pid
     has_ended = False
     try:
         audit.write(**said, outcome="OK", pid=pid)
