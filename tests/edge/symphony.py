@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from vllm_symphony import node
 from vllm_symphony.cli.main import main
 
 if __name__ == "__main__":
-    if "--device" not in sys.argv:
+    if sys.argv[1:2] == ["serve"] and "--device" not in sys.argv:
+        from vllm_symphony import node  # other commands start without it
+
         node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
     sys.exit(main())

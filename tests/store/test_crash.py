@@ -41,7 +41,7 @@ def test_whatever_was_synced_is_there_after_a_kill(how: str, tmp_path: Path):
     while num_killed < num_lives:
         life += 1
         assert life < 8 * num_lives + 40, f"{how} was reached in {num_killed} of {life - 1} lives"
-        words = () if how == "time" else ("--crash-at", f"{how}:{rng.randint(3, 30)}")
+        words = () if how == "time" else ("--crash-at", f"{how}:{rng.randint(3, count(8, 30))}")
         host = Host(tmp_path, *words)
         try:
             host.connect()
