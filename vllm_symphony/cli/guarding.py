@@ -19,12 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: none)")  # fmt: skip
     parser.add_argument("--audit-required", action="store_true",
                         help="refuse control actions that the audit log cannot take (default: serve on, and say so)")  # fmt: skip
+    parser.add_argument("--allowed-host", action="append", default=[], metavar="NAME",
+                        help="a name of this server that browsers and clients call it by, where it asks more than plain OpenAI "
+                        "over HTTP; may be repeated (default: localhost, and the address of --http)")  # fmt: skip
 
 
 def rules(args: argparse.Namespace) -> Rules:
     """What they say. Raises InvalidArgument for what is no limit."""
     from vllm_symphony.edge.guard import Rules
 
-    said = Rules(tuple(args.rate_limit), tuple(args.call_limit), args.audit_required)
+    said = Rules(tuple(args.rate_limit), tuple(args.call_limit), args.audit_required, tuple(args.allowed_host))
     said.limits()
     return said

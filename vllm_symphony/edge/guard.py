@@ -45,6 +45,7 @@ class Rules:
     rates: tuple[str, ...] = ()  # NAME=20/s:40
     calls: tuple[str, ...] = ()  # NAME=8
     audit_required: bool = False
+    hosts: tuple[str, ...] = ()  # names of this server, for browsers
 
     def limits(self) -> dict[str, Limit]:
         """Raises InvalidArgument for what is no limit."""
@@ -63,12 +64,13 @@ class Rules:
     def read(cls, text: str) -> Rules:
         """What `text` wrote."""
         said = json.loads(text)
-        return cls(tuple(said["rates"]), tuple(said["calls"]), said["audit_required"])
+        return cls(tuple(said["rates"]), tuple(said["calls"]), said["audit_required"], tuple(said["hosts"]))
 
     def words(self) -> tuple[str, ...]:
         """The flags again."""
         words = tuple(w for rate in self.rates for w in ("--rate-limit", rate))
         words += tuple(w for call in self.calls for w in ("--call-limit", call))
+        words += tuple(w for host in self.hosts for w in ("--allowed-host", host))
         return (*words, "--audit-required") if self.audit_required else words
 
 

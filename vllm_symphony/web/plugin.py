@@ -98,7 +98,7 @@ class SymphonyEndpoint:
             app = self._app  # vLLM has built its middlewares by now; ours is before them all
             app.middleware_stack = Door(
                 app.middleware_stack or app.build_middleware_stack(), link=web.link, identity=web.identity,
-                hosts=[args.host or ""], api_key=next(iter(_api_keys(args)), None), rates=guard.rates, audit=guard.audit,
+                hosts=[args.host or "", *started.rules.hosts], api_key=next(iter(_api_keys(args)), None), rates=guard.rates, audit=guard.audit,
             )  # fmt: skip
             app.middleware_stack = metrics.Counted(Bodies(app.middleware_stack))
         except Exception as error:
