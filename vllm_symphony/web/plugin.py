@@ -16,11 +16,12 @@ import os
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vllm_symphony.client.address import TOKEN_NAME
+from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.meter import report
@@ -48,6 +49,7 @@ class Web:
     state_dir: Path
     engine_client: Any  # vLLM's EngineClient
     args: Namespace  # of vLLM's server
+    audit: Audit = field(default_factory=lambda: Audit(None))
 
 
 class SymphonyEndpoint:
@@ -95,10 +97,12 @@ class SymphonyEndpoint:
             state.symphony = web = self._web = await self._start(engine_client, args, started)
             prefix.install(state, await engine_client.engine_core.call_utility_async("symphony_secret"))
             guard = started.rules.guard(started.state_dir, "http")
+            web.audit = guard.audit
             app = self._app  # vLLM has built its middlewares by now; ours is before them all
             app.middleware_stack = Door(
                 app.middleware_stack or app.build_middleware_stack(), link=web.link, identity=web.identity,
-                hosts=[args.host or "", *started.rules.hosts], api_key=next(iter(_api_keys(args)), None), rates=guard.rates, audit=guard.audit,
+                hosts=[args.host or "", *started.rules.hosts], api_key=next(iter(_api_keys(args)), None),
+                rates=guard.rates, audit=guard.audit,
             )  # fmt: skip
             app.middleware_stack = metrics.Counted(Bodies(app.middleware_stack))
         except Exception as error:
