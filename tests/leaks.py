@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-SETTLE_S = 5.0  # an end that was asked for may take a moment; only a leak pays for the wait
+SETTLE_S = 20.0  # an end that was asked for may take a moment; only a leak pays for the wait
 
 
 @dataclass(frozen=True)

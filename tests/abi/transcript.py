@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SECRET = "-the-sessions-own-resume-secret-"  # as long as one
 CHUNK, LAST = 1 << 31, 1 << 30
 VARYING = frozenset({

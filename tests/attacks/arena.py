@@ -31,8 +31,8 @@ from vllm_symphony.errors import SymphonyError
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
 SECRET = "only-the-operator-knows-7c1d"
-SETTLE_S = 15.0
-ATTACK_S = 60.0
+SETTLE_S = 60.0
+ATTACK_S = 100.0
 T = TypeVar("T")
 
 BYSTANDER = """
@@ -262,7 +262,7 @@ def ready(arena: Arena) -> Arena:
 def stop(arena: Arena) -> None:
     arena.process.terminate()
     try:
-        arena.process.wait(30)
+        arena.process.wait(60)
     except subprocess.TimeoutExpired:
         arena.process.kill()
-        arena.process.wait(10)
+        arena.process.wait(60)

@@ -51,12 +51,12 @@ def sim_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with (run_dir / "serve.log").open("w") as log:
         server = subprocess.Popen([*symphony, "serve", "--device", "sim"], env=env, stdout=log, stderr=log)
     try:
-        ready = subprocess.run([*symphony, "info", "--wait", "30"], env=env, capture_output=True, text=True, timeout=60)
+        ready = subprocess.run([*symphony, "info", "--wait", "60"], env=env, capture_output=True, text=True, timeout=60)
         assert ready.returncode == 0, ready.stderr + (run_dir / "serve.log").read_text()
         yield run_dir / "symphony.sock"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 @pytest.mark.parametrize("name", sorted(p.name.removesuffix(".test.ts") for p in (CLIENT / "tests").glob("*.test.ts")))

@@ -120,7 +120,7 @@ def test_the_python_of_the_page_runs_against_a_server(tmp_path):
         done = subprocess.run([sys.executable, "-c", own], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -54,7 +54,7 @@ def test_the_readmes_client_runs(tmp_path):
         done = subprocess.run([sys.executable, "-c", source], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100  # two answers of the babbling model

@@ -23,7 +23,7 @@ class Server:
     def start(self, *words: str, **kwargs: object) -> subprocess.Popen[str]:
         return start(self.run_dir, *words, **kwargs)
 
-    def run(self, *words: str, timeout_s: float = 30, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout_s: float = 60, **kwargs: object) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, **kwargs)
         out, err = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
@@ -35,7 +35,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 def start(run_dir: Path, *words: str, **kwargs: object) -> subprocess.Popen[str]:
@@ -59,7 +59,7 @@ def fresh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         made.append(process)
         server = Server(run_dir, process)
         if ready:
-            done = server.run("info", "--wait", "30", "--json")
+            done = server.run("info", "--wait", "60", "--json")
             assert done.returncode == 0, done.stderr + (run_dir / "serve.log").read_text()
         return server
 
@@ -67,7 +67,7 @@ def fresh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     for process in made:
         if process.poll() is None:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def by_grpc() -> Iterator[tuple[str, Collected]]:
     finally:
         if collected.gate is not None:
             collected.gate.set()
-        server.stop(None).wait(10)
+        server.stop(None).wait(60)
 
 
 @contextmanager

@@ -212,7 +212,7 @@ def test_a_lock_is_held_while_the_command_runs(kb):
     refused = kb.run("lock", "-n", "/kb/book.kv", "--", "echo", "mine")
     late = kb.run("lock", "--timeout", "1s", "--shared", "/kb/book.kv", "--", "echo", "mine")
     holder.send_signal(signal.SIGTERM)
-    holder.communicate(timeout=20)
+    holder.communicate(timeout=60)
 
     assert holder.returncode == 128 + signal.SIGTERM
     assert (refused.returncode, refused.stderr[:16]) == (1, "symphony: EAGAIN")
@@ -232,7 +232,7 @@ def test_watch_tells_what_happens(kb):
         moved = json.loads(watcher.stdout.readline())
         seen.append(moved["kind"])
     watcher.send_signal(signal.SIGINT)
-    watcher.communicate(timeout=20)
+    watcher.communicate(timeout=60)
 
     assert (moved["path"], moved["new_path"]) == ("/kb/law/eu.kv", "/kb/law/us.kv")
     assert watcher.returncode == 130
@@ -304,7 +304,7 @@ def test_proc_shows_processes_and_changes_nothing(machine, program):
     assert machine.run("rm", f"/proc/{pid}/status").stderr.startswith("symphony: EROFS")
     assert machine.bob("ls", f"/proc/{pid}").returncode == 1
     machine.ok("kill", str(pid))
-    holder.communicate(timeout=20)
+    holder.communicate(timeout=60)
 
 
 def test_what_is_kept_is_there_after_a_restart_and_what_is_not_is_gone(fresh_server, tmp_path):

@@ -223,7 +223,7 @@ def test_a_server_that_stops_ends_watches(fresh_server):
                 await anext(parts)
 
     asyncio.run(asyncio.wait_for(main(), 60))
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
 
 
 # ---- where they are kept, and what that costs

@@ -134,7 +134,7 @@ def test_leaving_a_run_ends_the_program(server):
             if event.kind == "stdout":
                 break
         await run.aclose()
-        return (await client.wait(run.pid, timeout_s=20)).exit
+        return (await client.wait(run.pid, timeout_s=60)).exit
 
     assert talk(server, work).reason == "cancelled"
 
@@ -148,7 +148,7 @@ def test_a_deadline_ends_the_program(server, channel):
         list(responses)
 
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert talk(server, lambda client: client.wait(pid, timeout_s=20)).exit.reason == "cancelled"
+    assert talk(server, lambda client: client.wait(pid, timeout_s=60)).exit.reason == "cancelled"
 
 
 def test_a_spawned_program_outlives_its_client_and_is_attached_again(server):

@@ -234,7 +234,7 @@ def test_open_calls_of_others_go_on_when_a_token_is_revoked(server, program):
 
     assert run.poll() is None
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     assert run.returncode == 130
 
 

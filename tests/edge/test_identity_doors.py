@@ -45,7 +45,7 @@ def tls_flags(folder: Path, *, client_ca: bool = False) -> tuple[str, ...]:
 def refused(run_dir: Path, *words: str) -> str:
     """What `serve` says that ends before it starts anything."""
     process = start(run_dir, "serve", *words)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert "loading model" not in err and "Traceback" not in err
     assert not [p for p in run_dir.glob("*") if stat.S_ISSOCK(p.stat().st_mode) or p.name == "token"]
@@ -131,18 +131,18 @@ def test_the_own_token_is_new_at_each_start_and_needs_a_loopback_door(fresh_serv
     old = (server.run_dir / "token").read_text()
     assert stat.S_IMODE((server.run_dir / "token").stat().st_mode) == 0o600
     server.process.kill()
-    server.process.wait(10)
+    server.process.wait(60)
     assert (server.run_dir / "token").read_text() == old  # a killed server leaves it
 
     for flags, is_there in ((("--listen", "127.0.0.1:0"), True), ((), False)):
         again = server.start("serve", *flags)
-        assert server.run("info", "--wait", "30").returncode == 0
+        assert server.run("info", "--wait", "60").returncode == 0
         assert (server.run_dir / "token").exists() == is_there
         if is_there:
             with pytest.raises(Unauthenticated, match="unknown"):
                 talk(addresses(server)[0], lambda client: client.ping(), old.splitlines()[0])
         again.terminate()
-        again.communicate(timeout=20)
+        again.communicate(timeout=60)
 
 
 def test_the_state_of_confinement_is_said_at_the_start(fresh_server):
@@ -164,7 +164,7 @@ def test_no_confinement_beside_a_door_for_strangers_must_be_said_plainly(fresh_s
         (("--confinement", "B", "--unconfined"), "choose one"),
     ):
         server = fresh_server(*flags, ready=False)
-        assert server.process.wait(20) != 0
+        assert server.process.wait(60) != 0
         assert said in (server.run_dir / "serve.log").read_text()
 
 

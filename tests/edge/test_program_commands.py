@@ -94,14 +94,14 @@ def test_without_input_a_program_reads_an_end(sim, program):
     asked = sim.start("run", "--no-input", program(ECHO), stdin=subprocess.PIPE)
 
     assert with_null.stdout == "0\n"
-    assert asked.communicate("not for it", timeout=30)[0] == "0\n"
+    assert asked.communicate("not for it", timeout=60)[0] == "0\n"
 
 
 def test_a_program_that_ends_does_not_wait_for_whoever_writes_to_it(sim, program):
     run = sim.start("run", program("async def main():\n    print('done')\n"), stdin=subprocess.PIPE)
 
     assert run.stdout.read() == "done\n"  # its writer is still there
-    assert run.wait(30) == 0
+    assert run.wait(60) == 0
     run.stdin.close()
 
 
@@ -253,7 +253,7 @@ def test_messages_come_out_as_they_went_in(sim, channel):
 
     received = sim.start("recv", channel, "-n", "2", text=False)
 
-    assert received.communicate(timeout=30)[0] == b"hello there\n\xff\x00\n\n"
+    assert received.communicate(timeout=60)[0] == b"hello there\n\xff\x00\n\n"
 
 
 def test_a_message_as_json_says_who_sent_it(sim, channel):
@@ -272,7 +272,7 @@ def test_a_topic_reaches_all_who_listen(sim):
     sent = json.loads(sim.run("send", "news", "flash", "--json").stdout)
 
     assert (stat["kind"], sent["num_receivers"]) == ("topic", 2)
-    assert [reader.communicate(timeout=30)[0] for reader in readers] == ["flash\n", "flash\n"]
+    assert [reader.communicate(timeout=60)[0] for reader in readers] == ["flash\n", "flash\n"]
     wait_for(sim, lambda found: found[0]["receivers"] == 0)
     sim.run("channels", "--remove", "news")
 

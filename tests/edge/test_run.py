@@ -40,11 +40,11 @@ def test_a_program_outlives_a_closed_terminal_and_attach_shows_all_of_it(server,
     run, pid = started(server, program(COUNT))
 
     run.send_signal(number)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     attached = server.start("attach", str(pid))
     shown = [attached.stdout.readline() for _ in range(3)]
     server.run("kill", str(pid))
-    attached.communicate(timeout=20)
+    attached.communicate(timeout=60)
 
     assert shown == ["0\n", "1\n", "2\n"]
     assert attached.returncode == 130  # the program's own
@@ -52,12 +52,12 @@ def test_a_program_outlives_a_closed_terminal_and_attach_shows_all_of_it(server,
 
 def test_ctrl_c_ends_attach_and_not_the_program(server, program):
     run, pid = started(server, program(COUNT), "--detach")
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     attached = server.start("attach", str(pid))
     attached.stdout.readline()
 
     attached.send_signal(signal.SIGINT)
-    _, err = attached.communicate(timeout=20)
+    _, err = attached.communicate(timeout=60)
 
     assert attached.returncode == 130
     assert err == f"symphony: process {pid} goes on; symphony attach {pid}\n"
@@ -67,12 +67,12 @@ def test_ctrl_c_ends_attach_and_not_the_program(server, program):
 
 def test_ctrl_c_ends_the_program_where_attach_was_told_so(server, program):
     run, pid = started(server, program(COUNT), "--detach")
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     attached = server.start("attach", str(pid), "--kill-on-interrupt")
     attached.stdout.readline()
 
     attached.send_signal(signal.SIGINT)
-    _, err = attached.communicate(timeout=20)
+    _, err = attached.communicate(timeout=60)
 
     assert attached.returncode == 130
     assert "cancelling" in err
@@ -83,7 +83,7 @@ def test_sigterm_cancels_the_program_as_ctrl_c_does(server, program):
     run, _ = started(server, program(SPIN))
 
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
 
     assert run.returncode == 130
     assert alive(server) == []
@@ -156,7 +156,7 @@ def test_a_run_that_loses_its_server_for_good_says_how_to_find_the_program(fresh
     run, pid = started(server, program(SPIN), env={"SYMPHONY_RECONNECT_S": "0.3"})
 
     server.stop(signal.SIGKILL)
-    _, err = run.communicate(timeout=30)
+    _, err = run.communicate(timeout=60)
 
     assert run.returncode == 69
     assert f"process {pid} goes on; symphony attach {pid}" in err
@@ -164,11 +164,11 @@ def test_a_run_that_loses_its_server_for_good_says_how_to_find_the_program(fresh
 
 def test_ctrl_c_does_not_wait_for_a_server_that_is_gone(fresh_server, program):
     server = fresh_server()
-    run, pid = started(server, program(SPIN))
+    run, pid = started(server, program(SPIN), env={"SYMPHONY_RECONNECT_S": "600"})
     server.stop(signal.SIGKILL)
 
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=20)  # it would look for the server for 30 s
+    _, err = run.communicate(timeout=60)
 
     assert run.returncode == 130
     assert f"process {pid} goes on; symphony attach {pid}" in err

@@ -35,7 +35,7 @@ def test_a_loop_that_breaks_leaves_the_run_to_be_closed(server):
                 break
         run.close()
 
-        assert client.wait(run.pid, timeout_s=20).exit.reason == "cancelled"
+        assert client.wait(run.pid, timeout_s=60).exit.reason == "cancelled"
 
 
 def test_a_client_that_leaves_ends_its_runs(server):
@@ -44,7 +44,7 @@ def test_a_client_that_leaves_ends_its_runs(server):
             run = leaving.run(SPIN)
             next(run)
 
-        assert client.wait(run.pid, timeout_s=20).exit.reason == "cancelled"
+        assert client.wait(run.pid, timeout_s=60).exit.reason == "cancelled"
 
 
 def test_calls_and_streams_and_errors(server):
@@ -60,7 +60,7 @@ def test_calls_and_streams_and_errors(server):
         assert [p.name for p in client.ps(pid)] == ["spinner"]
         assert client.detokenize(client.tokenize("ab")) == "ab"
         with pytest.raises(NoSuchFile):
-            client.stat("/nowhere", timeout_s=20)
+            client.stat("/nowhere", timeout_s=60)
         with pytest.raises(NoSuchProcess):
             client.wait(999_999)
 

@@ -47,7 +47,7 @@ class SimServer:
         self.environment.pop("SYMPHONY_SOCKET", None)
         self.log = (folder / "serve.log").open("w")
         self.process = self.start("serve", "--device", "sim", "--grace", "20", *words, stdout=self.log, stderr=self.log)
-        assert self.run("info", "--wait", "30").returncode == 0, (folder / "serve.log").read_text()
+        assert self.run("info", "--wait", "60").returncode == 0, (folder / "serve.log").read_text()
         (folder / "prog.py").write_text(FAMILY)
 
     def start(self, *words: str, **more: object) -> subprocess.Popen[str]:
@@ -57,7 +57,7 @@ class SimServer:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def resting(self) -> tuple[subprocess.Popen[str], str]:
@@ -75,7 +75,7 @@ class SimServer:
         """Ask it to stop; the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        self.process.wait(60)
         self.log.close()
         return time.monotonic() - began
 
@@ -102,8 +102,8 @@ def test_strace_shows_kept_calls_and_then_new_ones_until_the_process_ends(sim):
     first = strace.stdout.readline()
 
     sim.run("kill", pid)
-    rest, _ = strace.communicate(timeout=20)
-    run.communicate(timeout=20)
+    rest, _ = strace.communicate(timeout=60)
+    run.communicate(timeout=60)
 
     assert strace.returncode == 0
     assert f"  {pid}/0  tokenize(chars=12) = ok  <0." in first
@@ -117,7 +117,7 @@ def test_strace_once_ends_with_the_kept_calls(sim):
 
     assert done.returncode == 0 and "forward(fd=3 n=0 top_k=20) = ok  [step " in done.stdout and "<0." not in done.stdout
     sim.run("kill", "-KILL", pid)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
 
 
 def test_strace_with_children_and_a_choice_of_calls(sim, pid):
@@ -143,15 +143,15 @@ def test_ctrl_c_ends_a_strace_with_its_table(sim):
     while not strace_is_open(sim):
         pass
     strace.send_signal(signal.SIGINT)
-    out, err = strace.communicate(timeout=20)
+    out, err = strace.communicate(timeout=60)
 
     assert (strace.returncode, err) == (130, "")
     assert out.splitlines()[-1].startswith("total")
     assert json.loads(watcher.stdout.readline())["op"] == "strace"
     watcher.send_signal(signal.SIGINT)
-    watcher.communicate(timeout=20)
+    watcher.communicate(timeout=60)
     sim.run("kill", "-KILL", pid)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
 
 
 def strace_is_open(sim: SimServer) -> bool:
@@ -195,7 +195,7 @@ def test_why_says_what_a_process_waits_for(sim):
     assert text.startswith("thread 0 (main): sleep(seconds=600.0) for ") and ": waits for time to pass: ends in 59" in text
     assert data["process"]["pid"] == int(pid) and [t["cause"] for t in data["threads"]] == ["timer"]
     sim.run("kill", "-KILL", pid)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
 
 
 def test_why_of_an_ended_process_says_so(sim, pid):
@@ -239,5 +239,5 @@ def test_a_server_that_stops_does_not_wait_for_those_who_only_look(tmp_path):
 
     assert took_s < 15, "it waited for its grace of 20 s"
     for look in looks:
-        _, err = look.communicate(timeout=20)
+        _, err = look.communicate(timeout=60)
         assert (look.returncode, err) == (1, "symphony: ENODEV: the server is stopping\n")

@@ -92,7 +92,7 @@ def test_lists_say_that_it_is_wasm(sim, module):
 
     (seen,) = json.loads(sim.run("ps", "--json").stdout)
     sim.run("kill", str(seen["pid"]))
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
     assert (seen["name"], seen["runtime"]) == ("waits", "wasm")
     assert process.returncode == 130
@@ -109,7 +109,7 @@ def test_term_ends_it_wherever_it_is(sim, module, where):
     assert eventually(lambda: pids(sim) != [])
 
     sim.run("kill", *map(str, pids(sim)))
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
 
     assert process.returncode == 130
 
@@ -182,7 +182,7 @@ async def main():
     yield beats
     (pid,) = [p["pid"] for p in json.loads(sim.run("ps", "--json").stdout) if p["name"] == "prog"]
     sim.run("kill", "-KILL", str(pid))
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     thread.join()
 
 

@@ -25,7 +25,7 @@ def case_stop_fails_running_and_waiting_jobs_and_returns(dev: Driver) -> None:
     dev.host.stop()
 
     for q in jobs:
-        while hasattr(c := q.get(timeout=10), "tokens"):
+        while hasattr(c := q.get(timeout=60), "tokens"):
             pass
         assert isinstance(c, JobFailed) and isinstance(c.error, DeviceLost), c
     dev.host.stop()

@@ -227,7 +227,7 @@ def test_a_row_may_be_asked_for_while_its_file_changes(dev, opened):
 
     dev.submit(RowJob(job, g, base, (0.0, 0)), TruncateFile(g, 2), DropFile(g))
 
-    assert torch.allclose(torch.tensor(unpack_floats(q.get(timeout=30).logits)), torch.tensor(expected), atol=CLOSE)
+    assert torch.allclose(torch.tensor(unpack_floats(q.get(timeout=60).logits)), torch.tensor(expected), atol=CLOSE)
 
 
 def test_a_cancelled_row_leaves_nothing(dev, opened):
@@ -236,5 +236,5 @@ def test_a_cancelled_row_leaves_nothing(dev, opened):
 
     dev.submit(RowJob(job, f, 5, (0.0, 0)), CancelJob(job))
 
-    assert isinstance(q.get(timeout=30), JobFailed)
+    assert isinstance(q.get(timeout=60), JobFailed)
     assert dev.counters()["files"] == 1

@@ -58,7 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         until_serving(channel, served)
     yield served
     process.terminate()
-    assert process.wait(30) == 0, served.said()[-2000:]
+    assert process.wait(60) == 0, served.said()[-2000:]
 
 
 def environment(run_dir: Path) -> dict[str, str]:

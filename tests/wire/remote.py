@@ -17,7 +17,7 @@ from vllm_symphony.abi.frame import FrameReader
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.errors import SymphonyError
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 RECEIVE_BYTES = 1 << 16
 
 

@@ -39,7 +39,7 @@ SERVICES = [
 METHODS = [pytest.param(m, id=f"{m.containing_service.name}.{m.name}") for s in SERVICES for m in s.methods]
 BY_ITSELF = ("spawn", "sleep", "exit", "wait", "kill", "flock")  # takes its time, or ends the session
 OPS = tuple(op.name for op in call_pb2.Call.DESCRIPTOR.oneofs_by_name["args"].fields if op.name not in BY_ITSELF)
-WAIT_S = 20.0
+WAIT_S = 60.0
 HELLO = {"abi_major": ABI_MAJOR, "abi_minor": ABI_MINOR}
 
 

@@ -42,4 +42,4 @@ def test_the_lease_of_a_client_that_vanished_begins_and_ends(tmp_path: Path):
             client.kill()
             client.communicate()
         server.terminate()
-        server.wait(30)
+        server.wait(60)

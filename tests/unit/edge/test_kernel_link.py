@@ -64,7 +64,7 @@ def against(tmp_path, answer, work, **kernel_options):
                 await asyncio.sleep(0)
                 server.close()
 
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    return asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def silent(call, writer):

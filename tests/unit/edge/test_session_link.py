@@ -35,7 +35,7 @@ def heard(tmp_path, said: bytes):
             finally:
                 link.close()
 
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    return asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def collect(link, ids):

@@ -254,7 +254,7 @@ class Heard:
 
     def wait_for(self, number: int) -> list[Any]:
         with self._more:
-            assert self._more.wait_for(lambda: len(self.all) >= number, 30)
+            assert self._more.wait_for(lambda: len(self.all) >= number, 60)
             return self.all
 
 

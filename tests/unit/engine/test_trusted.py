@@ -16,7 +16,7 @@ from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.poll import Poll
 from vllm_symphony.engine.trusted import KILLED, Trusted
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from vllm_symphony.runtime.meter import HOT_S, Meter
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def drive(scenario):
         transport = SocketTransport(left)
         transport.start()
         try:
-            await asyncio.wait_for(scenario(transport, KernelEnd(right)), 20)
+            await asyncio.wait_for(scenario(transport, KernelEnd(right)), 60)
         finally:
             transport.close()
             right.close()
