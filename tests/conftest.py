@@ -67,7 +67,7 @@ def server_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if folder := os.environ.get("SYMPHONY_SERVER_B"):
         yield found(Path(folder))
         return
-    served = serve(tmp_path_factory.mktemp("b"), *TOOL_FLAGS)
+    served = serve(tmp_path_factory.mktemp("b"), *TOOL_FLAGS, "--enable-prompt-tokens-details")
     try:
         served.wait_ready()
         yield served

@@ -3,11 +3,10 @@
 import pytest
 from openai import OpenAI
 
-from tests.dropin.conftest import server_b as server_b
 from tests.web.key import key
 from tests.web.openai_suite import SUITE
 
-pytestmark = [pytest.mark.xdist_group("engine_b"), pytest.mark.timeout(300), pytest.mark.keeps("fds")]  # the clients' connections
+pytestmark = pytest.mark.keeps("fds")  # the clients' connections
 
 
 @pytest.fixture(scope="module", params=["a Symphony token", "no token"])

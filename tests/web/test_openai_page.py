@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.dropin.conftest import server_b as server_b
 from tests.web.key import key
 from vllm_symphony import errors
 from vllm_symphony.client import connect
@@ -24,8 +23,6 @@ async def main():
 """
 
 
-@pytest.mark.xdist_group("engine_b")
-@pytest.mark.timeout(300)
 @pytest.mark.keeps("fds")  # the page's client
 def test_the_code_of_the_page_runs(server_b, monkeypatch, capsys):
     async def prepare() -> None:
