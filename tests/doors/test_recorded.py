@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.host import eventually
 from tests.doors.conftest import Grpc
 from tests.doors.test_grpc import WAIT_S, channel, ended, ping, shown
-from tests.wire.conftest import environment
+from tests.wire.conftest import Served, environment, until_serving
 from vllm_symphony.proto.v1 import call_pb2, file_pb2, process_pb2, session_pb2
 from vllm_symphony.proto.v1.file_pb2_grpc import FileServiceStub
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceStub
@@ -105,6 +105,31 @@ def test_the_log_is_shown_and_followed_and_the_start_stands_in_it(door):
         line = next(text for text in following.stdout if "followed" in text)
         following.terminate()
     assert "holder=finn" in line and "sym_" not in line
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_log_that_cannot_be_written_is_said_and_where_it_is_required_nothing_starts(tmp_path, required):
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "audit").write_text("a file, where a folder should be")
+    flags = ("--audit-required",) if required else ()
+    command = [sys.executable, "-m", "vllm_symphony.cli.main", "serve", "--device", "sim", *flags]
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    served = Served(tmp_path, process)
+    try:
+        if required:
+            assert process.wait(60) != 0
+            assert "EAGAIN: the audit log cannot be written, and this server does nothing that it cannot record" in served.said()
+            return
+        with grpc.insecure_channel(served.address) as made:
+            until_serving(made, served)
+            program = process_pb2.Program(source="async def main():\n    pass")
+            for _ in range(3):
+                ProcessServiceStub(made).Spawn(process_pb2.SpawnRequest(program=program), timeout=WAIT_S)
+        assert served.said().count("actions are not recorded until it can") == 1
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_what_an_admin_looks_at_is_recorded(door):
