@@ -71,6 +71,29 @@ def test_streams_that_are_worth_more_are_held_up_less():
     assert Hall(16, ()).cohort.limit_s(3 * 16) < Hall(16, ()).cohort.limit_s(16)
 
 
+def test_streams_are_not_held_up_for_programs_that_think_but_now_and_then_it_is_tried_again():
+    hall = Hall(4, ())
+
+    for _ in range(1000):
+        hall.hold(streams=4)
+
+    assert 50 < hall.cohort.num_waits < 80
+    assert hall.now < 0.1 * 1000 * hall.cohort.limit_s(4)
+
+
+def test_programs_that_stop_to_think_and_then_decode_again_are_waited_for_again():
+    hall = Hall(4, ())
+    for _ in range(100):
+        hall.hold(streams=4)
+    vain = hall.cohort.num_waits
+
+    for _ in range(200):  # from now on each comes a millisecond after the step
+        hall.arrivals = [hall.now + 0.001] * 4
+        hall.hold(streams=4)
+
+    assert hall.cohort.num_waits - vain > 100
+
+
 def test_a_plain_request_ends_it():
     hall = Hall(3, (0.0, 0.0025))
     hall.is_disturbed_at = 0.0005
