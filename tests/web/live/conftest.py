@@ -15,6 +15,8 @@ from tests.leaks import Allowed
 from tests.web.conftest import HttpDoor, Late
 from vllm_symphony.abi.calls import FdArgs, Forward, Kill, Spawn
 from vllm_symphony.abi.types import Credentials
+from vllm_symphony.edge.audit import Audit
+from vllm_symphony.edge.audit import files as audit_files
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.kernel_link import KernelLink
@@ -51,6 +53,7 @@ class Site(HttpDoor):
     """The live page behind the door, over a kernel on the simulated device. Without vLLM."""
 
     def _app(self) -> Any:
+        self.audit = Audit(self.server.run_dir / "state")
         identity = Identity(self.tokens)
         identity.confined("A")
 
@@ -59,7 +62,7 @@ class Site(HttpDoor):
             self._loop = asyncio.get_running_loop()
             self.link = KernelLink(str(self.server.run_dir / "kernel.sock"))
             await self.link.open()
-            app.state.symphony = SimpleNamespace(link=self.link)
+            app.state.symphony = SimpleNamespace(link=self.link, audit=self.audit)
             app.state.server = self._uvicorn
             door.keywords["link"] = self.link
             async with asyncio.TaskGroup() as tasks:
@@ -70,6 +73,15 @@ class Site(HttpDoor):
 
         door = Late(Starlette(routes=live.routes(), lifespan=lifespan), identity=identity)
         return door
+
+    def stop(self) -> None:
+        super().stop()
+        self.audit.close()
+
+    def lines(self, action: str) -> list[dict[str, Any]]:
+        """What the audit log says of an action."""
+        text = "".join(path.read_text() for path in audit_files(self.server.run_dir / "state"))
+        return [line for line in map(json.loads, text.splitlines()) if line["action"] == action]
 
     def on(self, port: int) -> "Site":
         """At the port of one that was there before."""
@@ -123,8 +135,8 @@ class Who:
 
 @pytest.fixture(scope="session")
 def leaks_allowed() -> Allowed:
-    """A browser keeps processes between tests, and connections to the site, whose server is in this process."""
-    return Allowed(children=(*Allowed().children, "chrom"), fds=(*Allowed().fds, "socket:"))
+    """A browser keeps processes between tests, and connections to the site, whose server and audit log are in this process."""
+    return Allowed(children=(*Allowed().children, "chrom"), fds=(*Allowed().fds, "socket:", "audit.jsonl"))
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,30 @@ def test_ones_own_process_takes_signals(site, alice, start):
     assert until(lambda: site.process(pid).exit).code == 137
 
 
+def test_a_signal_is_recorded_with_how_it_ended(site, alice, start):
+    mine, hers = start(), start(cred=alice.cred)
+
+    site.kill(mine, "KILL", alice.token)
+    site.kill(hers, "KILL", alice.token)
+
+    lines = [line for line in site.lines("kill") if line["door"] == "http" and line["target"] in (str(mine), str(hers))]
+    assert [(line["principal"], line["target"], line["outcome"]) for line in lines] == [
+        ("alice", str(mine), "ESRCH"), ("alice", str(hers), "OK")
+    ]  # fmt: skip
+    assert all(line["token"] in alice.token and line["peer"].startswith("127.0.0.1:") for line in lines)
+
+
+def test_an_admins_look_is_recorded_once_however_often_the_page_asks(site, root, alice, start):
+    pid, hers = start(), start(cred=alice.cred)
+
+    for _ in range(3):
+        site.ask(f"api/why/{pid}", root.token)
+        site.ask(f"api/why/{hers}", alice.token)
+
+    assert [line["outcome"] for line in site.lines("why") if line["target"] == str(pid)] == ["begun"]
+    assert [line for line in site.lines("why") if line["target"] == str(hers)] == []
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"pid": "7"}', b'{"pid": true}', b'{"pid": 0}', b'{"pid": 1, "signal": 9}',
              b'{"pid": 1e400}', b"[" * 4000, b'{"pid": 9007199254740993}', b" " * 5000, b'{"pid": 1, "signal": "HUP"}']

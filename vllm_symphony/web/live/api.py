@@ -22,18 +22,23 @@ from starlette.routing import BaseRoute, Route
 
 from vllm_symphony.abi.calls import Attach, Kill, NoArgs, PidArgs, Ps
 from vllm_symphony.abi.types import Credentials
+from vllm_symphony.edge.audit import Audit
 from vllm_symphony.edge.credentials import caller
+from vllm_symphony.edge.deed import CONTROL
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.errors import InvalidArgument, SymphonyError, WouldBlock
 from vllm_symphony.web.error import error_response
 from vllm_symphony.web.live import page
 from vllm_symphony.web.live.glance import Glances, files_of, info_of, process_shown, processes_shown
+from vllm_symphony.web.live.record import Record
 from vllm_symphony.web.live.stream import MachineStream, OutputStream, output_line
 
 MAX_FILES = 500
 MAX_BODY_BYTES = 4096
 MAX_LINES = 1000  # of a process's output in one answer
 MAX_NUMBER = 2**53 - 1
+
+_ACTIONS = {"logs": "attach", "stream": "strace"}  # questions whose system call has another name
 
 Ask = Callable[["Live", Request, Credentials], Awaitable[Any]]
 
@@ -44,8 +49,8 @@ def routes() -> list[BaseRoute]:
     asks: dict[str, Ask] = {
         "ps": _ps, "files": _files, "capacity": _capacity, "info": _info, "why/{pid}": _why, "logs/{pid}": _logs, "stream": _stream,
     }  # fmt: skip
-    api = [Route(f"{page.PREFIX}/api/{path}", live.answering(ask), methods=["GET"]) for path, ask in asks.items()]
-    return [*page.routes(), *api, Route(f"{page.PREFIX}/api/kill", live.answering(_kill), methods=["POST"])]
+    api = [Route(f"{page.PREFIX}/api/{path}", live.answering(ask, path), methods=["GET"]) for path, ask in asks.items()]
+    return [*page.routes(), *api, Route(f"{page.PREFIX}/api/kill", live.answering(_kill, "kill"), methods=["POST"])]
 
 
 class Live:
@@ -53,13 +58,16 @@ class Live:
 
     def __init__(self) -> None:
         self._glances: Glances | None = None
+        self._record: Record | None = None
 
-    def answering(self, ask: Ask) -> Callable[[Request], Awaitable[Any]]:
+    def answering(self, ask: Ask, path: str) -> Callable[[Request], Awaitable[Any]]:
         """An endpoint: finds out who calls, and makes JSON of the result or of the error."""
+        name = path.partition("/")[0]
+        action = _ACTIONS.get(name, name)
 
         async def endpoint(request: Request) -> Any:
             try:
-                told = await ask(self, request, caller(request))
+                told = await self._recorded(ask, request, caller(request), action)
             except SymphonyError as e:
                 response = error_response(e)
             else:
@@ -69,6 +77,21 @@ class Live:
             return response
 
         return endpoint
+
+    async def _recorded(self, ask: Ask, request: Request, cred: Credentials, action: str) -> Any:
+        """The answer, and a line of the audit log where it is worth one. `_kill` writes itself: its target stands in the body."""
+        if action in CONTROL:
+            return await ask(self, request, cred)
+        target = request.path_params.get("pid") or request.query_params.get("path") or "all"
+        with self.record(request).of(request, cred, action, target):
+            return await ask(self, request, cred)
+
+    def record(self, request: Request) -> Record:
+        """Where the application keeps its audit log; without one nothing is written."""
+        if self._record is None:
+            web = getattr(request.app.state, "symphony", None)
+            self._record = Record(getattr(web, "audit", None) or Audit(None))
+        return self._record
 
     def glances(self, request: Request) -> Glances:
         """Those of the application's kernel."""
@@ -142,7 +165,8 @@ async def _kill(live: Live, request: Request, cred: Credentials) -> dict[str, An
     pid, signal = asked.get("pid"), asked.get("signal", "TERM")
     if not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid <= MAX_NUMBER or not isinstance(signal, str):
         raise InvalidArgument('the body must be like {"pid": 7, "signal": "TERM"}', param="pid")
-    await link_of(request).call("kill", Kill(pid, signal), cred)
+    with live.record(request).of(request, cred, "kill", str(pid)):
+        await link_of(request).call("kill", Kill(pid, signal), cred)
     return {"pid": pid, "signal": signal}
 
 

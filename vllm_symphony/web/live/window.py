@@ -18,7 +18,9 @@ from vllm_symphony.abi.types import CallRecord, StepRecord
 
 MAX_STEPS, MAX_CALLS, MAX_ERRORS = 600, 60, 30  # of one frame
 MAX_PAST_STEPS = 6000  # of one that still tells of the past
-LOOKING = frozenset({"attach", "find", "info", "model_info", "ping", "ps", "statfs", "strace", "why"})  # what pages and tools ask
+LOOKING = frozenset(
+    {"attach", "find", "info", "metrics", "model_info", "ping", "ps", "statfs", "strace", "why"}
+)  # what pages and tools ask
 
 
 class Window:

@@ -3,6 +3,7 @@
 import { Ring } from "./ring.js";
 
 const SPEED_MS = 5000; // what "now" means for a speed
+const LATE_MS = 4000;
 const [MAX_STEPS, MAX_CALLS, MAX_ERRORS] = [12000, 300, 300];
 
 export class News {
@@ -30,15 +31,14 @@ export class News {
   }
 
   /** How the engine's rows were shared since the last look: steps that do not say it themselves are shared alike, also those
-   *  of the look before, of which we hear late. */
+   *  of which we hear late. */
   share({ t_ms, engine }) {
     const before = this.#shared;
-    const now = { t: t_ms, from: before?.t ?? t_ms, plain: engine.rows_plain ?? 0, programs: engine.rows_programs ?? 0 };
-    this.#shared = now;
-    if (!before) return;
-    const [plain, programs] = [now.plain - before.plain, now.programs - before.programs];
-    const part = plain > 0 ? plain / (plain + programs) : 0;
-    for (let i = this.steps.length - 1; i >= 0 && this.steps.at(i)[1] >= before.from; i--) {
+    const [plain, all] = [engine.rows_plain ?? 0, (engine.rows_plain ?? 0) + (engine.rows_programs ?? 1)];
+    this.#shared = { plain, all };
+    if (!before || (all === before.all && engine.rows_programs !== undefined)) return;
+    const part = (plain - before.plain) / Math.max(1, all - before.all);
+    for (let i = this.steps.length - 1; i >= 0 && this.steps.at(i)[1] + this.steps.at(i)[2] >= t_ms - LATE_MS; i--) {
       const step = this.steps.at(i);
       if (step[4] === null) [step[4], step[6]] = [Math.round(step[3] * part), part > 0 && part < 1];
     }

@@ -1,11 +1,9 @@
-// The process tree (static/processes.js): children below who spawned them, what each used since the last look.
+// The process tree (static/processes.js): children below who spawned them.
 
 import { byId, el, Rows, say, show } from "./dom.js";
-import { bytes, count, duration, many, percent, plain } from "./format.js";
+import { bytes, count, duration, many, plain } from "./format.js";
 
 export class Processes {
-  #before = { t: 0, used: new Map() };
-
   /** `open(pid)`: somebody wants to see more of it. */
   constructor(open, now) {
     this.now = now;
@@ -17,8 +15,6 @@ export class Processes {
   }
 
   show(glance) {
-    this.device = shares(glance, this.#before);
-    this.#before = { t: glance.t_ms, used: new Map(glance.processes.map((p) => [p.pid, p.usage.device_s])) };
     this.glance = glance;
     this.#draw();
   }
@@ -56,7 +52,7 @@ export class Processes {
       { show: state },
       { className: "text", text: ({ p }) => plain(p.principal) },
       { className: "num", text: ({ p }) => duration(((p.ended_ms ?? this.now()) - p.started_ms) / 1000) },
-      { className: "num", text: ({ p }) => (p.exit ? duration(p.usage.device_s) : percent(this.device.get(p.pid))) },
+      { className: "num", text: ({ p }) => duration(p.usage.device_s) },
       usage("tokens_in"),
       usage("tokens_out"),
       { className: "num", text: ({ p }) => count(p.pages) },
@@ -98,15 +94,6 @@ export function tree(processes) {
     }
   }
   return rows;
-}
-
-/** What of the device's time each had since the last look, or since it started. */
-function shares(glance, before) {
-  return new Map(glance.processes.map((p) => {
-    const known = before.used.get(p.pid);
-    const seconds = Math.max(1, glance.t_ms - (known === undefined ? p.started_ms : before.t)) / 1000;
-    return [p.pid, Math.max(0, p.usage.device_s - (known ?? 0)) / seconds];
-  }));
 }
 
 /** A state in words, with a colour beside it. */

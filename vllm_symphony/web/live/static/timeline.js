@@ -108,7 +108,7 @@ export class Timeline {
     const parts = this.spanS === 10 ? 5 : area.wide > 480 ? 6 : 3;
     for (let i = 0; i <= parts; i++) {
       const x = area.left + (area.wide * i) / parts;
-      const ago = this.spanS * (1 - i / parts);
+      const ago = Math.round((this.spanS * (parts - i)) / parts);
       pen.textAlign = i === parts ? "right" : i === 0 ? "left" : "center";
       pen.fillText(i === parts ? "now" : `−${ago < 60 ? `${ago} s` : `${Math.floor(ago / 60)}${ago % 60 ? `:${ago % 60}` : ""} min`}`, x, area.high + BOTTOM - 4);
     }
