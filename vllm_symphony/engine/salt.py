@@ -19,41 +19,53 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
+from vllm_symphony.abi.types import Ino
+
 SECRET = secrets.token_hex(16)
+_generation = 0  # of the weights: pages that others computed are not found
 
 
-def of_domain(domain: str) -> str:
-    """The salt of a domain's files."""
-    return f"{SECRET} {domain}"
+def of_domain(domain: str) -> str | None:
+    """The salt of a domain's files; None: that of plain requests."""
+    if not (domain or _generation):
+        return None
+    return f"{SECRET} {domain}" if not _generation else f"{SECRET} {_generation} {domain}"
 
 
-def asked(secret: str, domain: str, num_tokens: int, own: str) -> str:
-    """The salt of a request whose first tokens are those of a file in `domain`; the rest is found in the domain `own`.
+def begin_generation() -> None:
+    """The model has other weights from now on."""
+    global _generation
+    _generation += 1
+
+
+def asked(secret: str, ino: Ino, domain: str, num_tokens: int, own: str) -> str:
+    """The salt of a request whose first tokens are those of a file (`ino`) in `domain`; the rest is found in the domain `own`.
 
     `secret`: the engine's, as the web process was told it.
     """
-    return f"{secret}\n{json.dumps([domain, num_tokens, own])}"
+    return f"{secret}\n{json.dumps([ino, domain, num_tokens, own])}"
 
 
-def settle(request: Any, page_size: int) -> None:
-    """Give a request that the door sent the hashes that it should have; others stay as they are."""
+def settle(request: Any, page_size: int) -> Ino | None:
+    """Give a request that the door sent the hashes that it should have; others stay as they are. Gives the file that it names."""
     salt = request.cache_salt
     if salt is None or not salt.startswith(f"{SECRET}\n"):
-        return
-    domain, num_tokens, own = json.loads(salt[len(SECRET) + 1 :])
+        return None
+    ino, domain, num_tokens, own = json.loads(salt[len(SECRET) + 1 :])
     num_shared = num_tokens // page_size
     request.cache_salt = of_domain(domain if num_shared else own)
     if request._block_hasher is None:
-        return
+        return None
     request.block_hashes.clear()
     request.update_block_hashes()
     if num_shared and own != domain:
         del request.block_hashes[num_shared:]
         request._block_hasher = _cut(request._block_hasher, num_shared, of_domain(own))
         request.update_block_hashes()
+    return Ino(ino)
 
 
-def _cut(hasher: Callable[[Any], list[Any]], num_shared: int, salt: str) -> Callable[[Any], list[Any]]:
+def _cut(hasher: Callable[[Any], list[Any]], num_shared: int, salt: str | None) -> Callable[[Any], list[Any]]:
     """A hasher whose chain goes on in another domain behind the first `num_shared` hashes, which are there."""
 
     def hashes(request: Any) -> list[Any]:
@@ -61,7 +73,7 @@ def _cut(hasher: Callable[[Any], list[Any]], num_shared: int, salt: str) -> Call
         if len(have) > num_shared:
             return hasher(request)
         true = have[-1]
-        have[-1] = blake2b(true + salt.encode(), digest_size=32).digest()
+        have[-1] = blake2b(true + (salt or "").encode(), digest_size=32).digest()
         try:
             return hasher(request)
         finally:

@@ -34,6 +34,7 @@ from vllm_symphony.engine.cohort import Cohort
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
+from vllm_symphony.engine.offer import offer
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.share import Share
 from vllm_symphony.errors import DeviceLost
@@ -124,7 +125,9 @@ class SymphonyMixin(_Base):
     def _arrived(self, request: Request) -> None:
         self.runnable = True
         if request.client_index != CLIENT:
-            salt.settle(request, self.hash_block_size)
+            named = salt.settle(request, self.hash_block_size)
+            if named is not None and self.device is not None:
+                offer(self.device, named)
             self.plain_arrived = True
 
     def room_was_made(self) -> None:

@@ -15,18 +15,29 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vllm_symphony.abi.calls import Read, Stat
-from vllm_symphony.abi.types import Credentials, unpack_tokens
+from vllm_symphony.abi.calls import Advise, Read, Stat
+from vllm_symphony.abi.types import Credentials, FileStat, Ino, unpack_tokens
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.engine.salt import asked
-from vllm_symphony.errors import BadFile, ContextTooLong, InvalidArgument, NotSupported, StaleFile
+from vllm_symphony.errors import (
+    BadFile,
+    ContextTooLong,
+    InvalidArgument,
+    NotSupported,
+    OutOfPages,
+    QuotaExceeded,
+    StaleFile,
+    TimedOut,
+    WouldBlock,
+)  # fmt: skip
 
 SERVINGS = ("openai_serving_chat", "openai_serving_completion", "openai_serving_responses")  # of app.state
+BRING_S = 30.0  # for pages to come back from below
 _FIELD = "symphony"
 
 
@@ -36,6 +47,7 @@ class Prefix:
 
     path: str
     tokens: list[int]
+    ino: Ino
     domain: str
     principal: str
 
@@ -70,7 +82,15 @@ async def of_request(link: KernelLink, cred: Credentials, body: Mapping[str, Any
         )
     if file.stale:
         raise StaleFile(f"{path} is of another model or version: `symphony fsck --rebuild` computes it again", path=path)
-    return _within(Prefix(path, unpack_tokens(read.tokens), file.owner, cred.principal))
+    await _bring(link, cred, path, file)
+    return _within(Prefix(path, unpack_tokens(read.tokens), Ino(file.ino), file.owner, cred.principal))
+
+
+async def _bring(link: KernelLink, cred: Credentials, path: str, file: FileStat) -> None:
+    """Have pages that lie below the device back on it; where that cannot be had vLLM computes them."""
+    if file.device_pages < file.num_pages and (file.host_pages or file.disk_pages):
+        with suppress(QuotaExceeded, OutOfPages, TimedOut, WouldBlock):
+            await link.call("advise", Advise(path=path, wait=True, timeout_s=BRING_S), cred)
 
 
 @contextmanager
@@ -168,4 +188,4 @@ class Renderer:
         whose = prefix.principal if own is None else f"{prefix.principal} {own}"
         if self._secret is None:
             return f"{self._apart} {whose}"
-        return asked(self._secret, prefix.domain, len(prefix.tokens), whose)
+        return asked(self._secret, prefix.ino, prefix.domain, len(prefix.tokens), whose)

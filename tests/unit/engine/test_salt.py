@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from vllm_symphony.abi.types import Ino
 from vllm_symphony.engine import salt
 
 PAGE = 4
 FILE = list(range(10))  # two whole pages and a half
 OURS, THEIRS = "ann", "bob"
+INO = Ino(7)
 
 
 def hasher(request: Request) -> list[bytes]:
@@ -47,8 +49,8 @@ def of_file(tokens: list[int], domain: str = OURS) -> list[bytes]:
 
 
 def request_over_file(own: list[int], whose: str, *, file: list[int] = FILE, secret: str = salt.SECRET) -> Request:
-    request = Request(file + own, salt.asked(secret, OURS, len(file), whose))
-    salt.settle(request, PAGE)
+    request = Request(file + own, salt.asked(secret, INO, OURS, len(file), whose))
+    assert salt.settle(request, PAGE) == (INO if secret == salt.SECRET else None)
     return request
 
 
@@ -94,7 +96,7 @@ def test_a_file_of_whole_pages_is_shared_to_its_end():
     assert bobs[2] != of_file(file + [50] * 4)[2]
 
 
-@pytest.mark.parametrize("said", [None, "", OURS, f"guessed {OURS}", salt.asked("guessed", OURS, 10, OURS), "\n", "[]"])
+@pytest.mark.parametrize("said", [None, "", OURS, f"guessed {OURS}", salt.asked("guessed", INO, OURS, 10, OURS), "\n", "[]"])
 def test_a_salt_that_a_client_chose_stays_and_finds_no_file(said):
     request = Request(FILE + [50] * 9, said)
     before = list(request.block_hashes)
@@ -108,7 +110,7 @@ def test_a_salt_that_a_client_chose_stays_and_finds_no_file(said):
 def test_without_a_prefix_cache_the_salt_is_taken_all_the_same():
     request = Request(FILE, None)
     request._block_hasher, request.block_hashes = None, []
-    request.cache_salt = salt.asked(salt.SECRET, OURS, len(FILE), THEIRS)
+    request.cache_salt = salt.asked(salt.SECRET, INO, OURS, len(FILE), THEIRS)
 
     salt.settle(request, PAGE)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vllm_symphony.abi.types import Ino
 from vllm_symphony.engine import salt
 from vllm_symphony.errors import BadFile, ContextTooLong, InvalidArgument, NotSupported
 from vllm_symphony.web import prefix
@@ -16,6 +17,7 @@ from vllm_symphony.web.prefix import PREFIX, Prefix, Renderer
 
 BOS = 1
 FILE = [5, 6, 7]
+INO = Ino(9)
 
 
 class Tokenizer:
@@ -72,7 +74,7 @@ def rendered(made: Renderer, asked: Any, file: list[int] | None = FILE) -> Any:
     """The prompt of a chat over the file."""
 
     async def main() -> Any:
-        PREFIX.set(None if file is None else Prefix("/kb/x", file, "ann", "bob"))
+        PREFIX.set(None if file is None else Prefix("/kb/x", file, INO, "ann", "bob"))
         return await made.render_chat(asked)
 
     return asyncio.run(main())[1][0]
@@ -82,13 +84,16 @@ def test_the_file_stands_before_the_prompt():
     prompt = rendered(renderer(), request([8, 9]))
 
     assert prompt == {
-        "type": "token", "prompt": "text", "prompt_token_ids": [*FILE, 8, 9], "cache_salt": salt.asked("secret", "ann", 3, "bob")
-    }  # fmt: skip
+        "type": "token",
+        "prompt": "text",
+        "prompt_token_ids": [*FILE, 8, 9],
+        "cache_salt": salt.asked("secret", INO, "ann", 3, "bob"),
+    }
 
 
 def test_each_way_of_asking_is_served():
     async def main() -> Any:
-        PREFIX.set(Prefix("/kb/x", FILE, "ann", "bob"))
+        PREFIX.set(Prefix("/kb/x", FILE, INO, "ann", "bob"))
         made, asked = renderer(), request([8])
         many = await made.render_completion(asked)
         one = await made.render_responses(asked, previous_messages=None)
@@ -106,7 +111,7 @@ def test_without_a_file_all_is_vllms_own():
 
 def test_what_vllm_refuses_stays_refused():
     async def main() -> Any:
-        PREFIX.set(Prefix("/kb/x", FILE, "ann", "bob"))
+        PREFIX.set(Prefix("/kb/x", FILE, INO, "ann", "bob"))
         made, asked = renderer(), request([8], refusal="no")
         return [await made.render_chat(asked), await made.render_completion(asked), await made.render_responses(asked)]
 
@@ -143,7 +148,7 @@ def test_one_token_less_than_the_model_holds_is_taken():
 def test_a_salt_of_ones_own_keeps_the_rest_apart():
     own = rendered(renderer(), request([8], prompt={"cache_salt": "mine"}))["cache_salt"]
 
-    assert own == salt.asked("secret", "ann", 3, "bob mine")
+    assert own == salt.asked("secret", INO, "ann", 3, "bob mine")
 
 
 def test_without_the_engines_secret_nothing_is_shared():
