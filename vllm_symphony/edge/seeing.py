@@ -8,9 +8,11 @@ close    what waits is exported, for a moment; the door is shut
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.edge.meter import report
 from vllm_symphony.edge.metrics_door import MetricsDoor
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from vllm_symphony.edge.kernel_link import KernelLink
     from vllm_symphony.edge.spans import SpanFeed
     from vllm_symphony.edge.tls import ServerTls
+
+
+_log = logging.getLogger("symphony.edge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,9 @@ class Seeing:
     async def run(self) -> None:
         """Until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(report(self._kernel))
+            tasks.create_task(_apart(report(self._kernel)))
             if self._feed is not None:
-                tasks.create_task(self._feed.run())
+                tasks.create_task(_apart(self._feed.run()))
 
     async def close(self) -> None:
         """Idempotent."""
@@ -68,3 +73,11 @@ class Seeing:
                 await asyncio.to_thread(feed.close)
         if self._door is not None:
             await asyncio.to_thread(self._door.close)
+
+
+async def _apart(work: Coroutine[Any, Any, None]) -> None:
+    """A boundary: whoever only looks must not end the server."""
+    try:
+        await work
+    except Exception:
+        _log.exception("metrics or traces have ended, the server goes on")

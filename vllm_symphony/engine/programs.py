@@ -14,6 +14,7 @@ system: memory, CPU time, tasks, files, and how many control calls a second are 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import time
@@ -42,6 +43,8 @@ BAD_PROGRAM = 2
 IMAGES = (PYTHON, WASM)
 _UNCONFINABLE = "programs cannot be confined here: symphony doctor says what is missing, symphony serve --unconfined does without"
 _REASONS = {Cause.NONE: "", Cause.DENIED: "denied", Cause.MEMORY: "limit", Cause.CPU: "limit"}
+
+log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
@@ -221,6 +224,7 @@ class Programs:
             program.input.close()
         program.connection.close()
         code, cpu_s, cause = program.exit or (KILLED, 0.0, Cause.NONE)
+        log.info("program %d ended with exit code %d, %.3f s of CPU", program.pid, code, cpu_s, extra={"pid": program.pid})
         self._host.program_exited(program.pid, code, cpu_s, error or _says(cause, program.rlimits), _REASONS[cause])
 
     def _adopt(self, effect: Launch, rlimits: Rlimits, ours: Sequence[int]) -> RunningProgram:
