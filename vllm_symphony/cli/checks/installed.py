@@ -36,15 +36,9 @@ def symphony(scene: Scene) -> Iterator[Finding]:
     if found is None:
         yield Finding("symphony", "broken", f"{own}, but no metadata of vllm-symphony: vLLM cannot find the plugin", again)
         return
-    missing = [
-        group
-        for group, name in ENTRY_POINTS.items()
-        if not any(point.name == name and point.value.startswith("vllm_symphony.") for point, _ in scene.site.entry_points(group))
-    ]
+    missing = [group for group in ENTRY_POINTS if not _has_ours(scene, group)]
     if missing:
-        yield Finding(
-            "symphony", "broken", f"its metadata lacks the entry points {', '.join(missing)} (it is of another version)", again
-        )
+        yield Finding("symphony", "broken", f"its metadata has no entry point of this version for {', '.join(missing)}", again)
     elif found != own:
         yield Finding(
             "symphony", "broken", f"the metadata says {found}, the package is {own}: one of them is of another copy", again
@@ -185,6 +179,14 @@ def imports(scene: Scene) -> Iterator[Finding]:
     else:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit code {done.returncode}")
         yield Finding("import", "broken", last.strip()[:300], "see the findings above; else a fresh virtual environment")
+
+
+def _has_ours(scene: Scene, group: str) -> bool:
+    """An entry point of our name in the group, which leads to a module of ours that is there."""
+    root = _PROTO.parents[2]
+    modules = [point.module for point, _ in scene.site.entry_points(group) if point.name == ENTRY_POINTS[group]]
+    places = [root / module.replace(".", "/") for module in modules if module.startswith("vllm_symphony.")]
+    return any(place.with_suffix(".py").exists() or place.is_dir() for place in places)
 
 
 def _own_version(folder: Path) -> str | None:
