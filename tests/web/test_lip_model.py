@@ -171,10 +171,8 @@ def test_usage_counts_all_its_tokens(client, models):
 
 def test_a_limit_that_is_used_up_is_length(client, models):
     answer = chat(client, models["spends"])
-    response = client.responses.create(model=models["spends"], input="x")
 
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("so far", "length")
-    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
 @pytest.mark.parametrize(("how", "status", "kind", "code"), [
