@@ -1,5 +1,6 @@
 """For all tests: the seed in the header, one worker for the engine, nothing left behind."""
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(300))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection, which many tests ask for, would look through it for half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
     """The folder of the tests' trained model."""
@@ -55,6 +62,8 @@ def own_engine() -> Iterator[Any]:
     from tests.tiny import SharedHost
 
     shared = SharedHost()
+    gc.collect()
+    gc.freeze()
     yield shared
     shared.stop()
 

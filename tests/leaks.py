@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+_TELLS = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 SETTLE_S = 20.0  # an end that was asked for may take a moment; only a leak pays for the wait
 
 
@@ -90,19 +91,27 @@ def _command(p: psutil.Process) -> str:
 
 
 def _children() -> list[psutil.Process]:
-    """All below us. Asked of the system for each process, where it tells: psutil reads every process of the machine, and this runs
-    twice a test."""
-    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-        return psutil.Process().children(recursive=True)
+    """All below us."""
     found: list[psutil.Process] = []
     parents = [os.getpid()]
     while parents:
-        for path in glob(f"/proc/{parents.pop()}/task/*/children"):
-            with suppress(OSError):  # threads come and go
-                children = [int(pid) for pid in Path(path).read_text().split()]
-                parents += children
-                found += _there(children)
+        children = children_of(parents.pop())
+        parents += [p.pid for p in children]
+        found += children
     return found
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    """None if it has ended. Asked of the system where it tells: psutil reads every process of the machine, and this runs often."""
+    if not _TELLS:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(pid).children()
+        return []
+    pids: list[int] = []
+    for path in glob(f"/proc/{pid}/task/*/children"):
+        with suppress(OSError):  # threads come and go
+            pids += [int(child) for child in Path(path).read_text().split()]
+    return list(_there(pids))
 
 
 def _there(pids: list[int]) -> Iterator[psutil.Process]:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.leaks import children_of
 from vllm_symphony.abi.types import ResourceLimits
 from vllm_symphony.client import Client, Program, ServerUnreachable, connect
 from vllm_symphony.edge.token import make
@@ -193,7 +194,7 @@ class Arena:
         return next(p for p in psutil.Process(self.process.pid).children() if "engine.main" in " ".join(p.cmdline()))
 
     def zygote(self, image: str = "python") -> psutil.Process | None:
-        for process in self.host.children():
+        for process in children_of(self.host.pid):
             words = process.cmdline()
             if "vllm_symphony.runtime.zygote" in words and image in words:
                 return process
@@ -222,16 +223,9 @@ class Arena:
         found = []
         for image in ("python", "wasm"):
             zygote = self.zygote(image)
-            for child in zygote.children() if zygote is not None else ():
-                found += [f"{p.pid} below {child.pid}" for p in _quiet_children(child)]
+            for child in children_of(zygote.pid) if zygote is not None else ():
+                found += [f"{p.pid} below {child.pid}" for p in children_of(child.pid)]
         return found
-
-
-def _quiet_children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children()
-    except psutil.NoSuchProcess:
-        return []
 
 
 def start(run_dir: Path, *flags: str, before: Any = None, **environment: str) -> Arena:
