@@ -79,5 +79,5 @@ async def _apart(work: Coroutine[Any, Any, None]) -> None:
     """A boundary: whoever only looks must not end the server."""
     try:
         await work
-    except Exception:
+    except Exception:  # noqa: BLE001
         _log.exception("metrics or traces have ended, the server goes on")

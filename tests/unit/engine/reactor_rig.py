@@ -142,7 +142,9 @@ class ScriptedKernel:
 
     # ---- the interface
 
-    def connect(self, cred: Any, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "", minor: int = 0) -> int:
+    def connect(
+        self, cred: Any, role: str, now_ns: int, *, lease_s: float = 0.0, name: str = "", minor: int = 0, traceparent: str = ""
+    ) -> int:
         pid = self.new_pid()
         self.note("connect", pid, role, cred.principal)
         return pid
