@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -71,10 +72,10 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
     def text(self, css: str) -> str:
-        return self.find(css).text
+        return self.run("return document.querySelector(arguments[0])?.innerText.trim() ?? ''", css)
 
     def is_shown(self, css: str) -> bool:
-        return self.find(css).is_displayed()
+        return self.run("return document.querySelector(arguments[0])?.checkVisibility() ?? false", css)
 
     def rows(self, css: str) -> list[list[str]]:
         return self.run(_ROWS, css)
@@ -103,7 +104,15 @@ class Page:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def until(self, look: Callable[[], Any], what: str = "") -> Any:
-        return until(look, what)
+        """What `look` gives, when it is true; a page on its way to another one has nothing to look at."""
+
+        def seen() -> Any:
+            try:
+                return look()
+            except WebDriverException:
+                return None
+
+        return until(seen, what)
 
     def complaints(self) -> list[str]:
         """What the console has said that it should not, and what the policy has refused."""

@@ -55,6 +55,11 @@ class Page {
 
   stop() {
     this.link.stop();
+    this.rest();
+  }
+
+  /** Ask nothing until the stream is back. */
+  rest() {
     this.panel.pause();
     this.files.stop();
   }
@@ -111,7 +116,7 @@ class Page {
     document.body.classList.toggle("is-lost", isLost);
     if (name === "lost") this.#count(why, waitMs);
     if (name === "live") this.#arrived();
-    else this.files.stop();
+    else this.rest();
   }
 
   #count(why, waitMs) {
@@ -170,7 +175,7 @@ function ask() {
     field.value = "";
     show(byId("door"), false);
     new Page(text).start();
-  }, { once: false });
+  });
   field.focus();
 }
 

@@ -24,7 +24,7 @@ export class Panel {
     byId("panel-close").addEventListener("click", () => this.close());
     this.box.addEventListener("keydown", (e) => e.key === "Escape" && this.close());
     this.buttons = Object.entries(SIGNALS).map(([signal, [word, title]]) => {
-      const button = el("button", { type: "button", title, data: { signal }, onclick: () => this.#press(button, signal, word) }, word);
+      const button = el("button", { type: "button", title, data: { signal }, onclick: () => this.#press(button, signal) }, word);
       byId("panel-signals").append(button);
       return button;
     });
@@ -130,7 +130,7 @@ export class Panel {
     if (isAtEnd) log.scrollTop = log.scrollHeight;
   }
 
-  #press(button, signal, word) {
+  #press(button, signal) {
     if (signal === "KILL" && !button.dataset.sure) {
       button.dataset.sure = "yes";
       say(button, "Really kill?");
@@ -138,7 +138,7 @@ export class Panel {
       return;
     }
     this.#unsure(button);
-    this.#signal(signal, word);
+    this.#signal(signal);
   }
 
   #unsure(button) {
