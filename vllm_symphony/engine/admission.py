@@ -62,10 +62,10 @@ class Admission:
     def admit(self) -> None:
         s = self.scheduler
         self.cuts = {}
-        if not self.device.jobs and not s.num_held() and self._is_roomy(s.running):
+        if not self.device.jobs and (not s.num_held() or len(s.running) >= self._rows) and self._is_roomy(s.running):
             return  # idle files beside plain requests that run
         while True:
-            held = [*s.kv_holding_waiting.held, *s.waiting.held]
+            held = self._held()
             waiting_jobs = self._jobs(held)
             free = self._keep_running(held, waiting_jobs)
             began = self._begin(held, waiting_jobs, free)
@@ -79,6 +79,24 @@ class Admission:
             self._look_for_stuck(began)
         else:
             self._stuck_since.clear()
+
+    @property
+    def _rows(self) -> int:
+        """How many a step holds."""
+        return int(self.scheduler.max_num_active_reqs - self.scheduler.num_waiting_for_streaming_input)
+
+    def _held(self) -> list[Request]:
+        """Those that might begin now. A long queue of plain requests is not looked through in each step: as many as there are rows
+        are enough, beside those that wait for something else; but not where vLLM may pass over some for reasons of its own."""
+        s = self.scheduler
+        held = [*s.kv_holding_waiting.held, *s.waiting.held]
+        may_pass_over = s.policy == SchedulingPolicy.PRIORITY or s.lora_config or s.connector is not None
+        if len(held) <= self._rows or may_pass_over:
+            return held
+        jobs, may_begin = self.device.jobs, (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+        queue = [r for r in held if r.status in may_begin and r.request_id not in jobs]
+        rest = set(queue[self._rows :])
+        return [r for r in held if r not in rest] if rest else held
 
     def make_room(self, num_pages: int, born: float, keep: PagedFile | None) -> None:
         """Free that many pages as for a job of a file born then, if it can be done."""
@@ -122,9 +140,7 @@ class Admission:
 
     def _is_roomy(self, running: list[Request]) -> bool:
         """All can go on: there are rows, and no lack of pages."""
-        s = self.scheduler
-        fits = len(running) + s.num_waiting_for_streaming_input <= s.max_num_active_reqs
-        return fits and self._most_pages(running) <= self.device.table.pool.get_num_free_blocks()
+        return len(running) <= self._rows and self._most_pages(running) <= self.device.table.pool.get_num_free_blocks()
 
     def _favoured_side(self, free: int, held: list[Request]) -> bool | None:
         """The side that takes precedence in the hunt for pages; None: age decides."""
@@ -221,7 +237,7 @@ class Admission:
     def _begin(self, held: list[Request], waiting_jobs: list[FileJob], free: int) -> list[Request]:
         """Open the gates to those that have pages and a row."""
         s, device = self.scheduler, self.device
-        rows = s.max_num_active_reqs - s.num_waiting_for_streaming_input
+        rows = self._rows
         ready = self._ready(held)
         yielded = self._divide_rows(ready, rows) if len(s.running) + len(ready) > rows else []
         self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
