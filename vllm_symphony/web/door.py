@@ -41,7 +41,7 @@ from vllm_symphony.web.site import Site
 
 OURS = "/symphony"
 OPEN = (f"{OURS}/static/",)  # and the page itself: they show nothing of anybody
-_WORDS = (b'"lip:', b'"symphony"')
+_MODEL, _FIELD = b'"lip:', b'"symphony"'
 _HOW = "send a Symphony token as the API key (`symphony token add` makes one)"
 
 
@@ -73,12 +73,13 @@ class Door:
             await self._app(scope, receive, send)
             return
         shown = _Shown(scope)
-        if not (shown.proves or _is_ours(scope) or _may_be_ours(scope)):
-            await self._app(scope, receive, send)
-            return
         answer = Answer(send)
+        visit = _Visit(scope, receive, answer, shown)
+        if not (shown.proves or _is_ours(scope) or (_may_be_ours(scope) and await visit.asked() is not None)):
+            await self._app(scope, visit.receive, send)
+            return
         try:
-            await self._known(_Visit(scope, receive, answer, shown))
+            await self._known(visit)
         except SymphonyError as e:
             self._refused(scope, shown, e)
             await answer.fail(e)
@@ -108,13 +109,12 @@ class Door:
                 await self._served(visit, cred)
 
     async def _plain(self, visit: _Visit) -> None:
-        """Nobody of ours: plain OpenAI, and nothing else."""
-        if _is_ours(visit.scope):
-            self._demand_site(visit)
-            if not _is_open(visit.scope):
-                raise Unauthenticated(f"who are you? {_HOW}")
-        elif await visit.body_asks():
+        """Nobody of ours: the page is for everybody, and shows nothing of anybody."""
+        if not _is_ours(visit.scope):
             raise Unauthenticated(f"programs and files are for principals: {_HOW}")
+        self._demand_site(visit)
+        if not _is_open(visit.scope):
+            raise Unauthenticated(f"who are you? {_HOW}")
         await self._app(visit.scope, visit.receive, visit.answer.send)
 
     async def _served(self, visit: _Visit, cred: Credentials) -> None:
@@ -160,14 +160,10 @@ class _Visit:
         """What was read already, as it came, then what comes."""
         return self._read.pop(0) if self._read else await self._receive()
 
-    async def body_asks(self) -> bool:
-        """Whether the body asks for a program or a file."""
-        return await self.asked() is not None
-
     async def asked(self) -> dict[str, Any] | None:
         """The body where it asks for something of ours; None where it is vLLM's to answer, right or wrong."""
         await self._look()
-        if not any(word in self._body for word in _WORDS):
+        if _MODEL not in self._body and _FIELD not in self._body:
             return None
         try:
             body = json.loads(self._body)
@@ -179,7 +175,8 @@ class _Visit:
         return body if "symphony" in body or (isinstance(model, str) and model.startswith(lip_model.MARK)) else None
 
     async def _look(self) -> None:
-        more = True
+        """Read the body, once."""
+        more = not self._read
         while more:
             message = await self._receive()
             self._read.append(message)
@@ -193,7 +190,10 @@ class _Shown:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self.has_token = any(b"sym_" in value and holds_token(value.decode("latin-1")) for _, value in scope["headers"])
+        self.has_token = False
+        for _, value in scope["headers"]:  # of every request, so no more is done than must be
+            if b"sym_" in value and holds_token(value.decode("latin-1")):
+                self.has_token = True
         self.common_name: str | None = scope.get("extensions", {}).get(NAME, {}).get("name")
         self.proves = self.has_token or self.common_name is not None
 
