@@ -141,7 +141,7 @@ def test_bombs_are_refused_without_building_them():
     many = 8 << 20
     head = b"\x83\xa2id\x01\xa2op\xa8generate\xa1a\x82\xa2fd\x01\xa4stop"
     maps = head + b"\xdd" + many.to_bytes(4, "big") + b"\x80" * many
-    start = time.perf_counter()
+    start = time.process_time()
 
     with pytest.raises(errors.InvalidArgument, match="length <= 65536"):
         codec.read_args(codec.read_call(maps))
@@ -150,7 +150,7 @@ def test_bombs_are_refused_without_building_them():
     with pytest.raises(errors.InvalidArgument):  # says that it has 4 billion elements
         codec.read_args(codec.read_call(head + b"\xdd\xff\xff\xff\xff"))
 
-    assert time.perf_counter() - start < 1.0  # a hundred times what it takes, for a busy machine
+    assert time.process_time() - start < 1.0  # a hundred times what it takes
 
 
 @given(st.lists(st.binary(max_size=60)), st.lists(st.integers(1, 40), min_size=1))
@@ -178,11 +178,11 @@ def test_a_frame_over_the_limit_is_refused_by_its_length_alone():
 
 def test_a_large_frame_in_small_pieces_costs_no_quadratic_time():
     data = codec.reply_frame(1, ReadResult(bytes(MAX_FRAME_BYTES - 100), b"", 0))
-    reader, start = FrameReader(), time.perf_counter()
+    reader, start = FrameReader(), time.process_time()
 
     frames = [f for i in range(0, len(data), 1 << 12) for f in reader.feed(data[i : i + (1 << 12)])]
 
-    assert len(frames) == 1 and time.perf_counter() - start < 2.0
+    assert len(frames) == 1 and time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("cls", errors.ALL)

@@ -229,7 +229,7 @@ def test_threads_that_are_stuck_are_counted_until_there_is_none(rig: Rig) -> Non
             continue
         except errors.WouldBlock:
             break
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 60
     assert rig("nap", seconds=0).content == "0.0"  # needs none
     rig.host._process.kill()  # type: ignore[union-attr]  # for the tests that follow
     rig.until(lambda: rig.host._num_deaths == 1)
@@ -256,11 +256,11 @@ def test_a_job_that_is_cancelled_ends_once(rig: Rig, moment: str) -> None:
 
 
 def test_who_floods_waits_for_himself(rig: Rig) -> None:
-    flood = [rig.start("nap", principal="flood", seconds=0.2) for _ in range(12)]
+    flood = [rig.start("nap", principal="flood", seconds=1.0) for _ in range(12)]
     began_s = time.monotonic()
     rig("nap", principal="calm", seconds=0.0)
 
-    assert time.monotonic() - began_s < 0.2
+    assert time.monotonic() - began_s < 1.0
     refused = 0
     for job in flood:
         try:
