@@ -22,6 +22,16 @@ def steps_and_calls(probe: Any) -> tuple[list[Any], list[Any]]:
     return [_shown(s) for s in steps], [_shown(c) for c in calls]
 
 
+def running(probe: Any) -> int:
+    """Requests in steps."""
+    return len(probe.core.scheduler.running)
+
+
+def plain_requests(probe: Any) -> int:
+    """Those of vLLM's own clients, also such as wait."""
+    return sum(r.client_index == 0 for r in list(probe.core.scheduler.requests.values()))
+
+
 def counters(probe: Any) -> dict[str, float]:
     found: dict[str, float] = probe.core.symphony._device.counters()
     return found
@@ -43,11 +53,14 @@ def check(probe: Any) -> None:
 
 
 def _is_idle(kernel: Any) -> bool:
-    """Nobody is there but the doors, and nothing of anybody's."""
-    found = dict(kernel.counters())
-    stays = ("directories", "calls_ended")
-    doors = all(found.pop(name) == DOORS for name in ("processes", "threads"))
-    return doors and not any(n for name, n in found.items() if name not in stays)
+    """As `Kernel.idle`, but that the doors stay."""
+    alive = [process for process in kernel.processes.values() if not process.has_ended]
+    return (
+        len(alive) == DOORS
+        and not (kernel.jobs or kernel.works or kernel.timers)
+        and kernel.channels.is_idle()
+        and all(inode.names and not inode.num_open for inode in kernel.files.inodes.values())
+    )
 
 
 def _held(probe: Any) -> str:

@@ -40,7 +40,7 @@ FLAGS = (
     str(NUM_PAGES + 1), "--kv-cache-memory-bytes", str(64 << 20), "--max-num-seqs", "64", "--max-num-batched-tokens", "512",
     "--enforce-eager", "--seed", "0", "--served-model-name", "tiny",
 )  # fmt: skip
-TOOL_FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+TOOL_FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-prompt-tokens-details")
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import importlib
 import inspect
 from typing import Any
 
+from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.errors import NotSupported
 
 VLLM_VERSION = "0.32.0"
@@ -33,6 +34,7 @@ SEAMS: tuple[tuple[str, str, str, str], ...] = (
     ("vllm.v1.core.block_pool", "BlockPool", "get_new_blocks", "page table"),
     ("vllm.v1.core.block_pool", "BlockPool", "free_blocks", "page table"),
     ("vllm.v1.core.block_pool", "BlockPool", "touch", "page table"),
+    ("vllm.v1.core.block_pool", "BlockPool", "cache_full_blocks", "pages that came back are found by hash"),
     ("vllm.v1.core.block_pool", "BlockPool", "get_num_free_blocks", "page table"),
     ("vllm.v1.request", "Request", "update_block_hashes", "a job begins with the file's hashes"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "sample_tokens", "distributions, rows, predicates"),
@@ -52,6 +54,9 @@ SEAMS: tuple[tuple[str, str, str, str], ...] = (
     ("vllm.v1.structured_output", "StructuredOutputManager", "grammar_init", "grammars of file jobs"),
     ("vllm.sampling_params", "SamplingParams", "_validate_structured_outputs", "grammar errors before the device"),
     ("vllm.v1.engine.detokenizer", "IncrementalDetokenizer", "from_new_request", "stop strings and text"),
+    ("vllm.renderers.online_renderer", "OnlineRenderer", "render_chat", "a file before the prompt"),
+    ("vllm.renderers.online_renderer", "OnlineRenderer", "render_completion", "a file before the prompts"),
+    ("vllm.renderers.online_renderer", "OnlineRenderer", "render_responses", "a file before the prompt"),
 )
 
 # attributes that vLLM sets on instances; checked where the source assigns them
@@ -78,6 +83,12 @@ ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
     ("vllm.model_executor.layers.attention", "Attention", "self.impl"),
     ("vllm.v1.engine.core", "EngineCore", "self.step_fn"),
     ("vllm.v1.engine.core", "EngineCore", "self.request_block_hasher"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self.hash_block_size"),
+    ("vllm.v1.request", "Request", "self.block_hashes"),
+    ("vllm.entrypoints.openai.chat_completion.serving", "OpenAIServingChat", "self.online_renderer"),
+    ("vllm.entrypoints.openai.completion.serving", "OpenAIServingCompletion", "self.online_renderer"),
+    ("vllm.entrypoints.openai.responses.serving", "OpenAIServingResponses", "self.online_renderer"),
+    ("vllm.entrypoints.openai.models.serving", "OpenAIServingModels", "self.lora_requests"),
 )
 
 
@@ -99,14 +110,33 @@ def check_version() -> None:
         )
 
 
+def jobs_refusal(config: Any) -> str:
+    """Why the model is not called for files, though plain requests are served, with the flag to change; "" if it is."""
+    if config.speculative_config is not None:
+        return "the model is not called for files with speculative decoding: drop --speculative-config"
+    return ""
+
+
+def check_launch(args: Any) -> None:
+    """Refuse a launch line of vLLM's in which there is no seat for us (vLLM's EngineArgs), with the flag to change.
+
+    Raises:
+        NotSupported: another scheduler or worker, or several API servers.
+    """
+    if args.scheduler_cls not in (None, SCHEDULER):
+        raise NotSupported(f"files are proven under symphony's scheduler: drop --scheduler-cls {args.scheduler_cls}")
+    if args.worker_cls not in ("auto", WORKER):
+        raise NotSupported(f"files are proven under symphony's worker: drop --worker-cls {args.worker_cls}")
+    if (servers := getattr(args, "_api_process_count", 1)) > 1:
+        raise NotSupported(f"one API server talks to the kernel, not {servers}: use --api-server-count 1", num_servers=servers)
+
+
 def check_config(config: Any) -> None:
     """Refuse configurations in which files would be wrong, with the flag to change.
 
     Raises:
-        NotSupported: speculative decoding, several engines, a model that does not generate, or vLLM's second model runner.
+        NotSupported: several engines, a model that does not generate, or vLLM's second model runner.
     """
-    if config.speculative_config is not None:
-        raise NotSupported("file jobs do not run with speculative decoding: drop --speculative-config")
     if config.parallel_config.data_parallel_size > 1:
         raise NotSupported("one kernel serves one engine: use --data-parallel-size 1")
     if config.model_config.runner_type != "generate":

@@ -23,6 +23,7 @@ from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Distribution, Ino, JobId
 from vllm_symphony.engine.admission import FOR_A_ROW
 from vllm_symphony.engine.bench import EngineBench
+from vllm_symphony.engine.compat import jobs_refusal
 from vllm_symphony.engine.edit import Surgery
 from vllm_symphony.engine.grammar import Grammars
 from vllm_symphony.engine.job import (
@@ -42,7 +43,7 @@ from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.engine.rows import KeptRows
 from vllm_symphony.engine.tier import TierLimits, Tiers
-from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
+from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, NotSupported, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
     CancelJob,
@@ -139,6 +140,7 @@ class FileDevice:
         self._temp_id = 0
         self.num_found = 0  # tokens of file calls that vLLM's prefix cache had
         self.dead: str | None = None
+        self.jobs_refusal = jobs_refusal(scheduler.vllm_config)
 
     # ---- mail
 
@@ -238,6 +240,7 @@ class FileDevice:
         self.submit_forward(e)
 
     def submit_forward(self, e: ForwardJob, on_done: Callable[[FileJob], None] | None = None) -> None:
+        self._demand_jobs()
         f = self.table.files[e.ino]
         base = len(f.tokens)
         if f.resting is not None:
@@ -302,6 +305,7 @@ class FileDevice:
             self.retire(job.file)
 
     def _generate(self, e: GenerateJob) -> None:
+        self._demand_jobs()
         f = self.table.files[e.ino]
         self.retire(f)
         base = len(f.tokens)
@@ -324,6 +328,11 @@ class FileDevice:
         self.jobs[job.request.request_id] = job
         self.by_id[job.id] = job
         self.scheduler.add_request(job.request)
+
+    def _demand_jobs(self) -> None:
+        """Raises NotSupported where this engine computes for plain requests only."""
+        if self.jobs_refusal:
+            raise NotSupported(self.jobs_refusal)
 
     def _fits(self, num_tokens: int) -> None:
         need = self.table.pages(num_tokens)

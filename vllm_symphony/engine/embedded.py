@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
@@ -66,16 +67,15 @@ def register() -> None:
 
 
 def _seated(make: Callable[..., Any]) -> Callable[..., Any]:
-    """vLLM's way to its config, with our scheduler and worker in the seats that the operator left to vLLM."""
+    """vLLM's way to its config, with our scheduler and worker in the seats. Raises NotSupported where we cannot sit in them."""
 
     @functools.wraps(make)
     def create_engine_config(args: Any, *more: Any, **named: Any) -> Any:
         from vllm_symphony.engine import compat
 
         compat.check_version()
-        args.scheduler_cls = args.scheduler_cls or SCHEDULER
-        if args.worker_cls == "auto":
-            args.worker_cls = WORKER
+        compat.check_launch(args)
+        args.scheduler_cls, args.worker_cls = SCHEDULER, WORKER
         config = make(args, *more, **named)
         compat.check_config(config)
         return config
@@ -113,9 +113,28 @@ def _attach(core: Any, words: list[str]) -> dict[str, Any]:
     host = EmbeddedHost(core, ground.tiers)
     reactor, told = ground.boot(host, lambda _: None, lambda error: log.error("the kernel ended: %s", error))
     core.symphony = reactor
+    scheduler = core.scheduler
+    scheduler.is_ending = lambda: bool(core.shutdown_state)
+    scheduler.is_asleep = lambda: bool(core.model_executor.is_sleeping)
+    core.collective_rpc = _watched(core, host, reactor)
     core.has_work = functools.partial(_has_work, core, core.has_work, reactor)
     core.scheduler.on_shutdown = functools.partial(_give_up, host, reactor)
     return told
+
+
+def _watched(core: Any, host: EmbeddedHost, reactor: Reactor) -> Callable[..., Any]:
+    """The core's RPC to all workers as vLLM's front has it. Whatever it did: the weights are looked at after it."""
+    rpc = core.collective_rpc
+
+    @functools.wraps(rpc)
+    def collective_rpc(*args: Any, **named: Any) -> Any:
+        try:
+            return rpc(*args, **named)
+        finally:
+            if reactor.is_alive():
+                host.look_at_weights(reactor)
+
+    return collective_rpc
 
 
 def detach(core: Any) -> Future[None]:
@@ -223,6 +242,22 @@ class EmbeddedHost:
 
     def counters(self) -> dict[str, float]:
         return {**self.device.counters(), **self.core.scheduler.symphony_counters()}
+
+    def look_at_weights(self, reactor: Reactor) -> None:
+        """Where they are others than before, no page of before is used again. On the engine thread."""
+        from vllm_symphony.engine.fingerprint import together
+
+        fingerprint = together(self.core.model_executor.collective_rpc("symphony_fingerprint"))
+        if fingerprint == self.model.fingerprint:
+            return
+        from vllm_symphony.engine import control
+
+        edited = control.forget(self.core.scheduler)
+        self.core.model_executor.collective_rpc("symphony_rename_pages", args=(fingerprint,))
+        self.model = replace(self.model, fingerprint=fingerprint)
+        reactor.reweighted(fingerprint)
+        control.refuse(self.device, edited)
+        log.warning("the model's weights changed: files are computed again, and %d edited ones are stale", len(edited))
 
     def _ring(self) -> None:
         if not self.device.rung:

@@ -5,11 +5,13 @@
 
 Pages that were written under one fingerprint are good under no other. A sample of each parameter tells any two trainings apart
 without reading gigabytes; adapters are parameters too. Each worker names its share; the server's is the hash of all of them.
+On a CPU vLLM packs a linear layer's weight away where no parameter shows it; then the layer is asked: what it makes of a vector
+with a single one is a column of the weight, exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from vllm_symphony.engine.compat import VLLM_VERSION
 
 SAMPLES = 64  # elements of each parameter, evenly spaced
+COLUMNS = 8  # of a packed weight
 
 
 def fingerprint(config: Any, model: Any, layout: str) -> str:
@@ -29,11 +32,36 @@ def fingerprint(config: Any, model: Any, layout: str) -> str:
     with torch.inference_mode():
         for name, parameter in sorted(model.named_parameters()):
             digest.update(repr((name, tuple(parameter.shape), str(parameter.dtype))).encode())
-            flat = parameter.detach().reshape(-1)
-            count = min(SAMPLES, flat.numel())
-            index = torch.arange(count, device=flat.device) * (flat.numel() - 1) // max(1, count - 1)  # in integers: no rounding up
-            digest.update(flat[index].contiguous().view(torch.uint8).cpu().numpy().tobytes())
+            digest.update(_sample(parameter.detach()))
+        for name, columns in _packed(model):
+            digest.update(name.encode() + _sample(columns))
     return digest.hexdigest()
+
+
+def _sample(values: torch.Tensor) -> bytes:
+    """Some elements of it, as they are."""
+    flat = values.reshape(-1)
+    index = _spread(flat.numel(), SAMPLES).to(flat.device)
+    return flat[index].contiguous().view(torch.uint8).cpu().numpy().tobytes()
+
+
+def _spread(size: int, most: int) -> torch.Tensor:
+    """Up to `most` indexes, the first and the last among them; in integers: no rounding up."""
+    count = min(most, size)
+    return torch.arange(count) * (size - 1) // max(1, count - 1)
+
+
+def _packed(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Columns of the weights of linear layers that have none to look at."""
+    for name, layer in sorted(model.named_modules()):
+        weight = getattr(layer, "weight", None)
+        if not (hasattr(layer, "quant_method") and hasattr(layer, "input_size") and weight is not None and not weight.numel()):
+            continue
+        size = getattr(layer, "input_size_per_partition", layer.input_size)
+        chosen = _spread(size, COLUMNS)
+        ones = torch.zeros(len(chosen), size, dtype=weight.dtype, device=weight.device)
+        ones[torch.arange(len(chosen)), chosen] = 1
+        yield name, layer.quant_method.apply(layer, ones, None)
 
 
 def together(parts: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_symphony.abi.types import ModelInfo
+from vllm_symphony.engine import compat
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.fingerprint import together
 from vllm_symphony.engine.page_io import EngineMover, NoMover
@@ -77,6 +78,9 @@ def _describe(config: Any, device: FileDevice, end_tokens: Sequence[int], finger
     vocab_size = model.get_vocab_size()
     capabilities = ["forward", "generate", "sample", "logits", "until", "grammar", "fork", "truncate", "positions"]
     unsupported = {}
+    if refusal := compat.jobs_refusal(config):
+        unsupported = dict.fromkeys(capabilities[:6], refusal)
+        del capabilities[:6]
     if refusal := scheduler.pages_refusal:
         capabilities.append("recompute")
         unsupported["pages"] = f"{refusal}: files are computed again through the prefix cache"

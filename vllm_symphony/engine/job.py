@@ -237,7 +237,7 @@ def make_request(rid: str, file: PagedFile, params: SamplingParams, hasher: Any,
     if file.private or hasher is None:
         request.skip_reading_prefix_cache = True
         return request
-    request.cache_salt = salt.of_domain(file.domain) if file.domain else None
+    request.cache_salt = salt.of_domain(file.domain)
     request.block_hashes = file.hashes.copy()
     request._block_hasher = hasher
     request.update_block_hashes()

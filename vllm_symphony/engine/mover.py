@@ -52,6 +52,10 @@ class PageMover:
         self._staging = np.empty((RUN, io.page_bytes), np.uint8)
         self.cancelled: set[int] = set()
 
+    def rename(self, fingerprint: str) -> None:
+        """Pages are of another model from now on. Nothing moves meanwhile."""
+        self._fingerprint = fingerprint
+
     def carry_out(self, orders: Orders) -> Moved:
         """All of it, or an error and no segment of it left."""
         written: list[Path] = []
@@ -180,6 +184,10 @@ class MoverThread:
     def begin(self, orders: Orders, first: Callable[[], None] | None = None) -> None:
         """`first` is called by the thread before it touches a page."""
         self._orders.put((orders, first))
+
+    def rename(self, fingerprint: str) -> None:
+        """As PageMover's."""
+        self._mover.rename(fingerprint)
 
     def cancel(self, move: int) -> None:
         self._mover.cancelled.add(move)

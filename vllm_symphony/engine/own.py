@@ -23,7 +23,7 @@ from vllm_symphony.engine.meter import engine_samples
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
-from vllm_symphony.errors import DeviceLost
+from vllm_symphony.errors import DeviceLost, NotSupported
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
 
 
@@ -46,6 +46,8 @@ def engine_config(engine_args: Any) -> Any:
     engine_args.worker_cls = WORKER
     config = engine_args.create_engine_config(UsageContext.ENGINE_CONTEXT)
     compat.check_config(config)
+    if refusal := compat.jobs_refusal(config):
+        raise NotSupported(refusal)
     # small models fill a JSON grammar's optional blanks for ever; compact JSON is as valid
     config.structured_outputs_config.disable_any_whitespace = True
     config.scheduler_config.scheduler_cls = SCHEDULER

@@ -185,7 +185,7 @@ class PageTable:
         """Forget tokens from `length` on and free the pages behind them."""
         assert f.job is None
         f.cut(length)
-        self._forget_rows(f, length)
+        self.forget_rows(f, length)
         upto = length if length > f.fixed else _fixed(f.fixed, length)
         f.fixed = _fixed(f.fixed, length)
         self.forget_copies(f, upto)
@@ -197,7 +197,7 @@ class PageTable:
     def drop(self, f: PagedFile) -> None:
         """The file is gone: free its pages."""
         assert f.job is None
-        self._forget_rows(f, 0)
+        self.forget_rows(f, 0)
         f.fixed = 0
         self.forget_copies(f, 0)
         self._trim(f, 0)
@@ -249,7 +249,7 @@ class PageTable:
         if not f.has_pages:
             f.private = f.has_gaps or f.edited
 
-    def _forget_rows(self, f: PagedFile, length: int) -> None:
+    def forget_rows(self, f: PagedFile, length: int = 0) -> None:
         gone = [i for i in f.rows if i >= length]
         self.dropped_rows += [f.rows.pop(i) for i in gone]
 

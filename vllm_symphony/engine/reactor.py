@@ -173,6 +173,16 @@ class Reactor:
             return fn(self._kernel)
         return self._post(fn).result(timeout_s)
 
+    def reweighted(self, fingerprint: str) -> None:
+        """The device's model has other weights, and no page of before: have the kernel and the store know it, then return."""
+
+        def know(kernel: Kernel) -> None:
+            kernel.reweighted(fingerprint)
+            if self._store is not None:
+                self._store.reweighted(fingerprint)
+
+        self.run_in_reactor(know)
+
     def check_idle(self) -> None:
         """No program, connection, timer or unsent effect is held. Raises AssertionError. For tests."""
         self.run_in_reactor(lambda _: self._check_idle())

@@ -31,6 +31,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm_symphony.engine import salt
 from vllm_symphony.engine.admission import Admission
 from vllm_symphony.engine.cohort import Cohort
+from vllm_symphony.engine.control import ControlMixin
 from vllm_symphony.engine.device import FileDevice
 from vllm_symphony.engine.gate import Gate
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
@@ -449,9 +450,9 @@ def scheduler_for(*, vllm_config: Any, **more: Any) -> SymphonyMixin:
     return cls(vllm_config=vllm_config, **more)
 
 
-class SymphonyScheduler(SymphonyMixin, Scheduler):
+class SymphonyScheduler(ControlMixin, SymphonyMixin, Scheduler):
     """Where vLLM would choose its Scheduler."""
 
 
-class SymphonyAsyncScheduler(SymphonyMixin, AsyncScheduler):
+class SymphonyAsyncScheduler(ControlMixin, SymphonyMixin, AsyncScheduler):
     """Where vLLM would choose its AsyncScheduler."""

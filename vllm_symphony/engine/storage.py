@@ -82,7 +82,7 @@ class StorageCore:
         Raises: NotSupported, DataCorrupt, OutOfPages, ReadOnly: the database cannot be used.
         """
         self.directory = directory
-        self._fingerprint, self._page_bytes = fingerprint, page_bytes
+        self.fingerprint, self._page_bytes = fingerprint, page_bytes
         self._high_water = high_water
         self._key = directory.key() if directory is not None else b""
         self._database = Database(directory.database) if directory is not None else None
@@ -270,7 +270,7 @@ class StorageCore:
         path = directory.spool / e.spool
         packed = export.unpack(path, self._key)
         trusted = packed.signed or e.trust
-        usable = trusted and packed.node.fingerprint == self._fingerprint and packed.page_bytes == self._page_bytes
+        usable = trusted and packed.node.fingerprint == self.fingerprint and packed.page_bytes == self._page_bytes
         node = packed.node if trusted else replace(packed.node, recipe=b"")  # one that was made up may say anything
         if usable and packed.page_tokens:
             node = export.take_pages(path, packed, directory.pages, (name + SUFFIX for name in self._names))
@@ -339,6 +339,10 @@ class Storage:
         with self._changed:
             self._mail += effects
             self._changed.notify()
+
+    def reweighted(self, fingerprint: str) -> None:
+        """Pages of this model can be used from now on, and no others."""
+        self.core.fingerprint = fingerprint
 
     def stop(self) -> None:
         with self._changed:

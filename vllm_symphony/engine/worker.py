@@ -77,6 +77,11 @@ class SymphonyWorker(Worker):
         """Begin to move pages: so many fit into host memory here; segments lie in `directory`."""
         self.symphony_mover = make_mover(self._pages(), num_slots, directory, fingerprint)
 
+    def symphony_rename_pages(self, fingerprint: str) -> None:
+        """Pages are of another model from now on."""
+        if hasattr(self, "symphony_mover"):
+            self.symphony_mover.rename(fingerprint)
+
     def symphony_move(self, orders: Orders) -> None:
         self.symphony_mover.begin(orders, self._pages().mark())
 

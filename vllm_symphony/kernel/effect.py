@@ -618,6 +618,9 @@ class Store(Protocol):
     def submit(self, effects: Sequence[StoreEffect]) -> None:
         """Take effects, in order. From any one thread; never blocks on the disk."""
 
+    def reweighted(self, fingerprint: str) -> None:
+        """The device's model has other weights: pages under this fingerprint can be used from now on. Any thread."""
+
     def stop(self) -> None:
         """Finish what was submitted, sync, close. Idempotent."""
 

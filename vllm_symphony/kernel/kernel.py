@@ -23,6 +23,7 @@ from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuc
 from vllm_symphony.kernel import budget, lease, lifecycle, overrun
 from vllm_symphony.kernel.call import Call, Held
 from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
+from vllm_symphony.kernel.fs.inode import EXACT
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
@@ -83,6 +84,13 @@ class Kernel(Machine):
     def save(self, now_ns: int) -> bool:
         """The server is about to stop: have on disk what directories keep with its pages. False: there is nothing to do."""
         return keep.save_all(self, now_ns)
+
+    def reweighted(self, fingerprint: str) -> None:
+        """The model has other weights, and the device no page of before. Files stand as after a start with another model: what was
+        saved of exact ones is not used, edited ones are stale."""
+        self.model = replace(self.model, fingerprint=fingerprint)
+        for inode in self.files.inodes.values():
+            inode.stale = bool(inode.saved) or (inode.fidelity != EXACT and inode.length > 0)
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""

@@ -53,3 +53,23 @@ def test_where_the_model_lies_does_not_matter():
 
 def test_the_last_element_of_a_large_parameter_is_looked_at():
     assert fingerprint(config(), model(BIG), "") != fingerprint(config(), model(BIG, last=1), "")
+
+
+class Packed(torch.nn.Module):
+    """A linear layer as vLLM has it on a CPU: the weight is nowhere to be seen."""
+
+    input_size = 6
+
+    def __init__(self, columns: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)
+        self.quant_method = SimpleNamespace(apply=lambda _, x, bias: torch.nn.functional.linear(x, columns, bias))
+
+
+def test_a_weight_that_was_packed_away_is_looked_at_through_its_layer():
+    columns = torch.arange(24.0).reshape(4, 6)
+
+    same = fingerprint(config(), torch.nn.Sequential(Packed(columns)), "")
+
+    assert fingerprint(config(), torch.nn.Sequential(Packed(columns.clone())), "") == same
+    assert fingerprint(config(), torch.nn.Sequential(Packed(columns.flip(0))), "") != same
