@@ -94,7 +94,8 @@ class Page {
 
   /** Hold the picture; what comes meanwhile is kept. */
   freeze(isFrozen) {
-    this.isFrozen = this.timeline.isFrozen = isFrozen;
+    this.isFrozen = isFrozen;
+    this.timeline.isFrozen = isFrozen || this.wasLost;
     byId("freeze").setAttribute("aria-pressed", String(isFrozen));
     say(byId("freeze"), isFrozen ? "Go on" : "Pause");
     if (!isFrozen && this.last) this.draw();
@@ -110,6 +111,7 @@ class Page {
     if (name === "refused") return leave(why);
     const isLost = name === "lost" || (name === "connecting" && this.wasLost);
     this.wasLost = isLost;
+    this.timeline.isFrozen = this.isFrozen || isLost; // what we do not know is not nothing
     byId("state").dataset.state = isLost ? "lost" : name;
     say(byId("state"), isLost ? STATES.lost : STATES[name]);
     show(byId("lost"), isLost);

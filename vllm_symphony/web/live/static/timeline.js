@@ -59,7 +59,8 @@ export class Timeline {
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, wide, high);
     this.#grid(area, columns, colors);
-    this.#bars(area, columns, colors, scale);
+    if (columns.num) this.#bars(area, columns, colors, scale);
+    else this.#empty(area, colors);
     this.#mark(area, colors);
     canvas.setAttribute("aria-label", this.#told(columns));
     byId("timeline-both").hidden = !columns.hasUnknown;
@@ -112,6 +113,13 @@ export class Timeline {
       pen.textAlign = i === parts ? "right" : i === 0 ? "left" : "center";
       pen.fillText(i === parts ? "now" : `−${ago < 60 ? `${ago} s` : `${Math.floor(ago / 60)}${ago % 60 ? `:${ago % 60}` : ""} min`}`, x, area.high + BOTTOM - 4);
     }
+  }
+
+  #empty(area, colors) {
+    this.pen.fillStyle = colors.muted;
+    this.pen.font = "14px system-ui, sans-serif";
+    this.pen.textAlign = "center";
+    this.pen.fillText("The engine had nothing to compute.", area.left + area.wide / 2, (area.top + area.rows) / 2);
   }
 
   #bars(area, columns, colors, scale) {
