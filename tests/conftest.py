@@ -76,7 +76,8 @@ def server_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if folder := os.environ.get("SYMPHONY_SERVER_B"):
         yield found(Path(folder))
         return
-    served = serve(tmp_path_factory.mktemp("b"), *TOOL_FLAGS, "--enable-prompt-tokens-details")
+    limit = ("--call-limit", "greedy=2")  # of a principal in tests/doors
+    served = serve(tmp_path_factory.mktemp("b"), *TOOL_FLAGS, "--enable-prompt-tokens-details", ours=limit)
     try:
         served.wait_ready()
         yield served
