@@ -1,7 +1,7 @@
 """Server-sent events: what the page is told without asking (web/live/stream.py).
 
     strace (its own socket) --> Window --.
-    ps, statfs, info        --> Glances --+--> event: hello | glance | news | events | end
+    ps, statfs, info        --> Glances --+--> event: glance | news | events | end
 
 The reader of the kernel's stream never waits for the browser: a slow page gets fewer, fuller frames. A stream ends when its page
 goes or takes nothing for `SEND_S`, when the server stops, the kernel is lost, or the token is good no longer (the door's part).
