@@ -33,28 +33,38 @@ async def main(path: str, tokens: list[int], compute: bool, mode: int, edit: boo
             await file.forward()
 """
 
+GROW = """from vllm_symphony import lip
+
+async def main(path: str, tokens: list[int]):
+    async with lip.open(path, write=True) as file:
+        await file.append(tokens)
+"""
+DEMOTE = """from vllm_symphony import lip
+
+async def main(path: str):
+    async with lip.open(path) as file:
+        await file.advise("dontneed", tier="host", wait=True)
+"""
+PROGRAMS = {"make": MAKE, "grow": GROW, "demote": DEMOTE}
+
 
 class Person:
-    """Somebody with a token, as OpenAI's client and as ours."""
+    """Somebody with a token and the programs above, by OpenAI's client."""
 
     def __init__(self, server: Any, name: str) -> None:
-        self.server, self.name, self.key = server, name, key(server, name)
-        self.openai = OpenAI(base_url=f"{server.http}/v1", api_key=self.key, max_retries=0)
+        self.name = name
+        self.openai = OpenAI(base_url=f"{server.http}/v1", api_key=key(server, name), max_retries=0)
 
     def file(self, tokens: list[int], *, compute: bool = True, mode: int = 0o644, edit: bool = False) -> str:
         """A new file's path."""
         path = f"/tmp/{self.name}-{next(NUMBERS)}-{time.time_ns()}.kv"
-        self.run(MAKE, path=path, tokens=tokens, compute=compute, mode=mode, edit=edit)
+        self.run("make", path=path, tokens=tokens, compute=compute, mode=mode, edit=edit)
         return path
 
-    def run(self, source: str, **args: Any) -> Any:
-        async def main() -> Any:
-            async with connect(self.server.socket, token=self.key) as client:
-                return await client.run(source, **args).result()
-
-        result = asyncio.run(asyncio.wait_for(main(), 120))
-        assert result.exit.code == 0, result.exit
-        return result.value
+    def run(self, program: str, **args: Any) -> None:
+        """Run one of the programs."""
+        model = f"lip:ops/{program}"
+        self.openai.completions.create(model=model, prompt="", extra_body={"symphony": {"args": args}})
 
     def ask(self, prompt: list[int] | str, file: str | None = None, **more: Any) -> Any:
         """A greedy completion."""
@@ -69,6 +79,12 @@ class Person:
 
 @pytest.fixture(scope="module")
 def people(server_b):
+    async def install() -> None:
+        async with connect(server_b.socket, token=key(server_b, "ops")) as client:
+            for name, source in PROGRAMS.items():
+                await client.install(source, f"{name}@1")
+
+    asyncio.run(install())
     people = {name: Person(server_b, name) for name in ("ann", "bob", "eve")}
     yield people
     for person in people.values():
@@ -169,11 +185,7 @@ def test_a_file_that_grows_is_taken_as_it_is(ann):
     file = ann.file(tokens[:PAGE])
     before = ann.ask(QUESTION, file).usage.prompt_tokens
 
-    ann.run("""from vllm_symphony import lip
-async def main(path: str, tokens: list[int]):
-    async with lip.open(path, write=True) as file:
-        await file.append(tokens)
-""", path=file, tokens=tokens[PAGE:])  # fmt: skip
+    ann.run("grow", path=file, tokens=tokens[PAGE:])
     after = ann.ask(QUESTION, file)
 
     assert after.usage.prompt_tokens == before + 3
@@ -216,11 +228,7 @@ def test_echo_is_refused(ann):
 def test_pages_below_the_device_come_back_for_a_request(ann):
     tokens = tokens_of(4 * PAGE)
     file = ann.file(tokens)
-    ann.run("""from vllm_symphony import lip
-async def main(path: str):
-    async with lip.open(path) as file:
-        await file.advise("dontneed", tier="host", wait=True)
-""", path=file)  # fmt: skip
+    ann.run("demote", path=file)
     for first in range(NUM_PAGES * PAGE // 1900 + 1):  # whatever vLLM remembers is given up
         ann.ask([60 + (first * 131 + i * i) % 900 for i in range(1900)], max_tokens=1)
 

@@ -131,6 +131,14 @@ async def _answered(link: KernelLink, cred: Credentials, form: Form, reply: Repl
 
 async def _output(link: KernelLink, pid: int, cred: Credentials) -> AsyncGenerator[str, None]:
     """What it prints and emits, never empty. Raises BrokenPipe where some of it was lost, for nobody read it."""
+    async with aclosing(_events(link, pid, cred)) as events:
+        async for event in events:
+            if text := _text_of(event):
+                yield text
+
+
+async def _events(link: KernelLink, pid: int, cred: Credentials) -> AsyncGenerator[ProcessEvent, None]:
+    """All of them, over as many attaches as it takes."""
     attach = Attach(pid)
     while True:
         try:
@@ -138,8 +146,7 @@ async def _output(link: KernelLink, pid: int, cred: Credentials) -> AsyncGenerat
                 async for part in parts:
                     attach = replace(attach, from_seq=part.events[-1].seq + 1)
                     for event in part.events:
-                        if text := _text_of(event):
-                            yield text
+                        yield event
             return
         except BrokenPipe:
             if link.lost.is_set():
