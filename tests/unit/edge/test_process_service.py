@@ -43,8 +43,14 @@ class Endless:
         await asyncio.Event().wait()
 
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
 class Context:
     """Of an RPC of the server's own user."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("traceparent", TRACE),)
 
 
 async def gathered(stream):
@@ -135,7 +141,7 @@ def test_a_program_that_runs_is_a_text_a_module_or_an_installed_one_with_what_it
 
     ((_, args),) = link.asked
     assert (args.source, args.code, args.program, args.tools, args.stdin) == (None, b"", "ops/a@1", ("web.*",), True)
-    assert (args.limits, args.detach) == (ResourceLimits(tokens=0), True)
+    assert (args.limits, args.detach, args.traceparent) == (ResourceLimits(tokens=0), True, TRACE)
 
 
 @pytest.mark.parametrize("program", [pb.Program(), pb.Program(source=" \n"), pb.Program(stdin=True)])
