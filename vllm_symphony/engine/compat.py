@@ -51,12 +51,31 @@ SEAMS: tuple[tuple[str, str, str, str], ...] = (
     ("vllm.model_executor.layers.rotary_embedding.base", "RotaryEmbedding", "forward_native", "rotation is tried out on it"),
     ("vllm.model_executor.layers.rotary_embedding.common", "ApplyRotaryEmb", "forward_static", "keys are turned by it"),
     ("vllm.v1.engine.core", "EngineCore", "step_fn", "the own host's loop (instance attribute)"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "reset_prefix_cache", "pages of files leave the device first"),
+    ("vllm.v1.engine.core", "EngineCore", "pause_scheduler", "ends requests through the scheduler, which keeps files' jobs"),
+    ("vllm.v1.engine.core", "EngineCore", "collective_rpc", "in host b: the weights are looked at after each (instance attribute)"),
+    ("vllm.v1.engine.core", "EngineCoreProc", "has_work", "in host b: goes on until the kernel has ended (instance attribute)"),
+    ("vllm.v1.engine.core", "EngineCoreProc", "_invoke_utility_method", "in host b: symphony_attach by name; waits for a Future"),
+    ("vllm.v1.engine.core", "EngineCoreRequestType", "WAKEUP", "in host b: what rings for the kernel's mail; does nothing else"),
+    ("vllm.v1.executor.abstract", "Executor", "is_sleeping", "there is no cache to touch then"),
+    ("vllm.engine.arg_utils", "EngineArgs", "create_engine_config", "in host b: our scheduler and worker by name"),
+    ("vllm.v1.engine.core_client", "AsyncMPClient", "call_utility_async", "web: attach, detach"),
+    ("vllm.v1.engine.async_llm", "AsyncLLM", "shutdown", "web: the kernel ends first (instance attribute)"),
     ("vllm.v1.structured_output", "StructuredOutputManager", "grammar_init", "grammars of file jobs"),
     ("vllm.sampling_params", "SamplingParams", "_validate_structured_outputs", "grammar errors before the device"),
     ("vllm.v1.engine.detokenizer", "IncrementalDetokenizer", "from_new_request", "stop strings and text"),
     ("vllm.renderers.online_renderer", "OnlineRenderer", "render_chat", "a file before the prompt"),
     ("vllm.renderers.online_renderer", "OnlineRenderer", "render_completion", "a file before the prompts"),
     ("vllm.renderers.online_renderer", "OnlineRenderer", "render_responses", "a file before the prompt"),
+)
+
+# functions that the web process calls, and the parameters that it gives them
+FUNCTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("vllm.entrypoints.launchers.api_server.entry", "run_server_worker", ("listen_address", "sock", "args")),
+    ("vllm.entrypoints.launchers.launcher", "setup_server", ("args", "reuse_port")),
+    ("vllm.entrypoints.launchers.cli_args", "make_arg_parser", ("parser",)),
+    ("vllm.entrypoints.launchers.cli_args", "validate_parsed_serve_args", ("args",)),
+    ("vllm.plugins", "load_endpoint_plugins", ("supported_tasks",)),
 )
 
 # attributes that vLLM sets on instances; checked where the source assigns them
@@ -82,6 +101,13 @@ ATTRIBUTES: tuple[tuple[str, str, str], ...] = (
     ("vllm.model_executor.layers.attention", "Attention", "self.kv_cache_dtype"),
     ("vllm.model_executor.layers.attention", "Attention", "self.impl"),
     ("vllm.v1.engine.core", "EngineCore", "self.step_fn"),
+    ("vllm.v1.engine.core", "EngineCore", "self.model_executor"),
+    ("vllm.v1.engine.core", "EngineCoreProc", "self.input_queue"),
+    ("vllm.v1.engine.core", "EngineCoreProc", "self.shutdown_state"),
+    ("vllm.v1.engine.core_client", "MPClient", "self.resources"),
+    ("vllm.v1.engine.utils", "CoreEngineProcManager", "self.processes"),
+    ("vllm.v1.core.sched.scheduler", "Scheduler", "self.prev_step_scheduled_req_ids"),
+    ("vllm.engine.arg_utils", "EngineArgs", "_api_process_count"),
     ("vllm.v1.engine.core", "EngineCore", "self.request_block_hasher"),
     ("vllm.v1.core.sched.scheduler", "Scheduler", "self.hash_block_size"),
     ("vllm.v1.request", "Request", "self.block_hashes"),
@@ -152,6 +178,10 @@ def missing_seams() -> list[str]:
         owner = getattr(importlib.import_module(module), cls, None)
         if owner is None or not (hasattr(owner, member) or f"self.{member} =" in inspect.getsource(owner)):
             missing.append(f"{module}.{cls}.{member} ({why})")
+    for module, name, parameters in FUNCTIONS:
+        function = getattr(importlib.import_module(module), name, None)
+        if function is None or not set(parameters) <= set(inspect.signature(function).parameters):
+            missing.append(f"{module}.{name}({', '.join(parameters)})")
     for module, cls, attribute in ATTRIBUTES:
         owner = getattr(importlib.import_module(module), cls)
         source = inspect.getsource(owner)
