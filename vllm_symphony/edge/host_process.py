@@ -126,9 +126,11 @@ class AdoptedHost:
         return False
 
     async def status(self) -> AsyncIterator[dict[str, Any]]:
-        async for message in _messages(self._status):
-            yield message
-        self._ended.set()
+        try:
+            async for message in _messages(self._status):
+                yield message
+        finally:  # nobody may listen any more: the kernel is often gone before stdin ends
+            self._ended.set()
 
     async def wait(self) -> int:
         await self._ended.wait()

@@ -124,7 +124,8 @@ def forget(scheduler: ControlMixin) -> list[PagedFile]:
         f.fixed = 0
     for f in device.table.files.values():
         device.table.forget_copies(f, 0)
-        device.table.evict(f)
+        if f.blocks:
+            device.table.evict(f)
         f.hashes, f.private = [], f.has_gaps
         device.table.forget_rows(f)
     device.rows.sweep()
