@@ -14,7 +14,7 @@ from tests.engine.reference import prompts
 from vllm_symphony.abi.calls import Tokenize
 from vllm_symphony.abi.types import Grammar, Sampler
 from vllm_symphony.errors import DeviceLost
-from vllm_symphony.kernel.effect import JobFailed, RowJob, SampleJob, TextJob
+from vllm_symphony.kernel.effect import GenerateTokens, JobFailed, RowJob, SampleJob, TextJob
 
 dies = True
 
@@ -52,7 +52,7 @@ def case_every_job_gets_enodev_once_and_the_host_says_that_it_died(dev: Driver) 
         jobs.append((job, q))
 
     for job, q in jobs:
-        while hasattr(c := q.get(timeout=60), "tokens"):
+        while isinstance(c := q.get(timeout=60), GenerateTokens):
             pass
         if not isinstance(c, JobFailed):  # a row may have been there before the end
             assert job in (jobs[-1][0], jobs[-2][0])
