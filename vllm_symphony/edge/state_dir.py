@@ -2,6 +2,7 @@
 
     tokens.json   hashed tokens, 0600 (token_file.py)
     tokens.lock   held while they are changed
+    audit/        who did what (audit.py)
 
 $SYMPHONY_STATE_DIR, else $XDG_STATE_HOME/symphony, else ~/.local/state/symphony; mode 0700. (The run directory may be a tmpfs.)
 """
