@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -89,6 +90,13 @@ def people(server_b):
     yield people
     for person in people.values():
         person.openai.close()
+
+
+@pytest.fixture(autouse=True)
+def invariants(server_b) -> Iterator[None]:
+    """Those of the kernel, the page table and vLLM's blocks hold after each test."""
+    yield
+    server_b.probe("check")
 
 
 @pytest.fixture(scope="module")
