@@ -204,6 +204,7 @@ class _Node:
                     return await self._stop(tasks.create_task(self._drain(host, edge)), twice, host)
                 await edge.lost()
                 if not host.is_ours:
+                    host.kill()  # else `exited` waits for words that nobody reads any more
                     return 0
                 code = await host.stop(self._settings.host_grace_s)
                 with suppress(TimeoutError):

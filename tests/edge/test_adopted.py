@@ -1,0 +1,71 @@
+"""The edge beside vLLM's own launch line (`serve --adopt`): it ends when the kernel is gone, whichever it hears of first."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Adopted:
+    """An edge, and the kernel host that it was told of, which is a child of ours."""
+
+    def __init__(self, run_dir: Path) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
+        self.env = {**inherited, "SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"),
+                    "PYTHONPATH": str(ROOT)}  # fmt: skip
+        self.edge = self.python("vllm_symphony.cli.main", "serve", "--adopt", "--no-state", stdin=subprocess.PIPE)
+        assert self.edge.stdin is not None and self.edge.stdout is not None
+        words = json.loads(self.edge.stdout.readline())["words"]
+        self.host = self.python("vllm_symphony.engine.main", "--device", "sim", "--status-fd", "1", *words)
+        assert self.host.stdout is not None
+        for line in self.host.stdout:
+            if line.startswith("{"):
+                self.edge.stdin.write(line)
+                self.edge.stdin.flush()
+            if line.startswith('{"ready"'):
+                break
+        self.symphony("info", "--wait", "60")
+
+    def python(self, module: str, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", module, *words]
+        return subprocess.Popen(command, env=self.env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def symphony(self, *words: str) -> None:
+        command = [sys.executable, "-m", "vllm_symphony.cli.main", *words]
+        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=90)
+
+    def end(self) -> None:
+        for process in (self.edge, self.host):
+            process.kill()
+            process.wait(60)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+@pytest.fixture
+def adopted(tmp_path: Path) -> Iterator[Adopted]:
+    made = Adopted(tmp_path)
+    yield made
+    made.end()
+
+
+def test_it_ends_when_the_kernel_is_gone_though_its_parent_lives(adopted: Adopted) -> None:
+    adopted.host.terminate()
+
+    assert adopted.edge.wait(60) == 0
+
+
+def test_it_ends_when_its_parent_is_gone_though_the_kernel_lives(adopted: Adopted) -> None:
+    assert adopted.edge.stdin is not None
+    adopted.edge.stdin.close()
+
+    assert adopted.edge.wait(60) == 0
