@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 
+import psutil
 import pytest
 from openai import OpenAI
 
@@ -43,7 +44,12 @@ def server(tmp_path_factory):
         assert served.process.poll() is None and time.monotonic() < deadline, served.said()[-3000:]
         time.sleep(0.1)
     yield served
+    running = served.processes()
     served.stop()
+    _, left = psutil.wait_procs(running, timeout=30)
+    for process in left:
+        process.kill()
+    assert not left, "the edge beside vLLM ends with it"
 
 
 @pytest.fixture(scope="module", params=["a Symphony token", "no token"])
