@@ -71,10 +71,12 @@ def start(args: argparse.Namespace) -> int:
         )
         file.add(token)
         audit.write(**line, target=token.name, outcome="OK", token=token.id, holder=token.principal, scopes=",".join(token.scopes))
+        audit.close()
         _show_new(token, text, as_json=args.json)
     elif args.action == "revoke":
         gone = file.revoke(args.name)
         audit.write(**line, target=gone.name, outcome="OK", token=gone.id, holder=gone.principal)
+        audit.close()
         if args.json:
             show_one(_listed(gone), as_json=True)
     else:

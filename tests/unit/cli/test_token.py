@@ -71,9 +71,17 @@ def test_a_list_shows_who_and_until_when(token):
     _, out, _ = token("list")
 
     head, first, second = out.splitlines()
-    assert head.split() == ["NAME", "ID", "PRINCIPAL", "GROUPS", "SCOPES", "CREATED", "EXPIRES"]
+    assert head.split() == ["NAME", "ID", "PRINCIPAL", "GROUPS", "SCOPES", "RATE", "CREATED", "EXPIRES"]
     assert first.startswith("ci ") and "alice" in first and "run" in first and f"{tomorrow} 00:00" in first
     assert second.endswith("never")
+
+
+def test_a_token_has_the_rate_that_it_was_given_and_what_is_no_rate_is_wrong_usage(token):
+    token("add", "ci", "--principal", "alice", "--rate", "20/s:40")
+
+    assert "20/s:40" in token("list")[1]
+    code, _, err = token("add", "other", "--principal", "alice", "--rate", "fast")
+    assert code == 2 and "no rate: 'fast'" in err
 
 
 def test_revoke_makes_room_for_another_of_its_name(token):
