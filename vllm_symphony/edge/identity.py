@@ -28,7 +28,7 @@ from vllm_symphony.edge.credentials import CALLER, OWN, SHOWN
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token import Token, holds_token, is_name, proves, split
 from vllm_symphony.edge.token_file import TokenFile
-from vllm_symphony.errors import NotOwner, SymphonyError, Unauthenticated
+from vllm_symphony.errors import NotOwner, SymphonyError, Unauthenticated, WouldBlock
 
 WATCH_S = 0.5
 NEEDS: Mapping[str, str] = {"/symphony.v1.ProcessService/Run": "run", "/symphony.v1.ProcessService/Spawn": "run"}
@@ -59,16 +59,17 @@ class Identity:
         self._clock = clock
         self._open: dict[asyncio.Timeout, Token] = {}  # the RPCs of tokens
         self._level, self._lacks = UNCONFINED, ""
+        self._is_found = False  # how far programs are confined
 
     def confined(self, level: str, lacks: str = "") -> None:
         """How far programs are confined from now on, and what keeps it from being A."""
-        self._level, self._lacks = level, lacks
+        self._level, self._lacks, self._is_found = level, lacks, True
 
     @asynccontextmanager
     async def known(self, method: str, context: Any) -> AsyncIterator[None]:
         """A concern (interceptor.py): the RPC has a caller that may make it, for as long as it lasts.
 
-        Raises Unauthenticated; NotOwner when the caller lacks the scope.
+        Raises Unauthenticated; NotOwner when the caller lacks the scope; WouldBlock while the server starts.
         """
         who = self._authenticate(context)
         CALLER.set(self._confined(who.credentials))
@@ -169,6 +170,8 @@ class Identity:
         if need is None or need in have.scopes:
             return
         if need in had.scopes or had.is_admin:
+            if not self._is_found:
+                raise WouldBlock("the server is starting: how far programs are confined is not known yet", retry_after_s=1.0)
             whom = "the server's own user only" if self._level == OWN_USER else "nobody"
             why = f" ({self._lacks})" if self._lacks else ""
             raise NotOwner(

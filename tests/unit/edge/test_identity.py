@@ -10,7 +10,7 @@ from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.own_token import OwnToken
 from vllm_symphony.edge.token import make
 from vllm_symphony.edge.token_file import TokenFile
-from vllm_symphony.errors import NotOwner, Unauthenticated
+from vllm_symphony.errors import NotOwner, Unauthenticated, WouldBlock
 
 UNIX, TCP = "unix:", "ipv4:127.0.0.1:40000"
 PING, RUN, SPAWN = "/symphony.v1.SystemService/Ping", "/symphony.v1.ProcessService/Run", "/symphony.v1.ProcessService/Spawn"
@@ -231,7 +231,7 @@ def test_before_the_server_knows_how_it_confines_programs_nobody_starts_them(tmp
     world = World(tmp_path)
     world.identity = Identity()
 
-    assert "level C" in world.refused(Context(UNIX), NotOwner, SPAWN)
+    assert "is starting" in world.refused(Context(UNIX), WouldBlock, SPAWN)
 
 
 def test_an_rpc_that_nobody_authenticated_has_no_caller():
