@@ -13,6 +13,7 @@ from tests.engine.reference import plain, prompts, together
 from vllm_symphony.abi.types import Grammar, Ino, Predicate, Sampler
 from vllm_symphony.errors import InvalidArgument
 
+WORDS = "[a-z]{2,6}( [a-z]{2,6}){4,8}[.]"
 SCHEMA = json.dumps({
     "type": "object", "additionalProperties": False, "required": ["name", "age", "colours"],
     "properties": {
@@ -106,12 +107,29 @@ def test_a_greedy_grammar_gives_plain_vllms_tokens(dev):
 
     prompt = prompts(dev, 3)[2]
     f = dev.create(prompt)
-    mine = dev.generate(f, 100, grammar=Grammar("json", SCHEMA, len(prompt)), ignore_eos=False)
+    mine = dev.generate(f, 100, grammar=Grammar("regex", WORDS, len(prompt)), ignore_eos=False)
 
-    params = StructuredOutputsParams(json=SCHEMA)
+    params = StructuredOutputsParams(regex=WORDS)  # not JSON: a file's is compact
     sampled = plain_with_grammar(dev, prompt, params)
 
     assert mine.tokens == sampled
+    dev.drop(f)
+
+
+def test_json_of_files_is_compact_and_plain_requests_keep_vllms(dev):
+    """Blanks are allowed where vLLM's config allows them; a file's grammar allows none outside of strings."""
+    f = dev.create(prompts(dev, 3)[2])
+    end = dev.lengths[f]
+    grammars = dev.host.device.grammars
+
+    compact = dev.generate(f, 100, grammar=Grammar("json", SCHEMA, end), ignore_eos=False)
+
+    text = dev.host.decode(list(compact.tokens))
+    assert (
+        text.strip() == json.dumps(json.loads(text), separators=(",", ":")) or ", " in text
+    )  # xgrammar 0.2.8: blanks after commas
+    assert not grammars.vllm_config.structured_outputs_config.disable_any_whitespace
+    assert not grammars.manager.backend.disable_any_whitespace
     dev.drop(f)
 
 
@@ -250,9 +268,9 @@ def test_a_job_that_waits_for_its_grammar_can_be_cancelled(dev):
     from vllm_symphony.errors import Interrupted
 
     release = threading.Event()
-    manager = dev.host.device.grammars.manager
+    manager = type(dev.host.device.grammars.manager)  # files have a twin of it
     create = manager._create_grammar
-    manager._create_grammar = lambda request: release.wait(30) and create(request)
+    manager._create_grammar = lambda self, request: release.wait(30) and create(self, request)
     try:
         f = dev.create(prompts(dev, 1)[0])
         job, q = dev.start_generate(f, 20, grammar=Grammar("choice", '["never"]', dev.lengths[f]))

@@ -412,6 +412,7 @@ class FileDevice:
         if row_id is not None:
             then(e, f, row_id, StepSpan())
             return
+        self._demand_jobs()
         # compute it again, on a fork that ends there: the file itself may be truncated or closed meanwhile
         self._fits(e.position + 1)
         temp = self.temp_fork(f, e.position + 1)

@@ -2,7 +2,8 @@
 
 A grammar's state belongs to the file: (grammar, start). A job whose file already holds tokens of the grammar feeds them to a fresh
 matcher before its first step, so that `generate(100)` equals 100 x `generate(1)`. Compilation runs in vLLM's own thread pool; the
-engine loop is woken when it is done.
+engine loop is woken when it is done. JSON of files is compact: small models fill a JSON grammar's optional blanks for ever, and
+compact JSON is as valid. Plain requests keep what the operator chose: files have a twin of vLLM's backend that differs there.
 Source: vllm/v1/structured_output/__init__.py, request.py, backend_types.py (0.32).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from copy import copy
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ class Grammars:
         self.tokenizer = tokenizer
         self.wake = wake
         self.news = False  # a compilation ended; set by its thread, taken by the engine's
+        self._twin: Any = None
         self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()  # matchers for `sample`, reset before each use
 
     def validate(self, params: SamplingParams) -> None:
@@ -47,10 +50,20 @@ class Grammars:
 
     def begin(self, request: Request) -> None:
         """Start compiling a request's grammar."""
-        self.manager.grammar_init(request)
+        self._init(request)
         grammar = request.structured_output_request._grammar
         if isinstance(grammar, Future):
             grammar.add_done_callback(self._compiled_one)
+
+    def _init(self, request: Request) -> None:
+        """Compile as vLLM does, by our twin of its backend, which vLLM makes at the first grammar."""
+        if self._twin is None:
+            if self.manager.backend is None:
+                self.manager.grammar_init(request)
+            self._twin = copy(self.manager)
+            self._twin.backend = copy(self.manager.backend)
+            self._twin.backend.disable_any_whitespace = True
+        self._twin.grammar_init(request)
 
     def _compiled_one(self, _: Any) -> None:
         self.news = True
@@ -96,7 +109,7 @@ class Grammars:
             params = SamplingParams(max_tokens=1, structured_outputs=structured_outputs(g), stop_token_ids=list(end_tokens))
             self.validate(params)
             request = Request("sample", [0], params, None)
-            self.manager.grammar_init(request)
+            self._init(request)
             grammar: Any = request.structured_output_request._grammar
             try:
                 self._compiled[key] = grammar.result() if isinstance(grammar, Future) else grammar

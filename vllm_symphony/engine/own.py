@@ -48,8 +48,6 @@ def engine_config(engine_args: Any) -> Any:
     compat.check_config(config)
     if refusal := compat.jobs_refusal(config):
         raise NotSupported(refusal)
-    # small models fill a JSON grammar's optional blanks for ever; compact JSON is as valid
-    config.structured_outputs_config.disable_any_whitespace = True
     config.scheduler_config.scheduler_cls = SCHEDULER
     return config
 
