@@ -25,7 +25,7 @@ from vllm_symphony.cli import guarding, seeing
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
 from vllm_symphony.cli.size import parsed
-from vllm_symphony.client.address import SOCKET_NAME, default_run_dir, default_socket
+from vllm_symphony.client.address import SOCKET_NAME, TOKEN_NAME, default_run_dir, default_socket
 from vllm_symphony.errors import InvalidArgument
 
 EXAMPLE = "symphony serve Qwen/Qwen3-0.6B --max-model-len 8192"
@@ -131,7 +131,8 @@ def start(args: argparse.Namespace) -> int:
         rules=guarding.rules(args),
         seen=seeing.seen(args),
     )
-    return serve(settings, _Terminal(args.unconfined) if is_terminal else _Log(args.unconfined))
+    token = run_dir / TOKEN_NAME
+    return serve(settings, _Terminal(args.unconfined, token) if is_terminal else _Log(args.unconfined, token))
 
 
 def _settle_confinement(args: argparse.Namespace) -> None:
@@ -211,11 +212,21 @@ def _http_of(info: dict[str, Any]) -> tuple[str, ...]:
     return (str(info["http"]),) if "http" in info else ()
 
 
+def _of_http(info: dict[str, Any], token: Path) -> tuple[str, ...]:
+    """What else to know of it: the live page, and that tokens may be read on the way."""
+    said = [f"live page: {url}/symphony/ (a token of yours is the first line of {token})" for url in _http_of(info)]
+    for scheme, _, address in (url.partition("://") for url in _http_of(info)):
+        if scheme == "http" and not host_port(address).is_loopback:
+            said.append(f"anybody on the way to {address} can read tokens: give --tls-cert and --tls-key, or a proxy that has TLS")
+    return tuple(said)
+
+
 class _Terminal:
     """Progress for a person: one line for each phase, with how long it took."""
 
-    def __init__(self, unconfined: bool) -> None:
+    def __init__(self, unconfined: bool, token: Path) -> None:
         self._unconfined = unconfined
+        self._token = token
         self._addresses: Sequence[str] = ()
         self._began = self._phase_began = time.monotonic()
         self._phase = ""
@@ -233,7 +244,7 @@ class _Terminal:
         model = f"{info['model']} " if isinstance(info.get("model"), str) else ""
         where = ", ".join((*self._addresses, *_http_of(info)))
         print(f"{model}ready after {duration(time.monotonic() - self._began)}, listening on {where}", file=sys.stderr)
-        print(_said(info, self._unconfined), file=sys.stderr)
+        print(_said(info, self._unconfined), *_of_http(info, self._token), sep="\n", file=sys.stderr)
         print("try: symphony run FILE   (Ctrl-C stops the server)", file=sys.stderr)
 
     def stopping(self, grace_s: float) -> None:
@@ -253,8 +264,9 @@ class _Terminal:
 class _Log:
     """Progress for a log."""
 
-    def __init__(self, unconfined: bool) -> None:
+    def __init__(self, unconfined: bool, token: Path) -> None:
         self._unconfined = unconfined
+        self._token = token
         self._addresses: Sequence[str] = ()
         self._log = logging.getLogger("symphony")
 
@@ -266,7 +278,8 @@ class _Log:
 
     def ready(self, info: dict[str, Any]) -> None:
         self._log.info("ready, listening on %s", ", ".join((*self._addresses, *_http_of(info))))
-        self._log.info("%s", _said(info, self._unconfined))
+        for line in (_said(info, self._unconfined), *_of_http(info, self._token)):
+            self._log.info("%s", line)
 
     def stopping(self, grace_s: float) -> None:
         self._log.info("stopping: calls in flight get %g s", grace_s)
