@@ -14,6 +14,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 WAIT_S = 60.0
@@ -52,6 +53,7 @@ class Probe:
 
     def start(self, path: str) -> None:
         listener = socket.socket(socket.AF_UNIX)
+        Path(path).unlink(missing_ok=True)  # of a server that was killed
         listener.bind(path)
         listener.listen()
         threading.Thread(target=self._serve, args=(listener,), name="probe", daemon=True).start()

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.counts import count, random_for
+from tests.counts import FULL, count, random_for
 from tests.dropin.server import MAX_LENGTH, NUM_PAGES, PAGE, Served
 from vllm_symphony.abi.calls import FdArgs, Forward, Generate, Kill, Open, Spawn, Wait
 from vllm_symphony.abi.types import pack_tokens, unpack_floats, unpack_tokens
 
 CLOSE = 1e-4
+SIZES = [1, PAGE - 1, PAGE, PAGE + 1, MAX_LENGTH - 2, 5 * PAGE + 3]  # of files
 SCHEMA = {"type": "object", "properties": {"job": {"enum": ["baker", "pilot"]}, "age": {"type": "integer"}}, "required": ["job"]}
 BUSY = """
 from vllm_symphony import lip
@@ -108,7 +109,7 @@ def files(served: Served, lengths: list[int]) -> Iterator[list[tuple[Any, int]]]
             client.ask("close", FdArgs(fd))
 
 
-@pytest.mark.parametrize("num_programs", [1, 6])
+@pytest.mark.parametrize("num_programs", [1, 6] if FULL else [6])
 def test_plain_requests_are_the_same_beside_programs(server_b, alone, num_programs):
     with programs(server_b, num_programs):
         for _ in range(count(1, 10)):
@@ -116,7 +117,7 @@ def test_plain_requests_are_the_same_beside_programs(server_b, alone, num_progra
                 assert_same(found, alone[name])
 
 
-@pytest.mark.parametrize("length", [1, PAGE - 1, PAGE, PAGE + 1, 5 * PAGE + 3, MAX_LENGTH - 2])
+@pytest.mark.parametrize("length", SIZES if FULL else SIZES[::2])
 def test_plain_requests_are_the_same_with_a_file_of_any_size_in_the_cache(server_b, alone, length):
     with files(server_b, [length]):
         for name, found in ask_all(server_b):
@@ -150,7 +151,7 @@ def test_plain_requests_programs_and_full_files_at_once(server_b, alone):
         server_b.probe("check")
 
 
-@pytest.mark.parametrize("length", [1, 31, 32, 33, 200])
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 200] if FULL else [33])
 def test_forwards_of_files_are_plain_vllms(server_b, length):
     """The reference rule: token by token, and in one call, as the plain request computes it."""
     choice = server_b.complete(prompt(9, length), 12, logprobs=3)["choices"][0]
