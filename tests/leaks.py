@@ -35,8 +35,9 @@ class Allowed:
         "resource_tracker",
         "forkserver",
         "symphony-ready ",
-        "symph-janitor ",
-    )  # the last two: a fork server's
+        "symph-janitor ",  # these two: a fork server's
+        "chromium ",  # a session's browser makes and ends helpers when it likes
+    )
 
 
 @dataclass(frozen=True)

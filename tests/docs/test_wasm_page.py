@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from vllm_symphony.kernel.limits import Limits
-from vllm_symphony.runtime.wasm import calls, module, plain, program, wasi
+from vllm_symphony.runtime.wasm import as_json, calls, module, program, wasi
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/wasm.md").read_text()
@@ -32,8 +32,8 @@ def test_the_forms_of_fields_are_those_of_the_code():
     tokens = next(line for line in PAGE.splitlines() if line.endswith("| list of integers |"))
     floats = next(line for line in PAGE.splitlines() if line.endswith("| list of numbers |"))
 
-    assert set(re.findall(r"`(\w+)`", tokens)) == plain.TOKENS
-    assert set(re.findall(r"`(\w+)`", floats)) == plain.FLOATS
+    assert set(re.findall(r"`(\w+)`", tokens)) == as_json.TOKENS
+    assert set(re.findall(r"`(\w+)`", floats)) == as_json.FLOATS
 
 
 def test_the_page_names_the_modules_of_imports():

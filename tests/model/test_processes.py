@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.counts import count
 from tests.unit.kernel.world import ME, SECOND, World
-from vllm_symphony.abi.types import OpenFlags
+from vllm_symphony.abi.types import OpenFlags, ResourceLimits
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import Signalled
 
@@ -31,6 +31,9 @@ class Proc:
     grace_from_ns: int | None = None  # its TERM, or its own exit
     signals: list[str] = field(default_factory=list)
     exiting: bool = False
+
+
+ENOUGH = ResourceLimits(processes=1000, depth=1000)  # how limits count is tests/model/test_budgets.py's business
 
 
 class Tree(RuleBasedStateMachine):
@@ -56,7 +59,7 @@ class Tree(RuleBasedStateMachine):
             call = self.w.start("spawn", by=by, detach=detach)
             assert self.w.replies[by, call].reason == "EINTR"
             return
-        pid = self.w.program(parent=by, detach=detach)
+        pid = self.w.program(parent=by, detach=detach, limits=ENOUGH)
         self.procs[pid] = Proc(None if edge else by, detach)
 
     @rule(n=pick, wanted=pick, any_child=st.booleans())

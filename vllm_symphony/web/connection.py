@@ -95,6 +95,12 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._timer is not None:  # the next request has begun: from here on it is its client that we wait for
+            self._stop_timer()
+            self._timer = self.loop.call_later(self.headers_s, self._give_up)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
