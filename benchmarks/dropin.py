@@ -19,8 +19,8 @@ from benchmarks.stats import Pairs, in_rounds, median, spread
 from benchmarks.web import KV_CACHE_BYTES, MAX_MODEL_LEN, Streamed, WebServer
 
 PROMPT_TOKENS = 64
-TOKENS = {1: 96, 8: 64, 32: 32}  # of each stream
-REPEATS = {1: 12, 8: 10, 32: 10}
+TOKENS = {1: 64, 8: 32, 32: 16}  # of each stream
+REPEATS = {1: 7, 8: 6, 32: 5}
 QUICK_TOKENS, QUICK_REPEATS = {1: 24, 8: 12, 32: 6}, 2
 VOCABULARY = (100, 1000)  # token ids that both models have
 
