@@ -36,7 +36,7 @@ class Allowed:
         "forkserver",
         "symphony-ready ",
         "symph-janitor ",  # these two: a fork server's
-        "chromium ",  # a session's browser makes and ends helpers when it likes
+        "/chromium --type=",  # a session's browser makes and ends helpers when it likes; the browser itself has no such word
     )
 
 

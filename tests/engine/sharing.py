@@ -203,7 +203,7 @@ def case_old_files_in_use_leave_plain_requests_their_part_of_the_pages(dev: Driv
 
 
 def case_plain_requests_without_end_leave_programs_their_part_of_the_pages(dev: Driver) -> None:
-    texts = [long_prompt(dev, 600, salt=17 * i) for i in range(20)]
+    texts = [long_prompt(dev, 600, salt=17 * i) for i in range(28)]  # programs that are slow to call again pass some of them
     alone = [plain(dev, t, 8).tokens for t in texts]
     small = [long_prompt(dev, 600, salt=1000 + i) for i in range(4)]
 
@@ -215,7 +215,7 @@ def case_plain_requests_without_end_leave_programs_their_part_of_the_pages(dev: 
         got = [finish_plain(q).tokens for q in streams]
 
     assert got == alone
-    assert left, f"programs that came last were done when {left} of 20 streams had not begun"
+    assert left >= 4, f"programs that came last were done when {left} of {len(texts)} streams had not begun"
     dev.check()
     dev.drop(*files)
 
