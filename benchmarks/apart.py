@@ -10,7 +10,6 @@ vLLM's native modules print hundreds of harmless leak lines in an orderly interp
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,8 +19,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from vllm_symphony.engine import beside
+
 T = TypeVar("T")
-PR_SET_PDEATHSIG = 1
 CLOSE_S = 20  # for an interrupted measurement to close what it opened
 
 
@@ -54,7 +54,7 @@ def follow(parent: int) -> None:
     """End by KeyboardInterrupt when asked to, and when `parent` dies."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    beside.end_with_parent()
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
 

@@ -47,8 +47,7 @@ async def access_log(method: str, context: Any) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as e:
-        code = context.code()
-        outcome = "CANCELLED" if isinstance(e, asyncio.CancelledError) else getattr(code, "name", str(code))
+        outcome = status_of(context, e)
         raise
     finally:
         who, took_ms = CALLER.get(), (time.monotonic() - began) * 1e3
@@ -74,6 +73,12 @@ def peer_minor(context: Any) -> int:
         if key == ABI_HEADER and minor.isdecimal():
             return int(minor[:9])
     return ABI_MINOR
+
+
+def status_of(context: Any, error: BaseException) -> str:
+    """The name of the status that an RPC ends with, because of the error."""
+    code = context.code()
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else getattr(code, "name", str(code))
 
 
 async def _abort(context: Any, error: SymphonyError) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.calls import Metrics
 from vllm_symphony.abi.types import MetricSample
+from vllm_symphony.edge.concern import status_of
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.trace import metrics
@@ -74,8 +75,7 @@ def counted(streams: Collection[str]) -> Callable[[str, Any], AbstractAsyncConte
         try:
             yield
         except BaseException as e:
-            status = context.code()
-            code = "CANCELLED" if isinstance(e, asyncio.CancelledError) else getattr(status, "name", str(status))
+            code = status_of(context, e)
             raise
         finally:
             DOORS.ended("grpc", code, None if method in streams else time.perf_counter() - began)

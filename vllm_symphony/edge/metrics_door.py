@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,8 +57,9 @@ class MetricsDoor:
         loop = asyncio.get_running_loop()
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Figures(lambda: self._look(loop)))
+        context = self._tls.context("--metrics") if self._tls else None
         try:
-            self._server = scrape_server(self._where.host, self._where.port, registry, self._context())
+            self._server = scrape_server(self._where.host, self._where.port, registry, context)
         except OSError:
             raise why_not(self._where) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="symphony-metrics", daemon=True)
@@ -67,21 +67,6 @@ class MetricsDoor:
         port = self._server.server_address[1]
         self.address = f"{'https' if self._tls else 'http'}://{HostPort(self._where.host, port)}/metrics"
         _log.info("metrics at %s", self.address)
-
-    def _context(self) -> ssl.SSLContext | None:
-        """Of the server's certificate, as it is now."""
-        if self._tls is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self._tls.cert, self._tls.key)
-            if self._tls.client_ca is not None:
-                context.load_verify_locations(self._tls.client_ca)
-                context.verify_mode = ssl.CERT_REQUIRED
-        except (ssl.SSLError, OSError) as error:
-            raise InvalidArgument(f"the TLS files cannot be used for --metrics: {error}") from None
-        return context
 
     def close(self) -> None:
         """Idempotent."""

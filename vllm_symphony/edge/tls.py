@@ -71,6 +71,19 @@ class ServerTls:
             _log.warning("the certificate %s ends in %.1f days", self.cert, left_s / 86400)
         return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
+    def context(self, door: str) -> ssl.SSLContext:
+        """For a door that Python's ssl keeps, of the files as they are now. Raises InvalidArgument, naming the door."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.cert, self.key)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidArgument(f"the TLS files cannot be used for {door}: {error}") from None
+        return context
+
     def of_vllm(self) -> tuple[str, ...]:
         """The same for vLLM's HTTP server, which follows the files too."""
         words = ("--ssl-certfile", str(self.cert), "--ssl-keyfile", str(self.key), "--enable-ssl-refresh")

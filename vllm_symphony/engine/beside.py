@@ -10,7 +10,9 @@ the scheduler groups by session (autogroup) priorities count within a session on
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 import vllm_symphony
 
 _LOG_FD = 2
+_PR_SET_PDEATHSIG = 1
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(vllm_symphony.__file__)))
 
 
@@ -56,3 +59,8 @@ def start_connected(
         theirs.close()
     ours.setblocking(False)
     return process, ours
+
+
+def end_with_parent() -> None:
+    """This process gets SIGTERM when its parent dies, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

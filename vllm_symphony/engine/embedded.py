@@ -14,46 +14,34 @@ Source: vllm/v1/engine/core.py `EngineCoreProc.run_busy_loop`, `_handle_client_r
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 import os
 import queue
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
-from vllm_symphony.engine import salt
+from vllm_symphony.engine import beside, salt
 from vllm_symphony.engine.alarm import Alarm
-from vllm_symphony.engine.meter import engine_samples
+from vllm_symphony.engine.fitted import FittedHost
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.tier import TierLimits
-from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
+from vllm_symphony.kernel.effect import Completion, DeviceEffect, TextJob
 
 if TYPE_CHECKING:
     from vllm_symphony.engine.reactor import Reactor
 
-PLUGIN = "symphony"
-PR_SET_PDEATHSIG = 1
 ENDING_S = 0.001  # between two looks whether the kernel has ended
 
 log = logging.getLogger("vllm_symphony")
 
 
-def is_named() -> bool:
-    """Whether the operator wants us in this vLLM."""
-    return PLUGIN in os.environ.get("VLLM_PLUGINS", "").split(",")
-
-
 def register() -> None:
-    """Entry point of `vllm.general_plugins`. Returns at once unless `symphony` is named in VLLM_PLUGINS; may be called again."""
-    if not is_named():
-        return
+    """Our part of `vllm.general_plugins`, where engine/plugin.py says that we are named; may be called again."""
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # the runner that our mixin is proven on
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.core import EngineCore
@@ -107,7 +95,7 @@ def _attach(core: Any, words: list[str]) -> dict[str, Any]:
         )
     if core.scheduler.device is not None:
         raise FileExists("a kernel runs in this engine already")
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a killed front must not leave the engine behind
+    beside.end_with_parent()  # a killed front must not leave the engine behind
     ground = Ground(host_parser().parse_args(words))
     core.scheduler.share = ground.share
     host = EmbeddedHost(core, ground.tiers)
@@ -179,28 +167,22 @@ def _give_up(host: EmbeddedHost, reactor: Reactor) -> None:
     reactor.stop()
 
 
-class EmbeddedHost:
+class EmbeddedHost(FittedHost):
     """A `Device` over an engine core whose loop is vLLM's."""
-
-    model: ModelInfo
 
     def __init__(self, core: Any, tiers: TierLimits) -> None:
         from vllm.v1.engine import EngineCoreRequestType
 
-        from vllm_symphony.engine.fitting import fit
-
-        self.core: Any = core
+        self.core = core
         self._wakeup = (EngineCoreRequestType.WAKEUP, None)
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
-        fitting = fit(
-            core,
+        self.fit(
             core.vllm_config,
             deliver=lambda batch: self._deliver(batch),
             wake=self._ring,
             wait=self._wait_for_mail,
             tiers=tiers,
         )
-        self.device, self.text, self.model = fitting.device, fitting.text, fitting.model
         self._alarm = Alarm(self._ring)  # vLLM's loop sleeps until something arrives
         core.scheduler.on_look = self._alarm.set
 
@@ -222,26 +204,6 @@ class EmbeddedHost:
     def stop(self) -> None:
         self._alarm.stop()
         self.text.stop()
-
-    def job_state(self, job: JobId) -> tuple[str, str]:
-        return self.device.job_state(job)
-
-    def decode(self, tokens: list[int]) -> str:
-        return self.text.decode(tokens)
-
-    def residency(self, ino: Ino) -> Residency:
-        return self.device.residency(ino)
-
-    def capacity(self) -> Capacity:
-        return self.device.capacity()
-
-    def samples(self) -> Iterator[MetricSample]:
-        device = self.device
-        files = device.table.files.values()
-        return engine_samples(device.meter, self.counters(), device.capacity(), files, self.model.page_bytes)
-
-    def counters(self) -> dict[str, float]:
-        return {**self.device.counters(), **self.core.scheduler.symphony_counters()}
 
     def look_at_weights(self, reactor: Reactor) -> None:
         """Where they are others than before, no page of before is used again. On the engine thread."""

@@ -9,7 +9,6 @@ engine died), 1 (anything else).
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm_symphony.engine import beside
 from vllm_symphony.engine.boot import Ground, host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
 from vllm_symphony.errors import DeviceLost, SymphonyError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from vllm_symphony.kernel.effect import Device
 
 EXIT_USAGE, EXIT_ENGINE_DIED = 2, 70
-PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("vllm_symphony")
 
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    beside.end_with_parent()
     try:
         ground = Ground(args)
         device = make_device(args.device, vllm_words, status, ground)

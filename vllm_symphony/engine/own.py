@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
+from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.engine import compat
-from vllm_symphony.engine.meter import engine_samples
+from vllm_symphony.engine.fitted import FittedHost
 from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, NotSupported
-from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, ForwardJob, JobFailed, Residency, TextJob
+from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
 
 
 def prepare_environment() -> None:
@@ -52,10 +52,8 @@ def engine_config(engine_args: Any) -> Any:
     return config
 
 
-class OwnHost:
+class OwnHost(FittedHost):
     """A `Device` (kernel/effect.py): engine core, tokenizer and their threads in this process."""
-
-    model: ModelInfo
 
     def __init__(
         self,
@@ -70,8 +68,6 @@ class OwnHost:
         from vllm.v1.engine.core import EngineCore
         from vllm.v1.executor.abstract import Executor
 
-        from vllm_symphony.engine.fitting import fit
-
         config = engine_config(engine_args)
         progress("loading the model")
         self.core = EngineCore(config, Executor.get_class(config), log_stats=False)
@@ -79,8 +75,7 @@ class OwnHost:
         self.scheduler.share = share or Share()
         self._mail = threading.Event()
         self._deliver: Callable[[Sequence[Completion]], None] = lambda _: None
-        fitting = fit(
-            self.core,
+        self.fit(
             config,
             deliver=lambda batch: self._deliver(batch),
             wake=self._mail.set,
@@ -88,7 +83,6 @@ class OwnHost:
             tool_parser=getattr(engine_args, "tool_call_parser", None),
             tiers=tiers,
         )
-        self.device, self.text, self.model, self.tokenizer = fitting.device, fitting.text, fitting.model, fitting.tokenizer
         self._plain: dict[str, Callable[[Any], None]] = {}
         self._thread_calls: list[tuple[Callable[[], Any], threading.Event, list[Any]]] = []
         self._stopping = False
@@ -127,26 +121,6 @@ class OwnHost:
         if self.core is not None:
             self.core.shutdown()
             self.core = None
-
-    def job_state(self, job: JobId) -> tuple[str, str]:
-        return self.device.job_state(job)
-
-    def decode(self, tokens: list[int]) -> str:
-        return self.text.decode(tokens)
-
-    def residency(self, ino: Ino) -> Residency:
-        return self.device.residency(ino)
-
-    def capacity(self) -> Capacity:
-        return self.device.capacity()
-
-    def samples(self) -> Iterator[MetricSample]:
-        device = self.device
-        files = device.table.files.values()
-        return engine_samples(device.meter, self.counters(), device.capacity(), files, self.model.page_bytes)
-
-    def counters(self) -> dict[str, float]:
-        return {**self.device.counters(), **self.scheduler.symphony_counters()}
 
     def _refuse(self, effects: Sequence[DeviceEffect | TextJob]) -> None:
         error = DeviceLost(self.device.dead or "the engine is gone")

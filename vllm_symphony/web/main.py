@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -22,9 +21,11 @@ from typing import Any
 
 from vllm_symphony.abi.address import HostPort, host_port
 from vllm_symphony.edge.guard import Rules
+from vllm_symphony.engine import beside
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
-from vllm_symphony.engine.main import EXIT_USAGE, PR_SET_PDEATHSIG, Status, leave
+from vllm_symphony.engine.main import EXIT_USAGE, Status, leave
+from vllm_symphony.engine.seats import ON_BY_DEFAULT, PLUGIN
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.web import launch
@@ -32,12 +33,6 @@ from vllm_symphony.web.connection import Connection
 from vllm_symphony.web.plugin import StartFailed
 
 LOOK_S = 0.02  # how often it is asked whether HTTP answers
-PLUGIN_GROUPS = (
-    "vllm.general_plugins",
-    "vllm.platform_plugins",
-    "vllm.io_processor_plugins",
-    "vllm.stat_logger_plugins",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", host.log_level.upper())
     status = Status(host.status_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    beside.end_with_parent()
     kept = launch.launched = launch.Launch(host_words, args.run_dir, args.tokens, lambda _: None, host.unconfined, args.rules)
     try:
         import uvloop
@@ -78,9 +73,9 @@ def name_plugin() -> None:
     """Name ours in VLLM_PLUGINS. Unset it means all plugins; set, only those named: so all others are named too."""
     named = os.environ.get("VLLM_PLUGINS")
     if named is None:
-        named = ",".join(sorted({e.name for group in PLUGIN_GROUPS for e in entry_points(group=group)}))
-    if "symphony" not in named.split(","):
-        named = f"{named},symphony".strip(",")
+        named = ",".join(sorted({e.name for group in ON_BY_DEFAULT for e in entry_points(group=group)}))
+    if PLUGIN not in named.split(","):
+        named = f"{named},{PLUGIN}".strip(",")
     os.environ["VLLM_PLUGINS"] = named
 
 

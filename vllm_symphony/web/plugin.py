@@ -17,7 +17,6 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vllm_symphony.client.address import TOKEN_NAME
@@ -45,10 +44,7 @@ class Web:
 
     link: KernelLink
     identity: Identity
-    run_dir: Path
-    state_dir: Path
     engine_client: Any  # vLLM's EngineClient
-    args: Namespace  # of vLLM's server
     audit: Audit = field(default_factory=lambda: Audit(None))
 
 
@@ -94,7 +90,7 @@ class SymphonyEndpoint:
         started = await launch()
         started.say({"phase": "starting the kernel"})
         try:
-            state.symphony = web = self._web = await self._start(engine_client, args, started)
+            state.symphony = web = self._web = await self._start(engine_client, started)
             prefix.install(state, await engine_client.engine_core.call_utility_async("symphony_secret"))
             guard = started.rules.guard(started.state_dir, "http")
             web.audit = guard.audit
@@ -109,7 +105,7 @@ class SymphonyEndpoint:
             started.say({"error": _said(error), "exit": 1})
             raise StartFailed(_said(error)) from error
 
-    async def _start(self, engine_client: Any, args: Namespace, started: Launch) -> Web:
+    async def _start(self, engine_client: Any, started: Launch) -> Web:
         told = await engine_client.engine_core.call_utility_async("symphony_attach", started.words)
         if "error" in told:
             raise from_reason(told["reason"], told["error"])
@@ -122,7 +118,7 @@ class SymphonyEndpoint:
         identity.confined(str(confinement.get("level", "C")), str(confinement.get("lacks", "")))
         started.say({"ready": told})
         log.info("the kernel runs in process %s", told.get("pid", os.getpid()))
-        return Web(link, identity, started.run_dir, started.state_dir, engine_client, args)
+        return Web(link, identity, engine_client)
 
     def _end_first(self, engine_client: Any) -> None:
         """When vLLM was asked to end it kills its engine first, and ends the app's life after it: our part comes before both."""
