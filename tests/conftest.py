@@ -14,6 +14,8 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # saves a compilation at the first forward
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
+from tests.commanded import fresh_server as fresh_server
+from tests.commanded import sim_server as sim_server
 from tests.counts import FULL, SEED
 from tests.leaks import Allowed, left_behind, look
 from tests.reasons import unlisted

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,21 +40,9 @@ def built() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sim_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def sim_socket(sim_server) -> Path:
     """Where `symphony serve --device sim` listens."""
-    run_dir = tmp_path_factory.mktemp("ts")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
-    env |= {"SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
-    symphony = [sys.executable, "-m", "vllm_symphony.cli.main"]
-    with (run_dir / "serve.log").open("w") as log:
-        server = subprocess.Popen([*symphony, "serve", "--device", "sim"], env=env, stdout=log, stderr=log)
-    try:
-        ready = subprocess.run([*symphony, "info", "--wait", "60"], env=env, capture_output=True, text=True, timeout=60)
-        assert ready.returncode == 0, ready.stderr + (run_dir / "serve.log").read_text()
-        yield run_dir / "symphony.sock"
-    finally:
-        server.terminate()
-        server.wait(60)
+    return sim_server.run_dir / "symphony.sock"
 
 
 @pytest.mark.parametrize("name", sorted(p.name.removesuffix(".test.ts") for p in (CLIENT / "tests").glob("*.test.ts")))

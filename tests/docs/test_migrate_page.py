@@ -106,21 +106,11 @@ def test_the_line_for_the_doctor_is_looked_at():
     assert done.returncode in (0, 1) and " launch " in done.stdout, done.stderr
 
 
-def test_the_python_of_the_page_runs_against_a_server(tmp_path):
+def test_the_python_of_the_page_runs_against_a_server(sim_server):
     own, openai = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     ast.parse(openai)  # runs in tests/dropin/test_migrate.py
-    env = {**os.environ, "SYMPHONY_RUN_DIR": str(tmp_path), "SYMPHONY_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
-    env.pop("SYMPHONY_SOCKET", None)
-    symphony = [sys.executable, "-m", "vllm_symphony.cli.main"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen([*symphony, "serve", "--device", "sim"], env=env, stdout=log, stderr=log)
-    try:
-        subprocess.run([*symphony, "info", "--wait", "60"], env=env, check=True, capture_output=True)
 
-        done = subprocess.run([sys.executable, "-c", own], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    finally:
-        server.terminate()
-        server.wait(60)
+    done = sim_server.python(own)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

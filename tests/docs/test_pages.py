@@ -1,10 +1,7 @@
 """Links lead somewhere, the README's program is short and loads, the README's commands exist."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,20 +38,10 @@ def test_the_readmes_program_is_under_15_lines_and_uses_what_the_library_has():
     assert used <= set(lip.__all__)
 
 
-def test_the_readmes_client_runs(tmp_path):
+def test_the_readmes_client_runs(sim_server):
     _, source = blocks(ROOT / "README.md", "python")
-    env = {**os.environ, "SYMPHONY_RUN_DIR": str(tmp_path), "SYMPHONY_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
-    env.pop("SYMPHONY_SOCKET", None)
-    symphony = [sys.executable, "-m", "vllm_symphony.cli.main"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen([*symphony, "serve", "--device", "sim"], env=env, stdout=log, stderr=log)
-    try:
-        subprocess.run([*symphony, "info", "--wait", "60"], env=env, check=True, capture_output=True)
 
-        done = subprocess.run([sys.executable, "-c", source], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    finally:
-        server.terminate()
-        server.wait(60)
+    done = sim_server.python(source)
 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100  # two answers of the babbling model

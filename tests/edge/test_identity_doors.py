@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import ROOT, Server, start
+from tests.commanded import ROOT, Server, start
 from tests.edge.test_command_line import HELLO
 from tests.edge.test_identity import LOOPBACK, add, addresses, talk
 from vllm_symphony.client import ServerUnreachable, Tls, connect

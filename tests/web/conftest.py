@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.edge.conftest import fresh_server as fresh_server
 from vllm_symphony.abi.calls import Attach, Install, Ps
 from vllm_symphony.abi.types import Credentials, ExitStatus
 from vllm_symphony.edge.credentials import OWN, caller
@@ -160,11 +159,6 @@ class Late:
         if self.door is None:
             self.door = Door(self.app, **self.keywords)
         await self.door(scope, receive, send)
-
-
-@pytest.fixture(scope="session")
-def sim_server(fresh_server):
-    return fresh_server("--device", "sim")
 
 
 @pytest.fixture(scope="session")

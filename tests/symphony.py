@@ -9,5 +9,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"] and "--device" not in sys.argv:
         from vllm_symphony import node  # other commands start without it
 
-        node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+        node.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("edge") / "fake_host.py"))
     sys.exit(main())
