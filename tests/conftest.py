@@ -14,6 +14,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # saves a compilation at the first forward
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
+from tests.certificates import certificates as certificates
 from tests.commanded import fresh_server as fresh_server
 from tests.commanded import sim_server as sim_server
 from tests.counts import FULL, SEED

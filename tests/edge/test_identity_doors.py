@@ -1,8 +1,6 @@
 """Addresses and flags, accepted and refused; TLS and mutual TLS with the certificates of docs/security.md."""
 
 import asyncio
-import re
-import shutil
 import socket
 import stat
 import subprocess
@@ -11,23 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commanded import ROOT, Server, start
+from tests.commanded import Server, start
 from tests.edge.test_command_line import HELLO
 from tests.edge.test_identity import LOOPBACK, add, addresses, talk
 from vllm_symphony.client import ServerUnreachable, Tls, connect
 from vllm_symphony.errors import InvalidArgument, NotOwner, Unauthenticated
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory) -> Path:
-    """A folder made by the recipe of docs/security.md, and beside it a CA that signed nothing of it."""
-    (recipe,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "security.md").read_text(), re.DOTALL | re.MULTILINE)
-    ours, theirs = tmp_path_factory.mktemp("tls"), tmp_path_factory.mktemp("tls")
-    for folder in (ours, theirs):
-        subprocess.run(["sh", "-ec", recipe], cwd=folder, check=True, capture_output=True)
-    for name in ("ca.crt", "alice.crt", "alice.key"):
-        shutil.copy(theirs / name, ours / f"other-{name}")
-    return ours
 
 
 @pytest.fixture(autouse=True)

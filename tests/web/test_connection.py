@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from tests.doors.http2 import hangs_up
-from tests.edge.test_identity_doors import certificates as certificates
 from vllm_symphony.web.body import Bodies
 from vllm_symphony.web.connection import MAX_HEADER_BYTES, NAME, Connection, Room, common_name
 
