@@ -27,6 +27,12 @@ def running(probe: Any) -> int:
     return len(probe.core.scheduler.running)
 
 
+def engine(probe: Any) -> list[Any]:
+    """Which scheduler and executor run, and how many steps may be in flight."""
+    core = probe.core
+    return [type(core.scheduler).__name__, type(core.model_executor).__name__, core.batch_queue_size]
+
+
 def plain_requests(probe: Any) -> int:
     """Those of vLLM's own clients, also such as wait."""
     return sum(r.client_index == 0 for r in list(probe.core.scheduler.requests.values()))

@@ -21,7 +21,10 @@ WAIT_S = 60.0
 
 
 def register() -> None:
-    """Have the kernel's start also start the probe, in whatever order vLLM loads its plugins."""
+    """Have the kernel's start also start the probe, in whatever order vLLM loads its plugins. SYMPHONY_PROBE_CONFIG: what the CPU
+    platform would not have so in vLLM's config, as {"scheduler_config.async_scheduling": true}."""
+    if words := os.environ.get("SYMPHONY_PROBE_CONFIG"):
+        _settle_after_the_platform(json.loads(words))
     from vllm.v1.engine.core import EngineCore
 
     from vllm_symphony.engine import embedded
@@ -39,6 +42,24 @@ def register() -> None:
     attach_with_probe.__wrapped__ = attach  # type: ignore[attr-defined]
     embedded.attach = attach_with_probe
     EngineCore.symphony_attach = attach_with_probe
+
+
+def _settle_after_the_platform(settings: dict[str, Any]) -> None:
+    from vllm.platforms import current_platform
+
+    platform: Any = type(current_platform)
+    check = platform.check_and_update_config.__func__
+    if hasattr(check, "__wrapped__"):
+        return
+
+    def check_and_update_config(cls: Any, config: Any) -> None:
+        check(cls, config)
+        for name, value in settings.items():
+            part, _, field = name.partition(".")
+            setattr(getattr(config, part), field, value)
+
+    check_and_update_config.__wrapped__ = check  # type: ignore[attr-defined]
+    platform.check_and_update_config = classmethod(check_and_update_config)
 
 
 class Probe:

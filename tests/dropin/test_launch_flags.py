@@ -10,7 +10,7 @@ import pytest
 
 from tests.counts import FULL
 from tests.dropin.server import PAGE, TINY
-from tests.dropin.test_tokens import prompt
+from tests.dropin.test_tokens import PLAIN, ask_all, assert_files_are_plain, assert_same, programs, prompt
 from vllm_symphony.abi.calls import FdArgs, Forward, Generate, NoArgs, Open, Read, Sample
 from vllm_symphony.abi.types import pack_tokens, unpack_tokens
 from vllm_symphony.errors import NotSupported
@@ -92,3 +92,26 @@ def test_adapters_of_plain_requests_come_and_go_beside_files(own_server, server_
         assert served.ask("/v1/completions", {"model": "other", "prompt": "a"}).status == 404
         client.ask("close", FdArgs(fd))
     served.probe("settle")
+
+
+@pytest.mark.parametrize(
+    ("setting", "engine"),
+    [
+        ({"scheduler_config.async_scheduling": True}, ["SymphonyAsyncScheduler", "MultiprocExecutor", 2]),
+        ({"parallel_config.distributed_executor_backend": "uni"}, ["SymphonyScheduler", "UniProcExecutor", 1]),
+    ],
+    ids=["asynchronous", "one process"],
+)
+def test_other_engines_give_the_same_tokens_to_plain_requests_and_files(own_server, server_b, setting, engine):
+    served = own_server(SYMPHONY_PROBE_CONFIG=json.dumps(setting))
+    served.wait_ready()
+    true = dict(ask_all(server_b))
+
+    assert served.probe("engine") == engine
+    assert true.keys() == PLAIN.keys()
+    with programs(served, 3):
+        for name, found in ask_all(served):
+            assert_same(found, true[name])
+    assert_files_are_plain(served, 45)
+    served.probe("settle")
+    assert served.stop() == 0

@@ -151,11 +151,10 @@ def test_plain_requests_programs_and_full_files_at_once(server_b, alone):
         server_b.probe("check")
 
 
-@pytest.mark.parametrize("length", [1, 31, 32, 33, 200] if FULL else [33])
-def test_forwards_of_files_are_plain_vllms(server_b, length):
+def assert_files_are_plain(served: Served, length: int) -> None:
     """The reference rule: token by token, and in one call, as the plain request computes it."""
-    choice = server_b.complete(prompt(9, length), 12, logprobs=3)["choices"][0]
-    with server_b.client() as client:
+    choice = served.complete(prompt(9, length), 12, logprobs=3)["choices"][0]
+    with served.client() as client:
         fd = client.ask("open", Open(tokens=pack_tokens([]))).fd
         tokens, found, new = [], [], prompt(9, length)
         for _ in range(12):
@@ -170,6 +169,11 @@ def test_forwards_of_files_are_plain_vllms(server_b, length):
 
     assert tokens == unpack_tokens(told.tokens) == choice["token_ids"]
     assert found == pytest.approx(choice["logprobs"]["token_logprobs"], abs=CLOSE)
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 200] if FULL else [33])
+def test_forwards_of_files_are_plain_vllms(server_b, length):
+    assert_files_are_plain(server_b, length)
 
 
 def test_a_younger_file_gets_room_when_the_older_is_stale_though_nothing_arrives(server_b):
