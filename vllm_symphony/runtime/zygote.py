@@ -39,6 +39,7 @@ from vllm_symphony.runtime.sandbox import Plan, Slot, prepare_zygote
 
 QUIET_S = 0.03  # without a launch; before, the pool is not filled: in a burst the CPU is needed for what was asked for
 IDLE_S = 300.0  # without a launch; then fewer are held ready
+RETRY_S = 1.0  # after a child that could not be made
 _REQUESTS_AT_ONCE = 32
 _SIGNALS = {Verb.KILL: signal.SIGKILL, Verb.STOP: signal.SIGSTOP, Verb.CONT: signal.SIGCONT}
 _EXIT_OF = {Cause.DENIED: 128 + signal.SIGSYS, Cause.MEMORY: 128 + signal.SIGKILL, Cause.CPU: 124}
@@ -56,6 +57,7 @@ class Zygote:
         self._pool = Pool(plan, self._become)
         self._children: dict[int, Child] = {}  # by the kernel's pid
         self._launched_s = time.monotonic() - QUIET_S
+        self._retry_s = 0.0  # when the pool may be filled again
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
         level = plan.layers.level if plan is not None else UNCONFINED
@@ -83,7 +85,7 @@ class Zygote:
         """How long there is nothing to do."""
         wakes_s = []
         if self._pool.wants_more and not self._refused:
-            wakes_s.append(self._launched_s + QUIET_S)
+            wakes_s.append(max(self._launched_s + QUIET_S, self._retry_s))
         elif self._pool.target == READY:
             wakes_s.append(self._launched_s + IDLE_S)
         next_s = self._meter.next_s()
@@ -153,9 +155,11 @@ class Zygote:
         if now_s >= self._launched_s + IDLE_S:
             self._pool.target = READY_WHEN_IDLE
             self._pool.shrink()
-        elif self._pool.wants_more and not self._refused and now_s >= self._launched_s + QUIET_S:
-            with contextlib.suppress(OSError):  # a launch will say so
+        if self._pool.wants_more and not self._refused and now_s >= max(self._launched_s + QUIET_S, self._retry_s):
+            try:
                 self._pool.make_ready()
+            except OSError:  # a launch will say so
+                self._retry_s = now_s + RETRY_S
             self._watch_new()
 
     def _watch_new(self) -> None:

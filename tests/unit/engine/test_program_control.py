@@ -118,9 +118,11 @@ def test_input_for_one_that_has_closed_it_is_dropped(rig, run):
         "import asyncio, os\nasync def main():\n    os.close(0)\n    print('shut')\n    await asyncio.sleep(1000)", stdin=True
     )
     kernel.wait_for(lambda d: kernel.text(pid, "stdout"))
-    reactor.run_in_reactor(lambda k: k.feed(pid, b"x"))
+    deadline = time.monotonic() + 20
+    while reactor.run_in_reactor(lambda k: k.input_bytes(pid)) is not None:  # the fork server closes its end when it comes to it
+        assert time.monotonic() < deadline
+        reactor.run_in_reactor(lambda k: k.feed(pid, b"x"))
 
-    assert reactor.run_in_reactor(lambda k: k.input_bytes(pid)) is None
     reactor.run_in_reactor(lambda k: k.signal(pid, "KILL"))
     assert end(kernel, pid)[0] == 137
 
@@ -131,7 +133,7 @@ def test_stop_holds_its_code_and_cont_lets_it_go_on(rig, run):
     kernel.wait_for(lambda d: kernel.text(pid, "stdout").count("tick") > 3)
 
     reactor.run_in_reactor(lambda k: k.signal(pid, "STOP"))
-    os_pid = next(x[2] for x in kernel.diary if x[0] == "started" and x[1] == pid)
+    os_pid = os_pid_of(kernel, pid)
     await_state(os_pid, "T")
     reactor.run_in_reactor(lambda k: k.signal(pid, "CONT"))
     seen = kernel.text(pid, "stdout").count("tick")
@@ -140,6 +142,10 @@ def test_stop_holds_its_code_and_cont_lets_it_go_on(rig, run):
     reactor.run_in_reactor(lambda k: k.signal(pid, "STOP"))
     reactor.run_in_reactor(lambda k: k.signal(pid, "KILL"))
     assert end(kernel, pid) == (137, None, "")
+
+
+def os_pid_of(kernel, pid):
+    return next(x[2] for x in kernel.diary if x[:2] == ("started", pid))
 
 
 def await_state(os_pid, state):
@@ -200,9 +206,12 @@ def test_threads_and_the_parts_of_the_library_that_need_no_system_work(rig, run)
 
 
 def test_ready_ones_that_are_killed_are_replaced(rig, run):
-    kernel, _ = rig
-    assert value(kernel, run("def main(): return 1")) == 1
-    ready = [p for p in psutil.Process().children(recursive=True) if p.name() == "symphony-ready"]
+    kernel, reactor = rig
+    waiting = run("import sys\ndef main():\n    print('here')\n    return sys.stdin.read()", stdin=True)
+    kernel.wait_for(lambda d: kernel.text(waiting, "stdout"))
+    ours = psutil.Process(os_pid_of(kernel, waiting)).parent()  # others' fork servers may be below this process too
+    assert ours is not None
+    ready = [p for p in ours.children() if p.name() == "symphony-ready"]
     for process in ready:
         process.kill()
 
@@ -210,3 +219,5 @@ def test_ready_ones_that_are_killed_are_replaced(rig, run):
 
     assert [end(kernel, pid)[0] for pid in pids].count(0) >= 1  # one may have been given to a child that was dying
     assert value(kernel, run("def main(): return 3")) == 3
+    reactor.run_in_reactor(lambda k: k.feed(waiting, b"", eof=True))
+    assert value(kernel, waiting) == ""
