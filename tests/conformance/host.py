@@ -218,12 +218,14 @@ def freeze_engine(guest: Guest) -> Any:
     return thaw
 
 
-def eventually(found: Any, message: Any) -> None:
+def eventually(find: Any, message: Any) -> Any:
+    """What it finds, as soon as that is true."""
     deadline = time.monotonic() + WAIT_S
-    while not found():
+    while not (found := find()):
         assert time.monotonic() < deadline, message() if callable(message) else message
         os.sched_yield()
         time.sleep(0.001)
+    return found
 
 
 def own_host(shared: SharedHost, path: str) -> ServerHost:

@@ -10,7 +10,9 @@ from vllm_symphony import lip
 async def main():
     async with lip.open(tokens=[50, 51, 52]) as f, lip.group() as g:
         g.start(lip.sleep, 600)
-        await f.generate(1500, ignore_eos=True)
+        while True:  # however slowly it is looked for
+            await f.generate(1500, ignore_eos=True)
+            await f.truncate(3)
 """
 
 
@@ -18,13 +20,15 @@ def test_why_tells_of_each_thread_while_the_engine_stands_still(host):
     pid = host.spawn(SOURCE)
     host.until_waiting(pid, "generate")
     host.until_waiting(pid, "sleep")
-    eventually(lambda: host.client.ask("why", PidArgs(pid)).threads[0].cause == "batch", "it never came into a batch")
 
-    thaw = host.freeze()
-    try:
-        main, sleeper = host.client.ask("why", PidArgs(pid)).threads
-    finally:
-        thaw()
+    def frozen():
+        thaw = host.freeze()
+        try:
+            return host.client.ask("why", PidArgs(pid)).threads
+        finally:
+            thaw()
+
+    main, sleeper = eventually(lambda: (found := frozen())[0].cause == "batch" and found, "it was never met in a batch")
 
     assert (main.op, main.cause) == ("generate", "batch") and main.detail.startswith("in step ")
     assert (sleeper.op, sleeper.args, sleeper.cause) == ("sleep", "seconds=600.0", "timer")

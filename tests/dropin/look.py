@@ -33,6 +33,19 @@ def engine(probe: Any) -> list[Any]:
     return [type(core.scheduler).__name__, type(core.model_executor).__name__, core.batch_queue_size]
 
 
+def state(probe: Any) -> str:
+    """What the engine's loop goes by, for a test that waits in vain."""
+    core = probe.core
+    s = core.scheduler
+    told = {
+        "pause": s._pause_state, "asleep": s.is_asleep(), "runnable": s.runnable, "running": len(s.running), "held": s.num_held(),
+        "parked": len(s.parked), "returning": len(s.returning), "jobs": len(s.device.jobs), "mail": len(s.device.mail),
+        "rung": s.device.rung, "look": s.next_look(), "expected": s.cohort.expected, "queue": core.input_queue.qsize(),
+        "tiers_busy": s.device.tiers.busy, "counters": core.symphony._kernel.counters(),
+    }  # fmt: skip
+    return str(told)
+
+
 def plain_requests(probe: Any) -> int:
     """Those of vLLM's own clients, also such as wait."""
     return sum(r.client_index == 0 for r in list(probe.core.scheduler.requests.values()))

@@ -20,7 +20,7 @@ from vllm_symphony.abi.calls import Extract, FdArgs, Forward, Generate, NoArgs, 
 from vllm_symphony.abi.types import Span, pack_tokens, unpack_tokens
 from vllm_symphony.errors import StaleFile
 
-NUM = 200  # tokens of a generate that is met while it runs
+NUM = 500  # tokens of a generate that is met while it runs
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ class Generating:
         self._began = served.probe("counters")["steps"]
         self._pool = ThreadPoolExecutor(1)
         self._answer = self._pool.submit(self._run)
-        eventually(lambda: served.probe("running") > 0, "the generate never ran")
+        eventually(lambda: served.probe("running") > 0, lambda: f"never met running; over: {self.is_over}; {served.probe('state')}")
 
     def _run(self) -> list[int]:
         with self._served.client() as client:

@@ -11,7 +11,7 @@ understood; extras, markers and addresses are refused, for an image is what it i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import total_ordering
 
 MAX_VERSION = 64  # characters
@@ -51,6 +51,11 @@ class Version:
         while len(release) > 1 and release[-1] == 0:
             release = release[:-1]
         return release
+
+    def is_post_of(self, other: Version) -> bool:
+        """It is a later post-release of the very other."""
+        same = (self.base, self.pre) == (other.base, other.pre)
+        return same and self.post is not None and other.post is None and other.dev is None
 
     @property
     def key(self) -> tuple[tuple[int, ...], tuple[str, int], int, float]:
@@ -102,11 +107,10 @@ class Clause:
             return _begins(version, wanted.release) is (operator == "==")
         if operator == "~=":
             return version >= wanted and _begins(version, wanted.release[:-1])
-        if version.base == wanted.base and (
-            (operator == "<" and version.is_prerelease and not wanted.is_prerelease)
-            or (operator == ">" and version.post is not None and wanted.post is None)
-        ):
-            return False  # `<2` means no 2.0-rc1, and `>2` no 2.post1
+        if operator == "<" and not wanted.is_prerelease and version >= replace(wanted, dev=0):
+            return False  # `<2` means no 2.0-rc1
+        if operator == ">" and version.is_post_of(wanted):
+            return False  # `>2` means no 2.post1
         return {
             "==": version == wanted, "!=": version != wanted, "<=": version <= wanted, ">=": version >= wanted,
             "<": version < wanted, ">": version > wanted,
