@@ -40,6 +40,10 @@ class Grpc:
         self.tokens[name] = text
         return text
 
+    def num_connections(self) -> int:
+        """How many of its loopback port the server holds, also such as the other end has closed."""
+        return sum(c.laddr.port == self.port and c.pid == self.served.process.pid for c in psutil.net_connections("tcp"))
+
     def revoke(self, text: str) -> None:
         TokenFile(self.served.run_dir / "state").revoke(next(name for name, t in self.tokens.items() if t == text))
 

@@ -21,6 +21,8 @@ class Relay:
         self.num_cuts = 0
         self.most_bytes = 0
         self.is_open = True
+        self.goes_on = asyncio.Event()  # cleared: new connections are taken, and nothing is said to them
+        self.goes_on.set()
         self._rng = rng
         self._links: set[_Link] = set()
 
@@ -33,6 +35,7 @@ class Relay:
         if not self.is_open:
             writer.transport.abort()
             return
+        await self.goes_on.wait()
         back, forth = await asyncio.open_unix_connection(self.server)
         link = _Link(self, (writer, forth), self._rng.randrange(200, self.most_bytes) if self.most_bytes else 0)
         self._links.add(link)
@@ -82,6 +85,7 @@ async def relay(server: Path, path: Path, rng: random.Random) -> AsyncIterator[R
     finally:
         listener.close()
         made.is_open = False
+        made.goes_on.set()
         for link in list(made._links):
             link.close()
         await asyncio.gather(*tasks)

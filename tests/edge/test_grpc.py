@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 
 import grpc
@@ -11,6 +12,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.edge.relay import relay
 from vllm_symphony.client import Program, ServerUnreachable, connect
 from vllm_symphony.errors import BadProgram, InvalidArgument, NoSuchFile, NoSuchProcess, SymphonyError, TimedOut
 from vllm_symphony.proto.v1 import file_pb2, file_pb2_grpc, process_pb2, process_pb2_grpc, system_pb2, system_pb2_grpc
@@ -110,6 +112,20 @@ def test_no_server_is_its_own_error(tmp_path):
 
     with pytest.raises(ServerUnreachable):
         asyncio.run(work())
+
+
+def test_a_server_that_is_slow_to_answer_is_waited_for(server, tmp_path):
+    async def work():
+        async with relay(server.run_dir / "symphony.sock", tmp_path / "r.sock", random.Random(1)) as link:
+            link.goes_on.clear()
+            async with connect(tmp_path / "r.sock") as client:
+                asked = asyncio.create_task(client.ping())
+                done, _ = await asyncio.wait([asked], timeout=0.5)
+                assert not done, asked.exception()
+                link.goes_on.set()
+                await asked
+
+    asyncio.run(work())
 
 
 def test_run_gives_events_then_the_result(server):

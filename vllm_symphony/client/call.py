@@ -134,4 +134,6 @@ def _why_unreachable(details: str) -> str:
         return (
             "it hangs up at once: does it speak TLS (grpcs://HOST:PORT, --tls-ca), does it want a client certificate (--tls-cert)?"
         )
-    return "nobody listens there" if "connect" in details else details
+    if "Connection refused" in details or "No such file" in details:
+        return "nobody listens there"
+    return details.removeprefix("failed to connect to all addresses; last error: ")

@@ -31,8 +31,8 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # else a new client inherits another's back-off after a failure
     ("grpc.initial_reconnect_backoff_ms", 100),  # gRPC's own wait, below ours (retry.py); its default is a second at least
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # in gRPC's core this is how long one attempt may take: a busy server is not gone
 )
 _KEEPALIVE = (  # finds a connection that is open at one end only; the server allows pings from every 10 s on
     ("grpc.keepalive_time_ms", 30_000),

@@ -31,7 +31,6 @@ const PIECE_BYTES = 1 << 16; // of standard input
 
 const CHANNEL = {
   "grpc.initial_reconnect_backoff_ms": 50, // the session's own backoff decides; the channel shall not be slower
-  "grpc.min_reconnect_backoff_ms": 50,
   "grpc.max_reconnect_backoff_ms": 1000,
   "grpc.max_receive_message_length": 64 << 20,
 };
