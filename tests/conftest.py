@@ -32,9 +32,7 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything under tests/engine is marked `engine`, and all such tests run in one worker: one engine per session. Those on the
-    session's HTTP server run in another one. Tests that fork this very process come first: a session's servers have threads, and
-    the child of a process with threads may inherit a lock that nobody opens."""
-    items.sort(key=lambda item: TESTS / "unit" / "runtime" not in item.path.parents)
+    session's HTTP server run in another one."""
     for item in items:
         if "server_b" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("engine_b"))
