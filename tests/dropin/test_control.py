@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conformance.host import eventually
+from tests.counts import FULL
 from tests.dropin.server import PAGE, TINY, Served
 from tests.dropin.test_tokens import programs, prompt
 from vllm_symphony.abi.calls import Extract, FdArgs, Forward, Generate, NoArgs, Open, Read
@@ -22,6 +23,7 @@ from vllm_symphony.errors import StaleFile
 
 NUM = 1500  # tokens of a generate that is met while it runs
 TRIES = 5
+in_time = pytest.mark.skipif(not FULL, reason="acts while a generate of a second runs, which a busy machine misses: at full counts")
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,7 @@ def test_a_client_that_leaves_ends_its_request_and_disturbs_no_program(server_b)
         server_b.probe("check")
 
 
+@in_time
 @pytest.mark.parametrize("clear", ["true", "false"])
 @pytest.mark.parametrize("mode", ["abort", "keep"])
 def test_a_pause_holds_calls_of_files_and_they_go_on_where_they_were(server_b, mode, clear):
@@ -97,14 +100,17 @@ def test_a_pause_holds_calls_of_files_and_they_go_on_where_they_were(server_b, m
 
     steps = server_b.probe("counters")["steps"]
     with server_b.client() as client:  # what needs no step works
-        fd = client.ask("open", Open(tokens=pack_tokens([50, 51]))).fd
-        assert unpack_tokens(client.ask("read", Read(fd)).tokens) == [50, 51]
-        client.ask("close", FdArgs(fd))
-    assert server_b.probe("counters")["steps"] == steps and not generating.is_over
+        for _ in range(20):
+            fd = client.ask("open", Open(tokens=pack_tokens([50, 51]))).fd
+            assert unpack_tokens(client.ask("read", Read(fd)).tokens) == [50, 51]
+            client.ask("close", FdArgs(fd))
+    assert server_b.probe("counters")["steps"] <= steps + 1  # one in which workers forget what has ended
+    assert not generating.is_over
     assert server_b.ask("/resume", {}).status == 200
     assert generating.finish() == generating.expected
 
 
+@in_time
 def test_a_pause_that_waits_ends_when_the_calls_that_run_have_ended(server_b):
     generating = Generating(server_b)
 
@@ -123,6 +129,7 @@ def test_plain_requests_are_aborted_by_a_pause_as_vllm_does(server_b):
     answer.close()
 
 
+@in_time
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_asleep_calls_of_files_wait_and_awake_they_go_on(server_b, level):
     generating = Generating(server_b)
@@ -158,6 +165,7 @@ def test_a_reset_of_the_prefix_cache_takes_the_pages_of_files_and_they_are_compu
         client.ask("close", FdArgs(fd))
 
 
+@in_time
 def test_a_reset_with_running_calls_is_refused_or_has_them_computed_again(server_b):
     generating = Generating(server_b)
 
@@ -247,6 +255,7 @@ def test_with_new_weights_no_page_of_before_is_used_again(server_b, other_weight
             client.ask("close", FdArgs(fd))
 
 
+@in_time
 def test_a_call_that_runs_while_the_weights_change_is_computed_with_the_new_ones(server_b, other_weights):
     generating = Generating(server_b, seed=4)
 
