@@ -14,7 +14,7 @@ from tests.engine.reference import prompts
 from vllm_symphony.abi.calls import Tokenize
 from vllm_symphony.abi.types import Grammar, Sampler
 from vllm_symphony.errors import DeviceLost
-from vllm_symphony.kernel.effect import GenerateTokens, JobFailed, RowJob, SampleJob, TextJob
+from vllm_symphony.kernel.effect import GenerateTokens, JobFailed, Owner, RowJob, SampleJob, TextJob
 
 dies = True
 
@@ -48,7 +48,7 @@ def case_every_job_gets_enodev_once_and_the_host_says_that_it_died(dev: Driver) 
     for effect in (RowJob, SampleJob):  # rows that must be computed again: jobs of ours stand behind them
         job, q = dev.job()
         more = () if effect is RowJob else (Sampler(), 0, None, 1, 0)
-        dev.submit(effect(job, files[6], 3, *more, (0.0, 0)))
+        dev.submit(effect(job, files[6], 3, *more, Owner()))
         jobs.append((job, q))
 
     for job, q in jobs:

@@ -25,6 +25,7 @@ from vllm_symphony.kernel.effect import (
     GenerateJob,
     GenerateTokens,
     JobFailed,
+    Owner,
     RowJob,
     SampleJob,
     StepRan,
@@ -95,14 +96,14 @@ class Driver:
         job, q = self.job()
         dst = Ino(next(self.inos))
         self.lengths[dst] = sum(stop - start for start, stop in spans)
-        self.submit(ExtractJob(job, src, dst, tuple(Span(*s) for s in spans), compact, "", (0.0, job)))
+        self.submit(ExtractJob(job, src, dst, tuple(Span(*s) for s in spans), compact, "", Owner(arrival=job)))
         return job, dst, q
 
     def start_concat(self, *srcs: Ino) -> tuple[JobId, Ino, queue.Queue[Any]]:
         job, q = self.job()
         dst = Ino(next(self.inos))
         self.lengths[dst] = sum(self.lengths[src] for src in srcs)
-        self.submit(ConcatJob(job, tuple((src, self.lengths[src]) for src in srcs), dst, "", (0.0, job)))
+        self.submit(ConcatJob(job, tuple((src, self.lengths[src]) for src in srcs), dst, "", Owner(arrival=job)))
         return job, dst, q
 
     def extract(self, src: Ino, *spans: tuple[int, int], compact: bool = False) -> Ino:
@@ -146,7 +147,7 @@ class Driver:
         kept = tuple(i for i in kept if i in outs)
         job, q = self.job()
         at = self.lengths[ino] if start is None else start
-        self.submit(ForwardJob(job, ino, list(tokens), at, outs, top_k, kept, temperature, entropy, (0.0, job)))
+        self.submit(ForwardJob(job, ino, list(tokens), at, outs, top_k, kept, temperature, entropy, Owner(arrival=job)))
         return job, q
 
     def forward(self, ino: Ino, tokens: list[int], **kw: Any) -> tuple[Distribution, ...]:
@@ -169,7 +170,7 @@ class Driver:
         self.submit(
             GenerateJob(
                 job, ino, max_tokens, sampler, n if penalty_from is None else penalty_from, stop, stop_tokens, ignore_eos, grammar,
-                until, logprobs, n if start is None else start, (0.0, job), text,
+                until, logprobs, n if start is None else start, Owner(arrival=job), text,
             )
         )  # fmt: skip
         return job, q
@@ -199,7 +200,7 @@ class Driver:
         first_draw: int = 0,
     ) -> tuple[list[int], list[float]]:  # fmt: skip
         job, q = self.job()
-        self.submit(SampleJob(job, ino, position, sampler, penalty_from, grammar, n, first_draw, (0.0, job)))
+        self.submit(SampleJob(job, ino, position, sampler, penalty_from, grammar, n, first_draw, Owner(arrival=job)))
         done = q.get(timeout=TIMEOUT_S)
         if isinstance(done, JobFailed):
             raise done.error
@@ -207,7 +208,7 @@ class Driver:
 
     def row(self, ino: Ino, position: int) -> list[float]:
         job, q = self.job()
-        self.submit(RowJob(job, ino, position, (0.0, job)))
+        self.submit(RowJob(job, ino, position, Owner(arrival=job)))
         done = q.get(timeout=TIMEOUT_S)
         if isinstance(done, JobFailed):
             raise done.error

@@ -13,7 +13,7 @@ from tests.engine.driver import Driver, ids, logprobs
 from tests.engine.reference import CLOSE, prompts, together
 from vllm_symphony.abi.draw import uniform
 from vllm_symphony.abi.types import Sampler, pack_tokens, unpack_floats, unpack_tokens
-from vllm_symphony.kernel.effect import CancelJob, DropFile, JobFailed, RowJob, TruncateFile
+from vllm_symphony.kernel.effect import CancelJob, DropFile, JobFailed, Owner, RowJob, TruncateFile
 from vllm_symphony.lip.local import support
 
 DRAWS = count(4_000, 100_000)
@@ -225,7 +225,7 @@ def test_a_row_may_be_asked_for_while_its_file_changes(dev, opened):
     expected = dev.row(g, base)
     job, q = dev.job()
 
-    dev.submit(RowJob(job, g, base, (0.0, 0)), TruncateFile(g, 2), DropFile(g))
+    dev.submit(RowJob(job, g, base, Owner()), TruncateFile(g, 2), DropFile(g))
 
     assert torch.allclose(torch.tensor(unpack_floats(q.get(timeout=60).logits)), torch.tensor(expected), atol=CLOSE)
 
@@ -234,7 +234,7 @@ def test_a_cancelled_row_leaves_nothing(dev, opened):
     f, _, _ = opened
     job, q = dev.job()
 
-    dev.submit(RowJob(job, f, 5, (0.0, 0)), CancelJob(job))
+    dev.submit(RowJob(job, f, 5, Owner()), CancelJob(job))
 
     assert isinstance(q.get(timeout=60), JobFailed)
     assert dev.counters()["files"] == 1

@@ -20,7 +20,18 @@ from tests.engine.pressure import alone
 from tests.engine.reference import best, long_prompt, prompts, together
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DataCorrupt, Interrupted, OutOfPages
-from vllm_symphony.kernel.effect import CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, PinFile, Residency, SaveDone, SaveJob
+from vllm_symphony.kernel.effect import (
+    CreateFile,
+    JobFailed,
+    LimitDomain,
+    MoveDone,
+    MoveJob,
+    Owner,
+    PinFile,
+    Residency,
+    SaveDone,
+    SaveJob,
+)  # fmt: skip
 from vllm_symphony.store.segment import verify
 
 NUM_PAGES, HOST_PAGES = 32, 48
@@ -53,13 +64,13 @@ def ask(dev: Driver, effect: Callable[[int], Any]) -> Any:
 
 
 def move(dev: Driver, ino: Any, tier: str) -> MoveDone:
-    done = ask(dev, lambda job: MoveJob(job, ino, tier, (0.0, job)))
+    done = ask(dev, lambda job: MoveJob(job, ino, tier, Owner(arrival=job)))
     assert isinstance(done, MoveDone)
     return done
 
 
 def save(dev: Driver, ino: Any) -> SaveDone:
-    done = ask(dev, lambda job: SaveJob(job, ino, (0.0, job)))
+    done = ask(dev, lambda job: SaveJob(job, ino, Owner(arrival=job)))
     assert isinstance(done, SaveDone)
     return done
 
@@ -301,7 +312,7 @@ def case_cancelled_moves_leave_all_as_it_was(dev: Driver) -> None:
             if tier == "device":
                 move(dev, f, "host")
             job, q = dev.job()
-            dev.submit(MoveJob(job, f, tier, (0.0, job)))
+            dev.submit(MoveJob(job, f, tier, Owner(arrival=job)))
             dev.cancel(job)
             done = q.get(timeout=60)
             assert isinstance(done, MoveDone) or isinstance(done.error, Interrupted)
@@ -317,7 +328,7 @@ def case_files_that_go_while_they_move_leave_nothing(dev: Driver) -> None:
         if tier == "device":
             move(dev, f, "disk")
         job, q = dev.job()
-        dev.submit(MoveJob(job, f, tier, (0.0, job)))
+        dev.submit(MoveJob(job, f, tier, Owner(arrival=job)))
         rest(dev, f)
         assert q.get(timeout=60).job == job
 
@@ -327,7 +338,7 @@ def case_a_file_that_is_cut_and_written_while_it_is_saved_is_right(dev: Driver) 
     f = dev.create(prompt)
     dev.forward(f, [])
     job, q = dev.job()
-    dev.submit(SaveJob(job, f, (0.0, job)))
+    dev.submit(SaveJob(job, f, Owner(arrival=job)))
     dev.truncate(f, 100)
     got = dev.forward(f, [9, 8, 7])
 

@@ -7,6 +7,7 @@
     # description = "Sorts tickets."
     # tools = ["web.*"]                           globs of the tools that it may call; without this line none
     # paths = ["/kb", "~/tickets"]                what files it may name; without this line any
+    # priority = 2                                among its principal's own programs; 0 where it says nothing, higher goes first
     # limits = { tokens = 20000, wall_s = "5m", memory_bytes = "512MiB" }
     # ///
 
@@ -29,10 +30,11 @@ from vllm_symphony.errors import BadProgram
 
 MAX_BLOCK = 8 << 10  # characters
 MAX_DOTS = 64  # in one line: tomllib takes a second for a key of thousands of parts
+MAX_PRIORITY = 100
 MAX_ITEMS, MAX_TEXT = 256, 1024  # of a list; characters of one string
 _OPEN, _CLOSE = "# /// script", "# ///"
 _ABI = re.compile(r"""^__abi__ *= *(["'])(\d{1,9}\.\d{1,9})\1""", re.MULTILINE)
-_KEYS, _OURS = ("dependencies", "requires-python", "tool"), ("description", "limits", "paths", "tools")
+_KEYS, _OURS = ("dependencies", "requires-python", "tool"), ("description", "limits", "paths", "priority", "tools")
 _LIMITS = {field.name: str(field.type) for field in fields(ResourceLimits)}
 _TIMES = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -52,6 +54,7 @@ class Manifest:
     tools: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     limits: ResourceLimits = ResourceLimits()
+    priority: int = 0
 
 
 NONE = Manifest()
@@ -117,6 +120,7 @@ class _Block:
             tools=self.texts("tools", table.get("tools", [])),
             paths=paths,
             limits=self._limits(table.get("limits", {})),
+            priority=self._priority(table.get("priority", 0)),
         )
 
     def _parsed(self) -> dict[str, Any]:
@@ -165,6 +169,11 @@ class _Block:
             return version.requirement(text)
         except ValueError as error:
             raise self.wrong("dependencies", f"has {text[:64]!r}: {error}") from None
+
+    def _priority(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_PRIORITY:
+            raise self.wrong("priority", f"must be a whole number in -{MAX_PRIORITY}..{MAX_PRIORITY}, not {str(value)[:64]!r}")
+        return value
 
     def _limits(self, table: Any) -> ResourceLimits:
         if not isinstance(table, dict):

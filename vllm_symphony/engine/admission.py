@@ -291,7 +291,8 @@ class Admission:
         ending = [r for r in s.running if is_ending(r)]  # they want no row
         running = sorted((r for r in s.running if r not in ending), key=self._order)
         plain = [r for r in (*running, *ready) if r.request_id not in jobs]
-        programs = sorted((r for r in (*running, *ready) if r.request_id in jobs), key=lambda r: jobs[r.request_id].effect.order)
+        ours = (r for r in (*running, *ready) if r.request_id in jobs)
+        programs = sorted(ours, key=lambda r: jobs[r.request_id].effect.owner.arrival)
         num = s.share.rows.divide(rows, Pair(len(plain), len(programs)))
         chosen = {*plain[: num.plain], *programs[: num.programs]}
         ready.sort(key=lambda r: r not in chosen)
@@ -380,7 +381,7 @@ class Admission:
 
     def _order(self, r: Request) -> tuple[float, float]:
         """The process policy's key, then arrival; plain requests are programs of one call."""
-        if (job := self.device.jobs.get(r.request_id)) is not None:
-            return job.effect.order[0], r.arrival_time
+        if r.request_id in self.device.jobs:
+            return 0.0, r.arrival_time
         by_priority = self.scheduler.policy == SchedulingPolicy.PRIORITY
         return float(r.priority) if by_priority else 0.0, r.arrival_time

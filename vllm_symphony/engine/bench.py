@@ -14,7 +14,7 @@ from vllm_symphony.engine.edit import Indices
 from vllm_symphony.engine.job import FileJob
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.errors import Interrupted, SymphonyError
-from vllm_symphony.kernel.effect import EditDone, ForwardJob, JobFailed, OrderKey, StepSpan
+from vllm_symphony.kernel.effect import EditDone, ForwardJob, JobFailed, Owner, StepSpan
 
 if TYPE_CHECKING:
     from vllm_symphony.engine.device import FileDevice
@@ -33,11 +33,11 @@ class EngineBench:
         fork.born = source.born
         return fork
 
-    def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
+    def compute(self, f: PagedFile, owner: Owner, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         def done(job: FileJob) -> None:
             on_done(job.error, job.span)
 
-        pending = ForwardJob(JobId(self.device.temp_id()), f.ino, [], 0, (), 0, (), 1.0, False, order)
+        pending = ForwardJob(JobId(self.device.temp_id()), f.ino, [], 0, (), 0, (), 1.0, False, owner)
         self.device.submit_forward(pending, done)
 
     def stop_computing(self, f: PagedFile) -> None:

@@ -64,15 +64,19 @@ from vllm_symphony.kernel.effect import (
     LimitDomain,
     MoveJob,
     PinFile,
+    ProcessBegan,
+    ProcessEnded,
     Residency,
     RowDone,
     RowJob,
     SampleDone,
     SampleJob,
     SaveJob,
+    SetPolicy,
     StepRan,
     StepSpan,
     TruncateFile,
+    Weigh,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -377,6 +381,9 @@ class FileDevice:
         job.error = error
         self.scheduler.finish_requests(job.request.request_id, RequestStatus.FINISHED_ABORTED)
 
+    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Weigh | SetPolicy) -> None:
+        """Who computes, and by which rules."""
+
     # ---- tiers
 
     def _move(self, e: MoveJob | SaveJob) -> None:
@@ -428,7 +435,7 @@ class FileDevice:
             self.table.drop(temp)
             self.released()
 
-        again = ForwardJob(JobId(temp.ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.order)
+        again = ForwardJob(JobId(temp.ino), temp.ino, [], 0, (-1,), 0, (-1,), 1.0, False, e.owner)
         self.submit_forward(again, done)
         self.by_id[e.job] = e
         self._recomputing[e.job] = again.job
@@ -743,4 +750,8 @@ class FileDevice:
         LimitDomain: _limit,
         MoveJob: _move,
         SaveJob: _move,
+        ProcessBegan: _schedule_by,
+        ProcessEnded: _schedule_by,
+        Weigh: _schedule_by,
+        SetPolicy: _schedule_by,
     }

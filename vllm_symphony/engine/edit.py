@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, SymphonyError
-from vllm_symphony.kernel.effect import ConcatJob, EditDone, ExtractJob, OrderKey, StepSpan
+from vllm_symphony.kernel.effect import ConcatJob, EditDone, ExtractJob, Owner, StepSpan
 
 Indices = NDArray[np.int64]
 RETRY_S = 1.0
@@ -38,7 +38,7 @@ class Bench(Protocol):
     def fork_for_edit(self, src: Ino, length: int) -> PagedFile:
         """A fork that only this edit knows, as old as its source."""
 
-    def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
+    def compute(self, f: PagedFile, owner: Owner, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         """Compute what is pending of a fork. May call back before it returns."""
 
     def stop_computing(self, f: PagedFile) -> None:
@@ -78,7 +78,7 @@ class Edit:
     job: JobId
     dst: Ino
     domain: str
-    order: OrderKey
+    owner: Owner
     parts: list[Part] = field(default_factory=list)
     computing: int = 0
     error: SymphonyError | None = None
@@ -108,13 +108,13 @@ class Surgery:
         self._demand_fit(length)
         fork = self.bench.fork_for_edit(e.src, length)
         positions = np.arange(len(indices), dtype=np.int64) if e.compact else positions_of(fork)[indices]
-        self._begin(Edit(e.job, e.dst, e.domain, e.order, [Part(fork, indices, positions, length - 1)]))
+        self._begin(Edit(e.job, e.dst, e.domain, e.owner, [Part(fork, indices, positions, length - 1)]))
 
     def concat(self, e: ConcatJob) -> None:
         """Begin. Raises NotSupported, OutOfPages."""
         self._demand("rotate", self.no_rotation)
         self._demand_fit(sum(length for _, length in e.srcs))
-        edit = Edit(e.job, e.dst, e.domain, e.order)
+        edit = Edit(e.job, e.dst, e.domain, e.owner)
         following = 0
         for i, (ino, length) in enumerate(e.srcs):
             if not length:
@@ -164,7 +164,7 @@ class Surgery:
         edit.computing = len(missing)
         for part in missing:
             if edit.error is None:
-                self.bench.compute(part.fork, edit.order, done)
+                self.bench.compute(part.fork, edit.owner, done)
         if not missing:
             try:
                 self._finish(edit)

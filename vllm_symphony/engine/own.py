@@ -24,7 +24,7 @@ from vllm_symphony.engine.seats import SCHEDULER, WORKER
 from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DeviceLost, NotSupported
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, TextJob
+from vllm_symphony.kernel.effect import Completion, DeviceEffect, ForwardJob, JobFailed, Owner, TextJob
 
 
 def prepare_environment() -> None:
@@ -157,7 +157,7 @@ class OwnHost(FittedHost):
         """One real step through a file, so that a server that says it is ready has computed something."""
         device, done = self.device, threading.Event()
         file = device.table.create(Ino(-(1 << 52)), [0], "warm-up", device.clock())
-        first = ForwardJob(JobId(-(1 << 52)), file.ino, [], 0, (-1,), 1, (), 1.0, False, (0.0, 0))
+        first = ForwardJob(JobId(-(1 << 52)), file.ino, [], 0, (-1,), 1, (), 1.0, False, Owner())
         device.submit_forward(first, lambda _: done.set())
         while not done.is_set():
             self.core.step_fn()

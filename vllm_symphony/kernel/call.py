@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import Credentials
+from vllm_symphony.abi.types import Credentials, JobId
 from vllm_symphony.errors import SymphonyError
+from vllm_symphony.kernel.effect import Owner
 from vllm_symphony.kernel.timer import Timer
 from vllm_symphony.trace.summary import Digest
 
@@ -53,6 +54,11 @@ class Call:
         self.ended = False
         self.step_first: int | None = None
         self.step_last: int | None = None
+
+    def owner(self, job: JobId) -> Owner:
+        """Whose a job for this call is."""
+        process = self.process
+        return Owner(process.pid, self.tid, self.cred.principal, process.program or process.name, process.priority, job)
 
     def tallies(self) -> tuple[Tally, ...]:
         """Who counts what it uses: its process, and its thread if that runs."""

@@ -35,7 +35,19 @@ from vllm_symphony.abi.types import (
 )  # fmt: skip
 from vllm_symphony.errors import SymphonyError
 
-OrderKey = tuple[float, int]  # from the process policy; smaller goes first
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a job is, as scheduling sees it (kernel/sched/). `program`: its name in the registry, else its file's; `priority`: what
+    it declares, higher first; `arrival`: the job's number, which makes every order total. Pid 0: the kernel itself."""
+
+    pid: Pid = Pid(0)  # noqa: RUF009  a number
+    tid: int = 0
+    principal: str = ""
+    program: str = ""
+    priority: int = 0
+    arrival: int = 0
+
 
 # ---- to the device: residency (no completion)
 
@@ -110,6 +122,46 @@ class LimitDomain:
     rows: int | None = None
 
 
+# ---- to the device: who computes, and by which rules (no completion)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBegan:
+    """A program or a session: jobs with this pid are its. `parent`: the program that started it, else None."""
+
+    pid: Pid
+    parent: Pid | None
+    principal: str
+    program: str
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded:
+    """No job of this pid comes any more; those that run may still end."""
+
+    pid: Pid
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """A principal's part of the device against others', and the most of its jobs in one step (None: any)."""
+
+    principal: str
+    weight: float = 1.0
+    cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """From here on this policy decides at this level (`process` or `memory`), with these parameters; others stay as they are by
+    default. Names and values were checked."""
+
+    level: str
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+
+
 # ---- to the device: jobs (one completion each)
 
 
@@ -127,7 +179,7 @@ class ForwardJob:
     keep: tuple[int, ...]
     temperature: float
     entropy: bool
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +199,7 @@ class GenerateJob:
     until: Predicate | None
     logprobs: bool
     start: int  # position of the first new token
-    order: OrderKey
+    owner: Owner
     text: bool = True  # `GenerateTokens.text` is wanted
 
 
@@ -163,7 +215,7 @@ class SampleJob:
     grammar: Grammar | None
     n: int
     first_draw: int
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +225,7 @@ class RowJob:
     job: JobId
     ino: Ino
     position: int
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +240,7 @@ class ExtractJob:
     spans: tuple[Span, ...]
     compact: bool
     domain: str
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +252,7 @@ class ConcatJob:
     srcs: tuple[tuple[Ino, int], ...]
     dst: Ino
     domain: str
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +262,7 @@ class MoveJob:
     job: JobId
     ino: Ino
     tier: str
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +272,7 @@ class SaveJob:
 
     job: JobId
     ino: Ino
-    order: OrderKey
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +294,7 @@ class TextJob:
 
 DeviceEffect = (
     CreateFile | ForkFile | AppendTokens | TruncateFile | DropFile | PinFile | LimitDomain | ForwardJob | GenerateJob | SampleJob
-    | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob | CancelJob
+    | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob | CancelJob | ProcessBegan | ProcessEnded | Weigh | SetPolicy
 )  # fmt: skip
 
 # ---- to the store: what outlives the server (store/)

@@ -13,6 +13,7 @@ from vllm_symphony.abi.calls import MAX_LEASE_S
 from vllm_symphony.abi.types import Credentials, ExitStatus
 from vllm_symphony.errors import InvalidArgument, NoSuchProcess, WouldBlock
 from vllm_symphony.kernel import lifecycle
+from vllm_symphony.kernel.effect import ProcessBegan
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.trace.context import well_formed
@@ -41,6 +42,7 @@ def open_session(m: Machine, cred: Credentials, lease_s: float, name: str, now_n
     process.lease_s = lease_s
     process.traceparent = well_formed(traceparent)
     m.sessions_of[cred.principal] += 1
+    m.emit(ProcessBegan(process.pid, None, cred.principal, process.name))
     lifecycle.tell_of(m, process)
     return process
 

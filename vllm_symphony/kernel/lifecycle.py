@@ -22,7 +22,7 @@ from vllm_symphony.errors import BadProgram, DeviceLost, NoChild, NoSuchProcess,
 from vllm_symphony.kernel import budget
 from vllm_symphony.kernel.budget import Budget
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import Hangup, Launch, Signalled
+from vllm_symphony.kernel.effect import Hangup, Launch, ProcessBegan, ProcessEnded, Signalled
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.program import Prepared
@@ -62,6 +62,7 @@ def launch(m: Machine, parent: Process | None, what: Prepared, a: Spawn, now_ns:
     process = birth(m, Kind.PROGRAM, what.name or what.entry, what.cred, now_ns)
     process.source, process.code, process.program = what.source, what.code, what.program
     process.runtime, process.stdin, process.detached = what.runtime, a.stdin, a.detach
+    process.priority = what.priority
     process.traceparent = well_formed(a.traceparent)
     process.budget = Budget(f"process {process.pid} and what it spawned", limits, above, now_ns)
     m.num_programs += 1
@@ -73,6 +74,8 @@ def launch(m: Machine, parent: Process | None, what: Prepared, a: Spawn, now_ns:
     budget.start_program(m, process)
     m.meter.launches.add(what.runtime)
     tell_of(m, process)
+    starter = parent.pid if parent is not None and parent.kind is Kind.PROGRAM else None
+    m.emit(ProcessBegan(process.pid, starter, process.cred.principal, process.program or process.name, process.priority))
     m.emit(Launch(
         process.pid, what.source, what.entry, a.args, process.name, seed_of(m, process), what.code, what.runtime,
         budget.in_force(process.budget, now_ns), a.stdin,
@@ -214,6 +217,7 @@ def finalise(m: Machine, process: Process, status: ExitStatus, now_ns: int) -> N
     note(m, process, "exit", json.dumps(asdict(status)), now_ns)
     if process.kind in (Kind.PROGRAM, Kind.SESSION):
         m.meter.ended.add(process.kind, status.reason)
+        m.emit(ProcessEnded(process.pid))
         tell_of(m, process)
     m.mark(*m.tracers)
     m.flush(now_ns)  # viewers and tracers of this process end here

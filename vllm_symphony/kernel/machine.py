@@ -31,7 +31,6 @@ from vllm_symphony.kernel.meter import Meter
 from vllm_symphony.kernel.process import Process
 from vllm_symphony.kernel.registry import Registry
 from vllm_symphony.kernel.request import Requests
-from vllm_symphony.kernel.sched.policy import FirstCome, Policy
 from vllm_symphony.kernel.timer import Timers
 from vllm_symphony.trace.log import EventLog
 
@@ -55,7 +54,6 @@ class Machine:
         self.boot_ns = boot_ns
         self.offset_ns = epoch_ns - boot_ns
         self.info = info
-        self.policy: Policy = FirstCome()
         self.job_state: Callable[[JobId], tuple[str, str]] = lambda _: ("batch", "")  # the device's, for `why`
         self.residency: Callable[[Ino], Residency] = lambda _: Residency()  # the device's, for `stat`, `du` and quotas
         self.capacity: Callable[[], Capacity] = Capacity  # the device's

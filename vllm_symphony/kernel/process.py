@@ -66,11 +66,12 @@ class Process:
     """One process and all that it owns. Plain state: `machine` and `lifecycle` keep the rules."""
 
     __slots__ = (
-        "abi", "below", "budget", "called_ns", "calls", "children", "code", "connected", "cred", "detached", "died_of", "ended_ns",
-        "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind", "lease_s", "lease_timer",
-        "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages", "parent", "pid", "program", "random",
-        "reported", "requests", "runtime", "session", "source", "spawner", "started_ns", "state", "stdin", "stopped", "tally",
-        "term_timer", "termed", "threads", "traceparent", "umask", "viewers", "waiters",
+        "abi", "below", "budget", "called_ns", "calls", "children", "code", "connected", "cred", "detached", "died_of",
+        "ended_ns", "events", "exhausted", "exit", "fds", "grant", "handles", "held", "inherited", "killed", "kind",
+        "lease_s", "lease_timer", "limit_timer", "lost", "memory_bytes", "minor", "name", "orphaned", "os_pid", "pages",
+        "parent", "pid", "priority", "program", "random", "reported", "requests", "runtime", "session", "source", "spawner",
+        "started_ns", "state", "stdin", "stopped", "tally", "term_timer", "termed", "threads", "traceparent", "umask",
+        "viewers", "waiters",
     )  # fmt: skip
 
     def __init__(self, pid: Pid, kind: Kind, name: str, cred: Credentials, limits: Limits, seed: int, now_ns: int) -> None:
@@ -87,6 +88,7 @@ class Process:
         self.source: str | None = None
         self.code = b""  # a WebAssembly module, in place of a source
         self.program = ""  # of the registry: owner/name@version
+        self.priority = 0  # among its principal's own, as its manifest says
         self.runtime = ""
         self.stdin = False  # its standard input comes by `feed`
         self.os_pid: int | None = None

@@ -50,6 +50,7 @@ class Prepared:
     cred: Credentials
     tools: tuple[str, ...] | None = None
     limits: ResourceLimits = ResourceLimits()
+    priority: int = 0
 
 
 def prepare(m: Machine, call: Call, a: Spawn) -> Prepared:
@@ -72,7 +73,8 @@ def prepare(m: Machine, call: Call, a: Spawn) -> Prepared:
         chosen = replace(chosen, runtime=TRUSTED)
     elif a.runtime not in ("", chosen.runtime):
         raise InvalidArgument(f"runtime must be {chosen.runtime}, trusted or empty for this program, not {a.runtime[:64]!r}")
-    return replace(chosen, cred=_confined(m, call.cred, declared), tools=declared.tools, limits=declared.limits)
+    cred = _confined(m, call.cred, declared)
+    return replace(chosen, cred=cred, tools=declared.tools, limits=declared.limits, priority=declared.priority)
 
 
 def _chosen(m: Machine, call: Call, a: Spawn) -> Prepared:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import Ino, JobId, Pid, Span, unpack_tokens
+from vllm_symphony.abi.types import Ino, JobId, Span, unpack_tokens
 from vllm_symphony.errors import Interrupted, StaleFile, SymphonyError
 from vllm_symphony.kernel.call import Pending
 from vllm_symphony.kernel.effect import (
@@ -29,7 +29,7 @@ from vllm_symphony.kernel.effect import (
     ForwardDone,
     ForwardJob,
     JobFailed,
-    OrderKey,
+    Owner,
     TruncateFile,
 )  # fmt: skip
 from vllm_symphony.kernel.fs.inode import EXACT, Inode
@@ -81,8 +81,8 @@ class Rebuild(Pending):
         ops = ops_of(inode, inode.length)
         assert ops is not None
         if inode.fidelity == EXACT:
-            key = self._hold(m)
-            m.emit(ForwardJob(self.id, inode.ino, [], inode.next_position, (), 0, (), 1.0, False, key))
+            owner = self._hold(m)
+            m.emit(ForwardJob(self.id, inode.ino, [], inode.next_position, (), 0, (), 1.0, False, owner))
             return
         self.steps = _flat(ops)[::-1]
         self._go_on(m, 0)
@@ -146,17 +146,17 @@ class Rebuild(Pending):
         self.files.append((ino, length + len(ids)))
 
     def _take(self, m: Machine, spans: tuple[tuple[int, int], ...], compact: bool) -> None:
-        (src, _), key = self.files.pop(), self._hold(m)
+        (src, _), owner = self.files.pop(), self._hold(m)
         dst = self._new(m, sum(stop - start for start, stop in spans))
-        m.emit(ExtractJob(self.id, src, dst, tuple(Span(*s) for s in spans), compact, self.inode.domain, key))
+        m.emit(ExtractJob(self.id, src, dst, tuple(Span(*s) for s in spans), compact, self.inode.domain, owner))
         m.emit(DropFile(src))  # the device works on a fork
 
     def _join(self, m: Machine, count: int) -> None:
-        key = self._hold(m)
+        owner = self._hold(m)
         srcs = self.files[-count - 1 :]
         del self.files[-count - 1 :]
         dst = self._new(m, sum(length for _, length in srcs))
-        m.emit(ConcatJob(self.id, tuple(srcs), dst, self.inode.domain, key))
+        m.emit(ConcatJob(self.id, tuple(srcs), dst, self.inode.domain, owner))
         for ino, _ in srcs:
             m.emit(DropFile(ino))
 
@@ -193,13 +193,13 @@ class Rebuild(Pending):
         self.files.append((ino, length))
         return ino
 
-    def _hold(self, m: Machine) -> OrderKey:
+    def _hold(self, m: Machine) -> Owner:
         """A number for the next job, under which the file is busy."""
         m.works.pop(self.id, None)
         m.num_jobs += 1
         self.id = self.inode.writer = JobId(m.num_jobs)
         m.works[self.id] = self
-        return m.policy.key(Pid(0), self.id)
+        return Owner(arrival=self.id)
 
 
 def _flat(ops: Ops) -> list[Step]:

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vllm_symphony.abi.record import cut_pages
-from vllm_symphony.abi.types import JobId, Pid
+from vllm_symphony.abi.types import JobId
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import CancelJob, JobFailed, SaveDone, SaveJob, StoreDone, StoreEffect, StoreSync
+from vllm_symphony.kernel.effect import CancelJob, JobFailed, Owner, SaveDone, SaveJob, StoreDone, StoreEffect, StoreSync
 from vllm_symphony.kernel.fs.inode import EXACT, Inode
 from vllm_symphony.kernel.job import surprise
 
@@ -51,7 +51,7 @@ class Save(Pending):
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
         m.works[self.id] = self
-        m.emit(SaveJob(self.id, inode.ino, m.policy.key(Pid(0), self.id)))
+        m.emit(SaveJob(self.id, inode.ino, Owner(arrival=self.id)))
 
     def interrupt(self, m: Machine, error: SymphonyError, now_ns: int) -> None:
         """End it early; `on_done` hears `error`."""

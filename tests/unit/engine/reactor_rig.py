@@ -22,6 +22,7 @@ from vllm_symphony.kernel.effect import (
     ForwardJob,
     JobFailed,
     Launch,
+    Owner,
     Reply,
     ReplyError,
     Residency,
@@ -166,7 +167,7 @@ class ScriptedKernel:
         if op == "forward":
             self._last += 1
             self._jobs[self._last] = (pid, call_id)
-            self.effects.append(ForwardJob(self._last, 1, [1], 0, (-1,), 20, (), 1.0, False, (0.0, 0)))
+            self.effects.append(ForwardJob(self._last, 1, [1], 0, (-1,), 20, (), 1.0, False, Owner()))
         elif op == "read":
             self.effects.append(Reply(pid, call_id, ReadResult(self.big, b"", 0)))
         elif op == "getpid":

@@ -17,7 +17,7 @@ from vllm_symphony.engine.sim.pool import SimPool
 from vllm_symphony.engine.tier import TierLimits, Tiers
 from vllm_symphony.engine.victim import LeastRecentlyUsed
 from vllm_symphony.errors import DataCorrupt, Interrupted, NotSupported, OutOfPages
-from vllm_symphony.kernel.effect import CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, SaveDone, SaveJob
+from vllm_symphony.kernel.effect import CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, Owner, SaveDone, SaveJob
 
 SIZE = 4
 PAGE_BYTES = 8
@@ -147,12 +147,12 @@ class Rig:
 
     def move(self, f: PagedFile, tier: str) -> JobId:
         self.jobs += 1
-        self.tiers.submit(MoveJob(JobId(self.jobs), f.ino, tier, (0.0, self.jobs)))
+        self.tiers.submit(MoveJob(JobId(self.jobs), f.ino, tier, Owner(arrival=self.jobs)))
         return JobId(self.jobs)
 
     def save(self, f: PagedFile) -> JobId:
         self.jobs += 1
-        self.tiers.submit(SaveJob(JobId(self.jobs), f.ino, (0.0, self.jobs)))
+        self.tiers.submit(SaveJob(JobId(self.jobs), f.ino, Owner(arrival=self.jobs)))
         return JobId(self.jobs)
 
     def end(self, error: Any = None) -> None:

@@ -260,7 +260,7 @@ def test_jobs_are_ordered_by_arrival(w: World) -> None:
         w.start("forward", fd=fd, tokens=[1])
 
     first, second = w.sent(ForwardJob)
-    assert first.order < second.order
+    assert first.owner.arrival < second.owner.arrival
     w.reap()
 
 

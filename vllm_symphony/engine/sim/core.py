@@ -49,17 +49,21 @@ from vllm_symphony.kernel.effect import (
     LimitDomain,
     MoveJob,
     PinFile,
+    ProcessBegan,
+    ProcessEnded,
     Residency,
     RowDone,
     RowJob,
     SampleDone,
     SampleJob,
     SaveJob,
+    SetPolicy,
     StepRan,
     StepSpan,
     TextDone,
     TextJob,
     TruncateFile,
+    Weigh,
 )  # fmt: skip
 
 MAX_ROWS_KEPT = 4096
@@ -285,6 +289,9 @@ class SimCore:
             self.table.take_back(f, job.blocks, job.computed, 0, [])
         f.job = None
         f.last_used = self.clock()
+
+    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Weigh | SetPolicy) -> None:
+        """Who computes, and by which rules."""
 
     # ---- tiers
 
@@ -538,7 +545,7 @@ class SimCore:
                     self.tiers.is_below(job.file, job.lowest)
             except SymphonyError as error:
                 self.fail(job, error)
-        return sorted((job for job in waiting if job.id in self.jobs), key=lambda j: j.effect.order)
+        return sorted((job for job in waiting if job.id in self.jobs), key=lambda j: j.effect.owner.arrival)
 
     def _find_room(self, job: SimJob, is_below: bool, waiting: list[SimJob]) -> bool:
         claims, born = self.room.claims, job.file.born
@@ -685,7 +692,8 @@ class SimCore:
     _APPLY: ClassVar[dict[type, Callable[[SimCore, Any], None]]] = {
         CreateFile: _create, ForkFile: _fork, AppendTokens: _append, TruncateFile: _truncate, DropFile: _drop, ForwardJob: _forward,
         GenerateJob: _generate, SampleJob: _ask, RowJob: _ask, CancelJob: _cancel, PinFile: _pin, LimitDomain: _limit,
-        MoveJob: _move, SaveJob: _move, ExtractJob: _extract, ConcatJob: _concat,
+        MoveJob: _move, SaveJob: _move, ExtractJob: _extract, ConcatJob: _concat, ProcessBegan: _schedule_by,
+        ProcessEnded: _schedule_by, Weigh: _schedule_by, SetPolicy: _schedule_by,
     }  # fmt: skip
 
 

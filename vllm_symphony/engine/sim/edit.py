@@ -13,7 +13,7 @@ from vllm_symphony.abi.types import Ino, JobId
 from vllm_symphony.engine.edit import Indices
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.errors import Interrupted, SymphonyError
-from vllm_symphony.kernel.effect import EditDone, ForwardJob, JobFailed, OrderKey, StepSpan
+from vllm_symphony.kernel.effect import EditDone, ForwardJob, JobFailed, Owner, StepSpan
 
 if TYPE_CHECKING:
     from vllm_symphony.engine.sim.core import SimCore
@@ -33,11 +33,11 @@ class SimBench:
         fork.born = self.table.files[src].born
         return fork
 
-    def compute(self, f: PagedFile, order: OrderKey, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
+    def compute(self, f: PagedFile, owner: Owner, on_done: Callable[[SymphonyError | None, StepSpan], None]) -> None:
         def done(job: SimJob, error: SymphonyError | None) -> None:
             on_done(error, job.span)
 
-        pending = ForwardJob(JobId(self._next_id()), f.ino, [], 0, (), 0, (), 1.0, False, order)
+        pending = ForwardJob(JobId(self._next_id()), f.ino, [], 0, (), 0, (), 1.0, False, owner)
         self.core.begin_forward(pending, done)
 
     def stop_computing(self, f: PagedFile) -> None:

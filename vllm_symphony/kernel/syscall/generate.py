@@ -172,7 +172,7 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
             until=a.until,
             logprobs=a.logprobs,
             start=inode.next_position,
-            order=m.policy.key(call.process.pid, work.id),
+            owner=call.owner(work.id),
             text=a.text,
         )
     )
