@@ -3,11 +3,11 @@
     tokens   that a call decodes            calls   that a program makes          cost   of a program, in the policy's own unit
     gap      seconds between two calls of one thread, by what it waited for: a tool (by name), a sleep, a message, its own code
 
-Learned online from what happened, never from what anybody declares: who lies gains nothing. A name is (principal, program), so nobody
-teaches another's programs. The estimate of one that has come to `so_far` is the mean of those that came further, shrunk towards
-the mean over all names, and that towards a constant, as if each had been seen `SHRINK` times (empirical Bayes with a fixed weight;
-Efron and Morris, "Data analysis using Stein's estimator", 1975). Cold start is thus no case of its own: a new name gets the mean of
-all, the first of all the constant, and who has outlived everybody is expected to last as long again.
+Learned online from what happened, never from what anybody declares: who lies gains nothing. A name is (principal, program), so
+nobody teaches another's programs. The estimate of one that has come to `so_far` is the mean of those that came further, shrunk
+towards the mean over all names, and that towards a constant, as if each had been seen `SHRINK` times (empirical Bayes with a fixed
+weight; Efron and Morris, "Data analysis using Stein's estimator", 1975). Cold start is thus no case of its own: a new name gets
+the mean of all, the first of all the constant, and who has outlived everybody is expected to last as long again.
 
 Each prediction that was made at a beginning is compared with what came: `errors`, sum |predicted - actual| / sum actual.
 Bounded: `NAMES` names, the one not used for longest is forgotten; `Recent.SIZE` values each.

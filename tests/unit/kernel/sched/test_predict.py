@@ -5,17 +5,20 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vllm_symphony.kernel.sched import predict
 from vllm_symphony.kernel.sched.predict import FIRST_GUESS, SHRINK, Predictor
 from vllm_symphony.kernel.sched.recent import SIZE, Recent
 
+calm = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
 VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=2 * SIZE)
 CHAT, SEARCH = ("ann", "chat"), ("bob", "search")
 
 
+@calm
 @given(VALUES)
 def test_a_history_holds_the_last_values_and_no_more(values):
     recent = Recent()
@@ -25,6 +28,7 @@ def test_a_history_holds_the_last_values_and_no_more(values):
     assert recent.values == sorted(values[-SIZE:])
 
 
+@calm
 @given(VALUES, st.floats(0, 1))
 def test_the_distribution_function_and_quantiles_agree(values, part):
     recent = Recent()
@@ -36,6 +40,7 @@ def test_the_distribution_function_and_quantiles_agree(values, part):
     assert recent.quantile(part, above=max(recent.values)) is None
 
 
+@calm
 @given(st.lists(st.integers(0, 10_000), max_size=100), st.integers(0, 20_000))
 def test_an_estimate_lies_between_what_was_seen_and_the_guess_and_beyond_what_is_done(tokens, so_far):
     predictor = Predictor()
@@ -47,6 +52,7 @@ def test_an_estimate_lies_between_what_was_seen_and_the_guess_and_beyond_what_is
     assert predictor.tokens(CHAT, so_far) > so_far
 
 
+@calm
 @given(st.integers(1, 5000))
 def test_the_error_vanishes_where_the_past_repeats(num_tokens):
     predictor = Predictor()
@@ -98,6 +104,7 @@ def test_a_tool_is_known_by_the_programs_own_calls_before_everybodys():
     assert predictor.gaps(CHAT, "tool", "web", least=10).values == [1.0] * 10
 
 
+@calm
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=20))
 def test_turns_is_minus_the_correlation_of_calls_made_and_left(counts):
     predictor = Predictor()
