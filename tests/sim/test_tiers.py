@@ -144,6 +144,7 @@ def test_an_edit_waits_for_pages_that_an_idle_file_gives_when_it_is_stale():
         return cut.length
 
     with Machine(num_pages=16, page_size=PAGE) as m:
+        m.core.victims.choose("lru", {})
         began = m.now_s
         program = m.start(main)
         m.run()

@@ -18,6 +18,7 @@ from vllm_symphony.engine.page_copy import Copies, PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.errors import Interrupted, SymphonyError
 from vllm_symphony.kernel.effect import Completion, JobFailed, MoveDone, MoveJob, SaveDone, SaveJob
+from vllm_symphony.kernel.sched.memory.cost import Measured
 from vllm_symphony.store.segment import SPILL, SUFFIX, hold, pages_per_segment
 
 
@@ -45,6 +46,7 @@ class Carrier:
         retire: Callable[[PagedFile], None],
         boot: str,
         meter: EngineMeter,
+        measured: Measured,
     ) -> None:
         self.table = table
         self.mover = mover
@@ -53,6 +55,7 @@ class Carrier:
         self._tell = tell
         self._retire = retire
         self._meter = meter
+        self._measured = measured
         self._segment_names = (f"{boot}-{n:x}{SUFFIX}" for n in range(1 << 62))
         self._page_bytes = max(1, mover.page_bytes)
         self.copies = table.copies = Copies(num_slots, num_disk_pages, self._remove)
@@ -208,7 +211,10 @@ class Carrier:
         if f is not None:
             f.move = None
         if error is None:
-            self._meter.moved(m, self._page_bytes, self._clock() - m.began_s)
+            took_s = self._clock() - m.began_s
+            self._meter.moved(m, self._page_bytes, took_s)
+            on_disk = m.goal in ("disk", "save") or any(c.slot is None for c in m.copies)
+            self._measured.moved("disk" if on_disk else "host", m.num_moved, took_s)
             self._place(m)
             if f is not None:
                 self._arrived(m, f)

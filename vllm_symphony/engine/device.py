@@ -43,6 +43,7 @@ from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.engine.rows import KeptRows
 from vllm_symphony.engine.tier import TierLimits, Tiers
+from vllm_symphony.engine.victim import Victims
 from vllm_symphony.errors import DataCorrupt, DeviceLost, Interrupted, InvalidArgument, NotSupported, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
@@ -67,6 +68,8 @@ from vllm_symphony.kernel.effect import (
     ProcessBegan,
     ProcessEnded,
     Residency,
+    Rests,
+    Resumes,
     RowDone,
     RowJob,
     SampleDone,
@@ -122,9 +125,11 @@ class FileDevice:
         self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
         self.clock = time.monotonic
         self.meter = EngineMeter()
+        self.victims = Victims(self.table.page_size, scheduler.max_num_scheduled_tokens, self.clock)
+        self.residents = self.victims.residents
         self.tiers = Tiers(
             self.table, mover, tiers, clock=self.clock, tell=self._tell, retire=self.retire, make_room=self._make_room,
-            boot=os.urandom(6).hex(), meter=self.meter,
+            boot=os.urandom(6).hex(), meter=self.meter, victims=self.victims,
         )  # fmt: skip
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
@@ -280,6 +285,7 @@ class FileDevice:
         job.arrived_s = self.clock()
         f.resting = None
         f.job = e.job
+        self.residents.begins(f, e.owner)
         rid = old.request.request_id
         del self.resting[rid]
         self.jobs[rid] = job
@@ -293,7 +299,8 @@ class FileDevice:
         self.by_id.pop(job.id, None)
         f.job = None
         f.resting = job
-        f.last_used = self.clock()
+        f.used(self.clock())
+        self.residents.ends(f)
         self.resting[rid] = job
         if len(self.resting) > MAX_RESTING:
             self.retire(next(iter(self.resting.values())).file)
@@ -328,6 +335,7 @@ class FileDevice:
     def _enqueue(self, job: FileJob) -> None:
         assert job.file.job is None, "two writers on one file"
         job.file.job = job.id
+        self.residents.begins(job.file, job.effect.owner)
         job.arrived_s = self.clock()
         self.jobs[job.request.request_id] = job
         self.by_id[job.id] = job
@@ -381,8 +389,9 @@ class FileDevice:
         job.error = error
         self.scheduler.finish_requests(job.request.request_id, RequestStatus.FINISHED_ABORTED)
 
-    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Weigh | SetPolicy) -> None:
+    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
+        self.victims.hear(e)
 
     # ---- tiers
 
@@ -512,6 +521,7 @@ class FileDevice:
         if not self.jobs:
             return
         total = sum(scheduled.values())
+        self.victims.measured.stepped(total, seconds)
         for rid, n in scheduled.items():
             job = self.jobs.get(rid)
             if job is not None:
@@ -557,7 +567,8 @@ class FileDevice:
         elif job.lent:
             self.scheduler.free_natively(request)
         f.job = None
-        f.last_used = self.clock()
+        f.used(self.clock())
+        self.residents.ends(f)
         self.scheduler.room_was_made()
         if job.error is None:
             self.finished[rid] = job  # its last tokens come with vLLM's output of this step
@@ -752,6 +763,8 @@ class FileDevice:
         SaveJob: _move,
         ProcessBegan: _schedule_by,
         ProcessEnded: _schedule_by,
+        Rests: _schedule_by,
+        Resumes: _schedule_by,
         Weigh: _schedule_by,
         SetPolicy: _schedule_by,
     }

@@ -67,6 +67,7 @@ class PagedFile:
     job: JobId | None = None
     resting: Any = None  # the job whose request holds the blocks although it is done (engine/device.py)
     last_used: float = 0.0
+    num_uses: int = 0  # jobs and forks so far
     rows: dict[int, int] = field(default_factory=dict)  # index of a token -> id of its kept row
     private: bool = False  # gaps, edited, or of another domain: never found or published by hash, as long as it has pages
     fixed: int = 0  # leading tokens whose KV cannot be computed again: never given up
@@ -99,6 +100,11 @@ class PagedFile:
     @property
     def next_position(self) -> int:
         return len(self.tokens) + self.runs[-1][1]
+
+    def used(self, now: float) -> None:
+        """By a job, or by a fork, which reads its pages."""
+        self.last_used = now
+        self.num_uses += 1
 
     def extend(self, tokens: Sequence[int], start: int) -> None:
         """Append tokens without KV, the first at position `start`."""
@@ -145,6 +151,7 @@ class PageTable:
         that ends the fixed part, where it writes behind them. In another `domain` nothing is published (None: the source's).
         """
         f = self.create(dst, src.tokens[:length], src.domain if domain is None else domain, now)
+        src.used(now)
         f.runs = [r for r in src.runs if r[0] < length] or [src.runs[0]]
         f.fixed = _fixed(src.fixed, length)
         if lent is None:

@@ -5,7 +5,7 @@ A file's pages can be given up: demoted to a tier below (tier.py) or, of exact f
 from younger files, a younger one waits. So the oldest always moves, nobody waits for ever, and two programs never take turns in
 undoing each other. Who gives, in this order, until the need is met; how, and who first of 1, is the policy's (victim.py):
 
-    1. idle files that nobody has used for STALE_S
+    1. idle files whose time is over, by the memory policy (kernel/sched/memory/)
     2. idle files younger than the one in need, youngest first
     3. files of younger jobs that have not begun, youngest first
     4. only when nothing else can move: younger jobs that were parked; their requests are preempted and computed again later
@@ -24,7 +24,7 @@ from typing import Protocol
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.tier import Tiers
 
-STALE_S = 1.0
+STALE_S = 1.0  # a side, or a job, of which nothing has moved for so long is helped
 
 
 class WaitingJob(Protocol):
@@ -80,10 +80,11 @@ class Room:
             return 0
         self.retire_all()  # requests at rest hold pages of idle files
         freed, coming = 0, self.tiers.coming
-        now = self.clock()
+        now, victims = self.clock(), self.tiers.victims
         idle = [f for f in self.table.idle_files() if f is not keep]
-        stale = self.tiers.victims.order(f for f in idle if now - f.last_used > STALE_S)
-        young = sorted((f for f in idle if f.born > born and now - f.last_used <= STALE_S), key=lambda f: -f.born)
+        over = {f for f in idle if victims.yields_s(f) <= now}
+        stale = victims.order(over)
+        young = sorted((f for f in idle if f.born > born and f not in over), key=lambda f: -f.born)
         begun_later = sorted(
             (j.file for j in waiting if not j.lent and j.file.blocks and j.file.born > born and j.file is not keep),
             key=lambda f: -f.born,
@@ -99,11 +100,11 @@ class Room:
 
     def may_get(self, born: float, jobs: Iterable[WaitingJob]) -> bool:
         """Whether somebody will let go of pages that an edit of a file born then can wait for: moves, jobs that run or that are
-        older and go first, idle files that become stale."""
+        older and go first, idle files whose time will be over."""
         runs = any(job.lent or job.file.born <= born for job in jobs)
         return runs or self.tiers.busy or self.next_stale() is not None
 
     def next_stale(self) -> float | None:
-        """Seconds until some idle file becomes stale; None if there is none that could give pages."""
-        ages = [self.clock() - f.last_used for f in self.table.idle_files() if self.tiers.can_give(f)]
-        return max(0.0, STALE_S - max(ages)) + 0.01 if ages else None
+        """Seconds until some idle file's time is over; None if there is none that could give pages."""
+        ends = [self.tiers.victims.yields_s(f) for f in self.table.idle_files() if self.tiers.can_give(f)]
+        return max(0.0, min(ends) - self.clock()) + 0.01 if ends else None

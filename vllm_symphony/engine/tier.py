@@ -28,7 +28,7 @@ from vllm_symphony.engine.meter import EngineMeter
 from vllm_symphony.engine.move import Move, Mover
 from vllm_symphony.engine.page_copy import PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
-from vllm_symphony.engine.victim import LeastRecentlyUsed, Victims
+from vllm_symphony.engine.victim import Victims
 from vllm_symphony.errors import Interrupted, NotSupported, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import Completion, CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, SaveJob
 
@@ -79,13 +79,13 @@ class Tiers:
         make_room: Callable[[int, PagedFile], None],
         boot: str,
         meter: EngineMeter | None = None,
-        victims: Victims | None = None,
+        victims: Victims,
     ) -> None:
         self.table = table
         self.mover = mover
         self.limits = limits
         self.clock = clock
-        self.victims: Victims = victims or LeastRecentlyUsed()
+        self.victims = victims
         self._tell = tell
         self._retire = retire
         self._make_room = make_room
@@ -93,7 +93,7 @@ class Tiers:
         num_disk_pages = (limits.disk_bytes or 0) // self._page_bytes if limits.directory is not None else 0
         self.carrier = Carrier(
             table, mover, (limits.host_bytes or 0) // self._page_bytes, num_disk_pages, limits.directory,
-            clock=clock, tell=tell, retire=retire, boot=boot, meter=meter or EngineMeter(),
+            clock=clock, tell=tell, retire=retire, boot=boot, meter=meter or EngineMeter(), measured=victims.measured,
         )  # fmt: skip
         self.copies, self.moves = self.carrier.copies, self.carrier.moves
         self.waiting: dict[JobId, MoveJob | SaveJob] = {}  # for their file to be idle, or for room
@@ -240,6 +240,7 @@ class Tiers:
         """The file is about to go."""
         self.wanted.pop(f, None)
         self.carrier.errors.pop(f, None)
+        self.victims.residents.forget(f)
         for job in [j for j in self.waiting.values() if j.ino == f.ino]:
             self.cancel(job.job)
         if f.move is not None:
@@ -344,6 +345,7 @@ class Tiers:
         return [list(m.blocks.values()) for m in self.moves.values()]
 
     def check(self) -> None:
+        self.victims.residents.check()
         self.copies.check([f.copies for f in self.table.files.values()] + [m.copies for m in self.moves.values()])
         for f in self.table.files.values():
             move: Move | None = f.move

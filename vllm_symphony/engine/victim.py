@@ -1,20 +1,26 @@
-"""Who gives up pages, and how (engine/victim.py): a policy, asked by engine/room.py within its wound-wait rules.
+"""Who gives up pages, and how (engine/victim.py): the memory policy is asked, within the rules of engine/room.py.
 
     copies of all its pages exist below   -> its pages go at once
-    room in host memory                   -> demoted there
-    exact                                 -> its pages go; its tokens rebuild them
-    edited, room on disk                  -> demoted there
-    edited, no room anywhere              -> it keeps them (but those behind its fixed part)
+    else the policy's ways, least waste first, and of these the first that has room:
+        host memory, disk                 -> demoted there
+        none                              -> its pages go; its tokens rebuild them
+    edited, and no room anywhere          -> it keeps them (but those behind its fixed part)
 
-Pinned files never give. A policy of another kind implements `Victims`; it decides, it does nothing.
+Pinned files never give, whatever a policy says (kernel/sched/memory/policy.py). Costs are measured here as they happen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from vllm_symphony.engine.page_table import PagedFile
+from vllm_symphony.engine.resident import Residents
+from vllm_symphony.kernel.effect import ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
+from vllm_symphony.kernel.sched import memory
+from vllm_symphony.kernel.sched.memory.cost import Measured
+from vllm_symphony.kernel.sched.memory.policy import Way
+from vllm_symphony.kernel.sched.predict import Predictor
 
 
 class Below(Protocol):
@@ -31,30 +37,51 @@ class Below(Protocol):
     def disk_takes(self, f: PagedFile, num_pages: int) -> bool: ...
 
 
-class Victims(Protocol):
-    """`order`: who gives first. `way`: "drop" | "host" | "disk", or None: it gives nothing."""
+class Victims:
+    """`busy_tokens`: KV that calls in the batch hold, as the device says before it makes room."""
 
-    def order(self, files: Iterable[PagedFile]) -> list[PagedFile]: ...
+    def __init__(self, page_size: int, step_tokens: int, clock: Callable[[], float], predictor: Predictor | None = None) -> None:
+        self.clock = clock
+        self.predictor = predictor or Predictor()
+        self.residents = Residents(page_size, self.predictor, clock)
+        self.measured = Measured(step_tokens)
+        self.busy_tokens = 0
+        self.name = memory.DEFAULT
+        self.policy = memory.make(self.name, self.predictor)
 
-    def way(self, f: PagedFile, below: Below) -> str | None: ...
+    def hear(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
+        """What the kernel tells of programs, as far as it is about memory."""
+        if isinstance(e, Rests):
+            self.residents.rests(e)
+        elif isinstance(e, Resumes):
+            self.residents.resumes(e)
+        elif isinstance(e, ProcessEnded):
+            self.residents.gone(e.pid)
+        elif isinstance(e, SetPolicy) and e.level == "memory":
+            self.choose(e.name, dict(e.parameters))
 
+    def choose(self, name: str, parameters: Mapping[str, float]) -> None:
+        """Another policy from here on. Raises InvalidArgument."""
+        self.policy, self.name = memory.make(name, self.predictor, parameters), name
 
-class LeastRecentlyUsed:
-    """The file that was not used for longest gives first."""
+    def yields_s(self, f: PagedFile) -> float:
+        """By the clock: from when on anybody's job may take its pages; until then only older ones."""
+        return self.policy.yields_s(self.residents.view(f), self.measured.costs(self.busy_tokens), self.clock())
 
     def order(self, files: Iterable[PagedFile]) -> list[PagedFile]:
-        return sorted(files, key=lambda f: f.last_used)
+        """Who gives first."""
+        costs, now_s = self.measured.costs(self.busy_tokens), self.clock()
+        ranks = {f: self.policy.rank(self.residents.view(f), costs, now_s) for f in files}
+        return sorted(ranks, key=lambda f: (ranks[f], f.last_used))
 
-    def way(self, f: PagedFile, below: Below) -> str | None:
+    def way(self, f: PagedFile, below: Below) -> Way | None:
+        """How it gives; None: it gives nothing."""
         if f.pinned or f.held:
             return None
         missing = below.num_missing(f)
         if not missing:
-            return "drop"
-        if below.host_takes(f, missing):
-            return "host"
-        if not f.edited:
-            return "drop"
-        if below.disk_takes(f, missing):
-            return "disk"
-        return "drop" if below.num_loose(f) else None
+            return Way.DROP
+        for way in self.policy.ways(self.residents.view(f), self.measured.costs(self.busy_tokens)):
+            if way is Way.DROP or (below.host_takes if way is Way.HOST else below.disk_takes)(f, missing):
+                return way
+        return Way.DROP if below.num_loose(f) else None

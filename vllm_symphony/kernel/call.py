@@ -33,7 +33,7 @@ class Call:
     """
 
     __slots__ = (
-        "cred", "digest", "door", "ended", "id", "key", "op", "pending", "process", "request_id", "requests", "start_ns",
+        "cred", "digest", "door", "ended", "id", "key", "op", "pending", "process", "request_id", "requests", "rests", "start_ns",
         "step_first", "step_last", "tid",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Call:
         self.start_ns = now_ns
         self.pending: Pending | None = None
         self.ended = False
+        self.rests = False  # the device was told that its thread waits for something else
         self.step_first: int | None = None
         self.step_last: int | None = None
 

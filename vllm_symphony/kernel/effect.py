@@ -144,6 +144,26 @@ class ProcessEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Rests:
+    """A thread of a process with open files waits for a tool (`name`), a sleep, a message or a child, in its call `call`."""
+
+    pid: Pid
+    tid: int
+    why: str
+    name: str = ""
+    call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resumes:
+    """What it waited for in that call is over."""
+
+    pid: Pid
+    tid: int
+    call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Weigh:
     """A principal's part of the device against others', and the most of its jobs in one step (None: any)."""
 
@@ -294,7 +314,8 @@ class TextJob:
 
 DeviceEffect = (
     CreateFile | ForkFile | AppendTokens | TruncateFile | DropFile | PinFile | LimitDomain | ForwardJob | GenerateJob | SampleJob
-    | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob | CancelJob | ProcessBegan | ProcessEnded | Weigh | SetPolicy
+    | RowJob | ExtractJob | ConcatJob | MoveJob | SaveJob | CancelJob | ProcessBegan | ProcessEnded | Rests | Resumes
+    | Weigh | SetPolicy
 )  # fmt: skip
 
 # ---- to the store: what outlives the server (store/)

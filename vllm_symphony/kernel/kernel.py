@@ -20,7 +20,7 @@ from vllm_symphony.abi.record import Restored
 from vllm_symphony.abi.table import CALLS
 from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInfo, Pid, ProcessState, StepRecord
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
-from vllm_symphony.kernel import budget, lease, lifecycle, overrun
+from vllm_symphony.kernel import budget, lease, lifecycle, overrun, rest
 from vllm_symphony.kernel.call import Call, Held
 from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
 from vllm_symphony.kernel.fs.inode import EXACT
@@ -160,6 +160,8 @@ class Kernel(Machine):
         else:
             if result is not None:
                 self.finish(call, result, now_ns)
+            else:
+                rest.begin(self, call, args)
 
     def _settle(self, now_ns: int) -> None:
         """The end of an entry: who was told to go on does, budgets that are used up are dealt with, streams and the store hear."""

@@ -19,7 +19,7 @@ from vllm_symphony.abi.types import Credentials, Ino, JobId, MetricSample, Model
 from vllm_symphony.errors import NoSuchProcess, QuotaExceeded, SymphonyError
 from vllm_symphony.kernel.budget import Budget
 from vllm_symphony.kernel.call import Call, Pending
-from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency
+from vllm_symphony.kernel.effect import Capacity, Effect, Reply, ReplyError, Residency, Resumes
 from vllm_symphony.kernel.fs.account import Account
 from vllm_symphony.kernel.fs.keep import Keeper
 from vllm_symphony.kernel.fs.table import FileTable
@@ -163,6 +163,8 @@ class Machine:
                 del door.calls[call.id]
         if call.requests is not None:
             call.requests.forget(call.request_id)
+        if call.rests:
+            self.emit(Resumes(process.pid, call.tid, call.key))
         self.meter.call_ended(call, result, now_ns)
         self.log.append((
             process.pid, call.tid, call.op, call.digest, result, call.start_ns, now_ns, call.step_first, call.step_last,

@@ -15,7 +15,7 @@ from vllm_symphony.engine.page_copy import Copies, PageCopy
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.sim.pool import SimPool
 from vllm_symphony.engine.tier import TierLimits, Tiers
-from vllm_symphony.engine.victim import LeastRecentlyUsed
+from vllm_symphony.engine.victim import Victims
 from vllm_symphony.errors import DataCorrupt, Interrupted, NotSupported, OutOfPages
 from vllm_symphony.kernel.effect import CreateFile, JobFailed, LimitDomain, MoveDone, MoveJob, Owner, SaveDone, SaveJob
 
@@ -62,13 +62,19 @@ def file(**more: Any) -> PagedFile:
     ],
 )
 def test_a_file_gives_its_pages_in_the_cheapest_way_that_loses_nothing(f, below, way):
-    assert LeastRecentlyUsed().way(f, below) == way
+    victims = Victims(SIZE, 2048, lambda: 0.0)
+    victims.choose("lru", {})
+
+    assert victims.way(f, below) == way
 
 
 def test_the_least_recently_used_gives_first():
     files = [file(last_used=t) for t in (3.0, 1.0, 2.0)]
 
-    assert [f.last_used for f in LeastRecentlyUsed().order(files)] == [1.0, 2.0, 3.0]
+    victims = Victims(SIZE, 2048, lambda: 0.0)
+    victims.choose("lru", {})
+
+    assert [f.last_used for f in victims.order(files)] == [1.0, 2.0, 3.0]
 
 
 def test_a_copy_frees_its_places_with_its_last_reference_and_its_segment_with_the_last_copy():
@@ -135,6 +141,7 @@ class Rig:
         self.tiers = Tiers(
             self.table, self.hands, TierLimits(host_pages * PAGE_BYTES, 100 * PAGE_BYTES, directory), clock=lambda: self.now,
             tell=self.told.append, retire=lambda f: None, make_room=lambda n, f: None, boot="b",
+            victims=Victims(SIZE, 2048, lambda: self.now),
         )  # fmt: skip
         self.jobs = 0
 

@@ -30,6 +30,7 @@ from vllm_symphony.engine.sim.mover import SimMover, SimPages
 from vllm_symphony.engine.sim.pool import SimBlock, SimPool
 from vllm_symphony.engine.sim.sampler import sample_row
 from vllm_symphony.engine.tier import TierLimits, Tiers
+from vllm_symphony.engine.victim import Victims
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, OutOfPages, SymphonyError
 from vllm_symphony.kernel.effect import (
     AppendTokens,
@@ -52,6 +53,8 @@ from vllm_symphony.kernel.effect import (
     ProcessBegan,
     ProcessEnded,
     Residency,
+    Rests,
+    Resumes,
     RowDone,
     RowJob,
     SampleDone,
@@ -112,9 +115,11 @@ class SimCore:
         self.mover = SimMover(
             pages, (tiers.host_bytes or 0) // pages.page_bytes, tiers.directory, fingerprint, clock, cost.moved_bytes_s
         )
+        self.victims = Victims(page_size, cost.max_tokens, clock)
+        self.residents = self.victims.residents
         self.tiers = Tiers(
             self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
-            boot=os.urandom(4).hex(), meter=self.meter,
+            boot=os.urandom(4).hex(), meter=self.meter, victims=self.victims,
         )  # fmt: skip
         self.room = Room(self.table, self.tiers, clock, lambda: None)
         vocab_size = self.weights.vocab_size
@@ -245,6 +250,7 @@ class SimCore:
     def _enqueue(self, job: SimJob) -> None:
         assert job.file.job is None, "two writers on one file"
         job.file.job = job.id
+        self.residents.begins(job.file, job.effect.owner)
         job.arrived_s = self.clock()
         self.jobs[job.id] = job
 
@@ -288,10 +294,12 @@ class SimCore:
         if job.lent:
             self.table.take_back(f, job.blocks, job.computed, 0, [])
         f.job = None
-        f.last_used = self.clock()
+        f.used(self.clock())
+        self.residents.ends(f)
 
-    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Weigh | SetPolicy) -> None:
+    def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
+        self.victims.hear(e)
 
     # ---- tiers
 
@@ -416,6 +424,7 @@ class SimCore:
         batch, self.batch = self.batch, []
         asks, self.batch_asks = self.batch_asks, []
         total = sum(n for _, n in batch) + len(asks)
+        self.victims.measured.stepped(total, self.step_s)
         self.out.append(StepRan(self.step, self._began_ns, self._clock_ns(), len(batch) + len(asks), total))
         for e in asks:
             if self.asks.pop(e.job, None) is not None:
@@ -693,7 +702,7 @@ class SimCore:
         CreateFile: _create, ForkFile: _fork, AppendTokens: _append, TruncateFile: _truncate, DropFile: _drop, ForwardJob: _forward,
         GenerateJob: _generate, SampleJob: _ask, RowJob: _ask, CancelJob: _cancel, PinFile: _pin, LimitDomain: _limit,
         MoveJob: _move, SaveJob: _move, ExtractJob: _extract, ConcatJob: _concat, ProcessBegan: _schedule_by,
-        ProcessEnded: _schedule_by, Weigh: _schedule_by, SetPolicy: _schedule_by,
+        ProcessEnded: _schedule_by, Rests: _schedule_by, Resumes: _schedule_by, Weigh: _schedule_by, SetPolicy: _schedule_by,
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import sqrt
 
 from vllm_symphony.kernel.sched.recent import Recent
 
@@ -151,4 +152,4 @@ def _turns(counts: list[float]) -> float:
     spread = (num * k_k - k_sum**2) * (num * left_left - left_sum**2)
     if spread <= 0:
         return 1.0
-    return min(1.0, max(0.0, -(num * k_left - k_sum * left_sum) / spread**0.5))
+    return min(1.0, max(0.0, -(num * k_left - k_sum * left_sum) / sqrt(spread)))
