@@ -1,0 +1,167 @@
+"""A trace: which programs arrive when, and what each does (simulate/trace.py). Its file is JSON lines (docs/simulator.md).
+
+    {"trace": "toolgaps", "seed": 3}                                                       the first line: where it comes from
+    {"at": 0.31, "principal": "ann", "name": "chat", "steps": [[256, 277], ["user", 4.2], [80, 277]]}      then a program each
+    {"at": 0.44, "principal": "bob", "name": "tree", "prefix": ["manual", 900], "steps": [[467, 73, 8]]}
+
+A step is a call [prompt, decode] or [prompt, decode, forks], or a gap [tool, seconds]. No policy sees it: it is what happens, and
+what is to come is known to the player alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Any, TextIO
+
+from vllm_symphony.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A call of the model: `prompt` tokens are appended to the program's context, `decode` are generated after them. With `forks`
+    so many branches do this at once, each on a copy of the context that is closed afterwards."""
+
+    prompt: int
+    decode: int
+    forks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The program waits for a tool."""
+
+    tool: str
+    seconds: float
+
+
+Step = Turn | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A program. `prefix`: a named file of so many tokens that its context begins with, shared by all programs that name it.
+    `killed_s`: somebody kills it so long after its arrival, if it has not ended."""
+
+    at_s: float
+    name: str
+    steps: tuple[Step, ...]
+    principal: str = "ann"
+    prefix: tuple[str, int] | None = None
+    killed_s: float | None = None
+
+    @property
+    def turns(self) -> Iterator[Turn]:
+        return (step for step in self.steps if isinstance(step, Turn))
+
+    @property
+    def num_calls(self) -> int:
+        return sum(max(1, turn.forks) for turn in self.turns)
+
+    @property
+    def num_tokens(self) -> int:
+        """That the model decodes."""
+        return sum(turn.decode * max(1, turn.forks) for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Programs in the order of their arrival."""
+
+    name: str
+    scripts: tuple[Script, ...]
+    seed: int = 0
+    about: dict[str, Any] = field(default_factory=dict)  # parameters of its generator
+
+    def squeezed(self, factor: float) -> Trace:
+        """The same programs, arriving `factor` times as fast."""
+        return replace(self, scripts=tuple(replace(s, at_s=s.at_s / factor) for s in self.scripts))
+
+
+def write(trace: Trace, file: TextIO) -> None:
+    """As JSON lines."""
+    file.write(json.dumps({"trace": trace.name, "seed": trace.seed, **trace.about}) + "\n")
+    for script in trace.scripts:
+        file.write(json.dumps(_line(script), separators=(",", ":")) + "\n")
+
+
+def read(lines: Iterable[str]) -> Trace:
+    """The inverse of `write`; blank lines are passed over.
+
+    Raises:
+        InvalidArgument: a line is none of the format; says which and why.
+    """
+    scripts: list[Script] = []
+    head: dict[str, Any] | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise TypeError("it is no JSON object")
+            if head is None:
+                head = {**value}
+                head["trace"], head["seed"] = str(value["trace"]), int(value.get("seed", 0))
+            else:
+                scripts.append(_script(value))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidArgument(f"line {number} of the trace: {type(error).__name__}: {error}", line=number) from None
+    if head is None:
+        raise InvalidArgument('the trace is empty: its first line says {"trace": NAME}')
+    scripts.sort(key=lambda script: script.at_s)
+    about = {key: value for key, value in head.items() if key not in ("trace", "seed")}
+    return Trace(head["trace"], tuple(scripts), head["seed"], about)
+
+
+def _line(script: Script) -> dict[str, Any]:
+    steps = [
+        [s.tool, round(s.seconds, 6)] if isinstance(s, Gap) else [s.prompt, s.decode, s.forks] if s.forks else [s.prompt, s.decode]
+        for s in script.steps
+    ]
+    line = {"at": round(script.at_s, 6), "principal": script.principal, "name": script.name, "steps": steps}
+    if script.prefix is not None:
+        line["prefix"] = list(script.prefix)
+    if script.killed_s is not None:
+        line["killed"] = script.killed_s
+    return line
+
+
+def _script(value: dict[str, Any]) -> Script:
+    unknown = value.keys() - {"at", "principal", "name", "steps", "prefix", "killed"}
+    if unknown:
+        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+    prefix = None
+    if (given := value.get("prefix")) is not None:
+        prefix = (str(given[0]), _count(given[1], least=1))
+    killed_s = _seconds(value["killed"]) if value.get("killed") is not None else None
+    steps = tuple(map(_step, value["steps"]))
+    if not any(isinstance(step, Turn) for step in steps):
+        raise ValueError("a program without a call")
+    first = next(step for step in steps if isinstance(step, Turn))
+    if prefix is None and (first.forks or not first.prompt):
+        raise ValueError("the first call of a program without a prefix needs a prompt, and cannot fork")
+    return Script(_seconds(value["at"]), str(value["name"]), steps, str(value.get("principal", "ann")), prefix, killed_s)
+
+
+def _step(value: list[Any]) -> Step:
+    if isinstance(value[0], str):
+        tool, seconds = value
+        return Gap(tool, _seconds(seconds))
+    prompt, decode, *more = value
+    (forks,) = more or (0,)
+    return Turn(_count(prompt), _count(decode, least=1), _count(forks))
+
+
+def _count(value: Any, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"a count of tokens or forks is a whole number from {least} on, not {value!r}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise ValueError(f"a time is a number of seconds from 0 on, not {value!r}")
+    return float(value)
