@@ -63,7 +63,7 @@ class Carrier:
         self.errors: dict[PagedFile, SymphonyError] = {}
         self.disk_refused_s = -1e9  # by the clock: when it was full, or failed
         self._held: dict[str, str] = {}  # the store's name of a segment -> the engine's
-        self._last_move = 0
+        self.num_moves = 0
         self.num_demoted = self.num_loaded = self.num_corrupt = 0
 
     def take_ended(self) -> bool:
@@ -184,8 +184,8 @@ class Carrier:
         return tuple(writes)
 
     def _new(self, f: PagedFile, goal: str, upto: int, job: MoveJob | SaveJob | None) -> Move:
-        self._last_move += 1
-        return Move(self._last_move, f, goal, upto, job=job)
+        self.num_moves += 1
+        return Move(self.num_moves, f, goal, upto, job=job)
 
     def _go(self, m: Move, orders: Orders) -> None:
         assert m.file is not None

@@ -25,6 +25,7 @@ from vllm_symphony.engine.admission import FOR_A_ROW
 from vllm_symphony.engine.bench import EngineBench
 from vllm_symphony.engine.compat import jobs_refusal
 from vllm_symphony.engine.edit import Surgery
+from vllm_symphony.engine.fetch import Fetches
 from vllm_symphony.engine.grammar import Grammars
 from vllm_symphony.engine.job import (
     FORWARD_LASTING,
@@ -133,6 +134,7 @@ class FileDevice:
         )  # fmt: skip
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
+        self.fetches = Fetches(self.tiers, lambda: scheduler.room.claims.is_tight)
         self.surgery = Surgery(EngineBench(self), *surgery_refusals(scheduler.surgery_refusal, rpc))
         self.grammars = Grammars(scheduler.structured_output_manager, scheduler.vllm_config, tokenizer, wake)
         self.mail: deque[DeviceEffect] = deque()
@@ -162,6 +164,8 @@ class FileDevice:
         if self.tiers.poll():
             self.released()
             self.flush()
+        if self.fetches.advance():
+            self.scheduler.look_then()
         if self.surgery.is_waiting:
             self.surgery.try_again()
             self.flush()
@@ -391,7 +395,10 @@ class FileDevice:
 
     def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
-        self.victims.hear(e)
+        due_s = self.fetches.due_s
+        self.fetches.hear(e)
+        if self.fetches.due_s != due_s:
+            self.scheduler.look_then()
 
     # ---- tiers
 
@@ -478,7 +485,7 @@ class FileDevice:
         if not scheduled:
             return None  # the runner does not look at a step without work, and rows that it should drop would be lost
         plan = StepPlan(drop=self.rows.take_drops())
-        num_rows = num_tokens = 0  # of programs
+        num_rows = num_tokens = busy_tokens = 0  # of programs
         for rid, job in self.jobs.items():
             n = scheduled.get(rid)
             if n is None:
@@ -489,11 +496,13 @@ class FileDevice:
                 self.meter.queue_seconds.observe(self.clock() - job.arrived_s)
             job.last_step = self.step
             r = job.request
+            busy_tokens += r.num_computed_tokens
             if job.first_step == self.step and not job.began_at:
                 self.num_found += r.num_computed_tokens - n
             row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self.rows.new_id)
             if row is not None:
                 plan.rows[rid] = row
+        self.victims.busy_tokens = busy_tokens
         self.meter.count("programs", num_rows, num_tokens)
         self.meter.count("plain", len(scheduled) - num_rows, sum(scheduled.values()) - num_tokens)
         return plan if plan else None

@@ -41,6 +41,7 @@ class Residents:
         self._clock = clock
         self._of: dict[Pid, dict[int, Thread]] = {}
         self._users: dict[PagedFile, tuple[Pid, int]] = {}
+        self._lost: dict[PagedFile, float] = {}  # files whose job came when their pages were gone, and when that was
 
     # ---- what happens
 
@@ -55,12 +56,20 @@ class Residents:
         thread = self._of.setdefault(owner.pid, {}).setdefault(owner.tid, Thread())
         thread.name = (owner.principal, owner.program)
         thread.files[f] = None
+        if f.num_uses and not f.blocks and f.resting is None:
+            self._lost[f] = self._clock()
         if thread.code_since_s is not None:
             self.predictor.rested(thread.name, CODE, "", self._clock() - thread.code_since_s)
             thread.code_since_s = None
 
+    def started(self, f: PagedFile) -> float | None:
+        """Its job has all pages that it needs; how long it waited, if they were gone when it came."""
+        came_s = self._lost.pop(f, None)
+        return None if came_s is None else self._clock() - came_s
+
     def ends(self, f: PagedFile) -> None:
         """No job is on the file any more."""
+        self._lost.pop(f, None)
         if (thread := self.thread_of(f)) is not None and not thread.rests:
             thread.code_since_s = self._clock()
 
@@ -93,6 +102,7 @@ class Residents:
 
     def forget(self, f: PagedFile) -> None:
         """The file goes, or is another's from now on."""
+        self._lost.pop(f, None)
         key = self._users.pop(f, None)
         if key is not None:
             pid, tid = key

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.tier import Tiers
@@ -41,7 +41,7 @@ class Claims:
         self._short: dict[Hashable, bool] = {}  # who found no room -> whether younger ones may take no page at all
         self._loads = self._pages = math.inf  # born later than this: loads nothing, takes no page
 
-    def look(self, waiting: Mapping[Hashable, float], edits: Iterable[float] = ()) -> None:
+    def look(self, waiting: Mapping[Any, float], edits: Iterable[float] = ()) -> None:
         """These wait, with files born then, and edits of files born then, which claim all; who waits no more claims nothing."""
         self._short = {who: takes_all for who, takes_all in self._short.items() if who in waiting}
         self._loads = min((waiting[who] for who in self._short), default=math.inf)
@@ -50,6 +50,11 @@ class Claims:
     def allow(self, born: float, is_below: bool) -> bool:
         """Whether a job may take pages: no older one claims them."""
         return born <= (min(self._loads, self._pages) if is_below else self._pages)
+
+    @property
+    def is_tight(self) -> bool:
+        """Somebody is short of pages."""
+        return bool(self._short)
 
     def met(self, who: Hashable) -> None:
         """It has room."""

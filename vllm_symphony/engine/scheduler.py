@@ -141,6 +141,7 @@ class SymphonyMixin(_Base):
             if self.wake_at is not None and self.device.clock() >= self.wake_at:
                 self.wake_at = None
                 self.runnable = True
+                self.look_then()
             self.device.take_mail()
         return bool(super().has_requests()) or (self.device is not None and self._rest(self.device))
 
@@ -166,9 +167,15 @@ class SymphonyMixin(_Base):
         self.wake_at = self.device.clock() + seconds
         self.on_look(self.next_look() or self.wake_at)
 
+    def look_then(self) -> None:
+        """When we must look has changed."""
+        if (at := self.next_look()) is not None:
+            self.on_look(at)
+
     def next_look(self) -> float | None:
         """By the engine clock: when the host must ask `has_requests` again although nothing arrives."""
-        return min((t for t in (self.wake_at, self.goodbye_at) if t is not None), default=None)
+        fetch_at = self.device.fetches.due_s if self.device is not None else None
+        return min((t for t in (self.wake_at, self.goodbye_at, fetch_at) if t is not None), default=None)
 
     def num_held(self) -> int:
         return len(self.waiting.held) + len(self.kv_holding_waiting.held)

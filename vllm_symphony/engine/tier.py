@@ -190,6 +190,7 @@ class Tiers:
 
     def disturb(self, f: PagedFile) -> None:
         """A job begins on the file: pages that were about to leave stay."""
+        self.victims.started(f)
         if f.move is not None and f.move.gives:
             self.carrier.stop(f.move)
 

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from vllm_symphony.engine.page_table import PagedFile
-from vllm_symphony.engine.resident import Residents
+from vllm_symphony.engine.resident import Residents, Thread
 from vllm_symphony.kernel.effect import ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import memory
 from vllm_symphony.kernel.sched.memory.cost import Measured
 from vllm_symphony.kernel.sched.memory.policy import Way
 from vllm_symphony.kernel.sched.predict import Predictor
+
+Heard = ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy
 
 
 class Below(Protocol):
@@ -49,16 +51,24 @@ class Victims:
         self.name = memory.DEFAULT
         self.policy = memory.make(self.name, self.predictor)
 
-    def hear(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
-        """What the kernel tells of programs, as far as it is about memory."""
+    def hear(self, e: Heard) -> Thread | None:
+        """What the kernel tells of programs, as far as it is about memory. The thread that begins or ends to wait, if files are
+        its."""
         if isinstance(e, Rests):
-            self.residents.rests(e)
-        elif isinstance(e, Resumes):
-            self.residents.resumes(e)
-        elif isinstance(e, ProcessEnded):
+            return self.residents.rests(e)
+        if isinstance(e, Resumes):
+            return self.residents.resumes(e)
+        if isinstance(e, ProcessEnded):
             self.residents.gone(e.pid)
         elif isinstance(e, SetPolicy) and e.level == "memory":
             self.choose(e.name, dict(e.parameters))
+        return None
+
+    def started(self, f: PagedFile) -> None:
+        """A job on the file has its pages."""
+        waited_s = self.residents.started(f)
+        if waited_s is not None:
+            self.measured.requeued(waited_s)
 
     def choose(self, name: str, parameters: Mapping[str, float]) -> None:
         """Another policy from here on. Raises InvalidArgument."""

@@ -18,6 +18,7 @@ Source: InferCept (Abhyankar et al., arXiv 2402.01869), sections 3.2 and 4.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.memory.policy import LONGEST_S, Resident, Way, by_cost, reload_s
@@ -30,6 +31,8 @@ class InferCept:
 
     predictor: Predictor
     cold: int = 8
+
+    fetches: ClassVar[bool] = True
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         began_s = r.last_used_s if r.rest is None else r.rest.since_s

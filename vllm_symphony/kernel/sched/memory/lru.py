@@ -7,6 +7,7 @@ dropped where its tokens rebuild it; only what cannot be rebuilt goes to disk.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.memory.policy import LONGEST_S, Resident, Way
@@ -19,6 +20,8 @@ class LeastRecentlyUsed:
     """`stale_s`: seconds without a use from which anybody may have the pages."""
 
     stale_s: float = STALE_S
+
+    fetches: ClassVar[bool] = False
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         return r.last_used_s + min(self.stale_s, LONGEST_S)

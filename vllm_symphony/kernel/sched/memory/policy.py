@@ -54,7 +54,10 @@ class Resident:
 
 
 class MemoryPolicy(Protocol):
-    """One discipline. Pure: time comes in."""
+    """One discipline. Pure: time comes in. `fetches`: pages below come back when their thread is about to go on."""
+
+    @property
+    def fetches(self) -> bool: ...
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         """By the clock, at most `LONGEST_S` after its last use: from when on anybody's call may take its pages."""

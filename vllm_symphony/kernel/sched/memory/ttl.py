@@ -13,6 +13,7 @@ Source: Continuum (arXiv 2511.02230), section 4; what it does on deadlock, unpin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.memory.lru import STALE_S
@@ -26,6 +27,8 @@ class TimeToLive:
 
     predictor: Predictor
     cold: int = 100
+
+    fetches: ClassVar[bool] = True
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         if r.rest is None:
