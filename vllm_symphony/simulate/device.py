@@ -172,15 +172,15 @@ class LeapCore(SimCore):
 
     # ---- what is there already
 
-    def _start(self, job: SimJob) -> None:
-        super()._start(job)
+    def start(self, job: SimJob) -> None:
+        super().start(job)
         reached = min(self._reached.get(job.file.ino, 0), len(job.file.tokens))
         self.num_reused += job.computed
         self.num_redone += max(0, reached - job.computed)
 
-    def _pages_needed(self, job: SimJob) -> int:
+    def pages_needed(self, job: SimJob) -> int:
         self._adopt(job)
-        return super()._pages_needed(job)
+        return super().pages_needed(job)
 
     def _adopt(self, job: SimJob) -> None:
         """Of what it was forked from, the full pages that have been computed since."""

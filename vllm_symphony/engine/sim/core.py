@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 from vllm_symphony.abi.draw import key64
 from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo, pack_floats
 from vllm_symphony.engine.edit import Surgery
+from vllm_symphony.engine.fetch import Fetches
 from vllm_symphony.engine.meter import EngineMeter, engine_samples
 from vllm_symphony.engine.page_table import Lent, PagedFile, PageTable
 from vllm_symphony.engine.room import Room
 from vllm_symphony.engine.row_quota import RowQuota
 from vllm_symphony.engine.sim import grammar as grammars
 from vllm_symphony.engine.sim.edit import SimBench
+from vllm_symphony.engine.sim.former import Former
 from vllm_symphony.engine.sim.job import SimJob, Writer
 from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
 from vllm_symphony.engine.sim.mover import SimMover, SimPages
@@ -122,6 +124,7 @@ class SimCore:
             boot=os.urandom(4).hex(), meter=self.meter, victims=self.victims,
         )  # fmt: skip
         self.room = Room(self.table, self.tiers, clock, lambda: None)
+        self.fetches = Fetches(self.tiers, lambda: self.room.claims.is_tight)
         vocab_size = self.weights.vocab_size
         self.info = ModelInfo(
             name="sim", vocab_size=vocab_size, max_positions=max_positions, page_size=page_size, num_pages=num_pages,
@@ -140,17 +143,19 @@ class SimCore:
         self.batch: list[tuple[SimJob, int]] = []
         self.batch_asks: list[SampleJob | RowJob] = []
         self.step_s = 0.0
+        self.equal_steps = 1  # that the batch stands for
         self.step = 0
         self._began_ns = 0
         self.wake_at: float | None = None  # by the clock: call `begin` again although nothing was submitted
         self.dead: str | None = None
-        self.num_parked = self.num_preempted = self.num_failed_room = self.num_rows = 0
+        self.num_preempted = self.num_rows = 0
         self._rows: OrderedDict[int, Row] = OrderedDict()  # oldest first
         self._row_refs: Counter[int] = Counter()  # files that know the row
         self._row_quota = RowQuota()
         self._serial = 0
         self._seed = seed
         self.surgery = Surgery(SimBench(self))
+        self.former = Former(self, self.victims.predictor)
 
     # ---- mail
 
@@ -253,6 +258,7 @@ class SimCore:
         self.residents.begins(job.file, job.effect.owner)
         job.arrived_s = self.clock()
         self.jobs[job.id] = job
+        self.former.add(job)
 
     def _fits(self, num_tokens: int) -> None:
         need = self.table.pages(num_tokens)
@@ -289,6 +295,7 @@ class SimCore:
     def _end(self, job: SimJob) -> None:
         """The pages come back to the file."""
         del self.jobs[job.id]
+        self.former.remove(job)
         self.writers.pop(job.id, None)
         f = job.file
         if job.lent:
@@ -299,7 +306,8 @@ class SimCore:
 
     def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
-        self.victims.hear(e)
+        self.fetches.hear(e)
+        self.former.hear(e)
 
     # ---- tiers
 
@@ -321,8 +329,7 @@ class SimCore:
 
     def _make_room(self, num_pages: int, f: PagedFile) -> None:
         """For a move of `f` to the device."""
-        waiting = [job for job in self.jobs.values() if not job.lent]
-        self.room.reclaim(num_pages - self.pool.get_num_free_blocks(), f.born, waiting, f)
+        self.room.reclaim(num_pages - self.pool.get_num_free_blocks(), f.born, self.former.waiting, f)
 
     # ---- rows
 
@@ -390,7 +397,14 @@ class SimCore:
     def has_work(self) -> bool:
         """Whether `begin` may do something."""
         return bool(
-            self.mail or self.jobs or self.asks or self.moving or self.tiers.busy or self.tiers.wanted or self.surgery.edits
+            self.mail
+            or self.jobs
+            or self.asks
+            or self.moving
+            or self.tiers.busy
+            or self.tiers.wanted
+            or self.surgery.edits
+            or self.fetches.due_s is not None
         )
 
     def begin(self) -> float | None:
@@ -399,16 +413,18 @@ class SimCore:
         self._take_mail()
         if self.tiers.poll() or self.surgery.is_waiting:
             self.surgery.try_again()
+        self.fetches.advance()
         self.wake_at = None
-        self.batch = self._schedule()
+        self.batch = self.former.form()
         if not self.batch and self.surgery.is_waiting:  # for calls that have just been ended for want of room
             self.surgery.try_again()
-            self.batch = self._schedule()
+            self.batch = self.former.form()
+        self.victims.busy_tokens = self.table.page_size * sum(len(job.blocks) for job, _ in self.batch)
         self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
         if not self.is_stepping:
             if self.surgery.is_waiting and (stale_in := self.room.next_stale()) is not None:
                 self.wake_at = self.clock() + stale_in
-            self.wake_at = min((t for t in (self.wake_at, self.mover.next_end) if t is not None), default=None)
+            self.wake_at = min((t for t in (self.wake_at, self.mover.next_end, self.fetches.due_s) if t is not None), default=None)
             return None
         self.step += 1
         self._began_ns = self._clock_ns()
@@ -424,7 +440,7 @@ class SimCore:
         batch, self.batch = self.batch, []
         asks, self.batch_asks = self.batch_asks, []
         total = sum(n for _, n in batch) + len(asks)
-        self.victims.measured.stepped(total, self.step_s)
+        self.victims.measured.stepped(total // self.equal_steps, self.step_s / self.equal_steps)
         self.out.append(StepRan(self.step, self._began_ns, self._clock_ns(), len(batch) + len(asks), total))
         for e in asks:
             if self.asks.pop(e.job, None) is not None:
@@ -438,7 +454,9 @@ class SimCore:
                 job.first_step = self.step
                 self.meter.queue_seconds.observe(self._began_ns / 1e9 - job.arrived_s)
             job.last_step = self.step
-            job.device_s += self.step_s * n / total
+            seconds = self.step_s * n / total
+            job.device_s += seconds
+            self.former.charge(job, n, seconds)
             try:
                 self._compute(job, n)
             except SymphonyError as error:
@@ -497,77 +515,9 @@ class SimCore:
                 run += 1
             yield index + f.runs[run][1]
 
-    # ---- who computes in this step: as engine/scheduler.py, in a simple form
+    # ---- for who forms the batch (former.py)
 
-    def _schedule(self) -> list[tuple[SimJob, int]]:
-        while self.jobs:
-            parked: list[SimJob] = []
-            waiting = [job for job in self.jobs.values() if not job.lent]
-            batch = self._run_running(waiting, parked)
-            self._admit(waiting, batch)
-            if batch or not self.jobs or not self._force_room(parked):
-                return batch
-        return []
-
-    def _run_running(self, waiting: list[SimJob], parked: list[SimJob]) -> list[tuple[SimJob, int]]:
-        batch: list[tuple[SimJob, int]] = []
-        budget = self.cost.max_tokens
-        for job in sorted((j for j in self.jobs.values() if j.lent), key=_age):
-            n = min(len(job.file.tokens) - job.computed, budget)
-            need = max(0, self.table.pages(job.computed + n) - len(job.blocks))
-            self._reclaim(need, job, waiting)
-            if n and need <= self.pool.get_num_free_blocks() and len(batch) < self.cost.max_rows:
-                job.blocks += self.pool.get_new_blocks(need)
-                batch.append((job, n))
-                budget -= n
-            elif n:
-                parked.append(job)
-                self.num_parked += 1
-        return batch
-
-    def _admit(self, waiting: list[SimJob], batch: list[tuple[SimJob, int]]) -> None:
-        budget = self.cost.max_tokens - sum(n for _, n in batch)
-        ready = self._ready(waiting)
-        self.room.claims.look({job: job.file.born for job in ready}, self.surgery.claims)
-        for job in ready:
-            if budget <= 0 or len(batch) >= self.cost.max_rows:
-                return
-            f = job.file
-            is_below = self.tiers.is_below(f, job.lowest)
-            if is_below and f.move is not None:
-                self.tiers.load(f)
-            elif not self._find_room(job, is_below, waiting):
-                continue  # those behind it may pass
-            elif is_below:
-                self.tiers.load(f)
-            else:
-                self._start(job)
-                n = min(len(f.tokens) - job.computed, budget)
-                batch.append((job, n))
-                budget -= n
-
-    def _ready(self, waiting: list[SimJob]) -> list[SimJob]:
-        """All of them but those whose pages are damaged, which end, and what waits only for these."""
-        for job in waiting:
-            try:
-                if job.id in self.jobs:
-                    self.tiers.is_below(job.file, job.lowest)
-            except SymphonyError as error:
-                self.fail(job, error)
-        return sorted((job for job in waiting if job.id in self.jobs), key=lambda j: j.effect.owner.arrival)
-
-    def _find_room(self, job: SimJob, is_below: bool, waiting: list[SimJob]) -> bool:
-        claims, born = self.room.claims, job.file.born
-        if (need := self._pages_needed(job)) and not claims.allow(born, is_below):
-            return False
-        self._reclaim(need, job, waiting)
-        if self._pages_needed(job) <= self.pool.get_num_free_blocks():  # less than before, where a page is shared no more
-            claims.met(job)
-            return True
-        claims.missed(job, born, self.tiers.busy)
-        return False
-
-    def _start(self, job: SimJob) -> None:
+    def start(self, job: SimJob) -> None:
         """The pages are lent to it, and those that are missing are taken."""
         f = job.file
         self.tiers.disturb(f)
@@ -580,39 +530,17 @@ class SimCore:
             dst.slots = dict(src.slots)
             self.pool.free_blocks((src, dst))
 
-    def _pages_needed(self, job: SimJob) -> int:
+    def pages_needed(self, job: SimJob) -> int:
         f = job.file
         return self.table.pages_to_lend(f, min(f.frontier, job.lowest), len(f.tokens))
 
-    def _reclaim(self, need: int, job: SimJob, waiting: list[SimJob]) -> None:
-        free = self.pool.get_num_free_blocks()
-        if need > free:
-            self.room.reclaim(need - free, job.file.born, waiting, job.file)
-
-    def _force_room(self, parked: list[SimJob]) -> bool:
-        """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
-        oldest = min(self.jobs.values(), key=_age)
-        victims = sorted((j for j in parked if j is not oldest), key=_age)
-        if victims:
-            self._preempt(victims[-1])
-            return True
-        if self.tiers.busy:
-            return False
-        if (stale_in := self.room.next_stale()) is not None:
-            self.wake_at = self.clock() + stale_in
-            return False
-        self.num_failed_room += 1
-        num_tokens, total = len(oldest.file.tokens), self.table.num_pages
-        need = self.table.pages(num_tokens)
-        self.fail(oldest, OutOfPages(f"{num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
-        return True
-
-    def _preempt(self, job: SimJob) -> None:
+    def preempt(self, job: SimJob) -> None:
         """It starts over, with what it has sampled."""
         self.num_preempted += 1
         fixed = job.file.fixed
         self.table.take_back(job.file, job.blocks, fixed, 0, [])
         job.blocks, job.lent, job.computed, job.lowest = [], False, 0, fixed
+        self.former.preempted(job)
 
     # ---- end, truth
 
@@ -633,11 +561,13 @@ class SimCore:
             held.clear()
         for left in (self.mail, self.batch, self.batch_asks, self._rows):
             left.clear()
+        self.former = Former(self, self.victims.predictor)
 
     def check(self) -> None:
         """Every page is accounted for, and holds what its file says."""
         self.table.check([*(job.blocks for job in self.jobs.values() if job.lent), *self.tiers.lent_blocks()])
         self.tiers.check()
+        self.former.check()
         for f in self.table.files.values():
             assert f.job is None or f.job in self.jobs, (f.ino, f.job)
             job = self.jobs[f.job] if f.job is not None else None
@@ -693,9 +623,9 @@ class SimCore:
         return {
             "steps": self.step, "engine_steps": self.step, "rows": self.num_rows, "files": len(self.table.files),
             "jobs": len(self.jobs) + len(self.asks) + len(self.surgery.edits), "pages_total": self.table.num_pages,
-            "pages_free": free, "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows), "parked": self.num_parked,
-            "preempted": self.num_preempted, "evicted": self.room.num_evicted, "out_of_room": self.num_failed_room, "waits": 0,
-            **self.tiers.counters(),
+            "pages_free": free, "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows),
+            "parked": self.former.num_parked, "yielded": self.former.num_yielded, "preempted": self.num_preempted,
+            "evicted": self.room.num_evicted, "out_of_room": self.former.num_failed_room, "waits": 0, **self.tiers.counters(),
         }  # fmt: skip
 
     _APPLY: ClassVar[dict[type, Callable[[SimCore, Any], None]]] = {
@@ -705,6 +635,3 @@ class SimCore:
         ProcessEnded: _schedule_by, Rests: _schedule_by, Resumes: _schedule_by, Weigh: _schedule_by, SetPolicy: _schedule_by,
     }  # fmt: skip
 
-
-def _age(job: SimJob) -> float:
-    return job.file.born

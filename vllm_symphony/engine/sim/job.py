@@ -16,6 +16,7 @@ from vllm_symphony.engine.sim.pool import SimBlock
 from vllm_symphony.engine.sim.sampler import distribution, fires, sample_row
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import ForwardJob, GenerateDone, GenerateJob, GenerateTokens, StepSpan
+from vllm_symphony.kernel.sched.runnable import Runnable
 
 UNTIL_TOP_K = 20
 
@@ -35,6 +36,7 @@ class SimJob:
     keep: frozenset[int] = frozenset()
     distributions: dict[int, Distribution] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
+    call: Runnable | None = None  # as the run queue has it
     first_step: int = 0
     arrived_s: float = 0.0
     last_step: int = 0
