@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
-from vllm_symphony.engine.job import FileJob
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.engine.share import Pair, Row, cut
@@ -66,9 +64,8 @@ class Admission:
             return  # idle files beside plain requests that run
         while True:
             held = self._held()
-            waiting_jobs = self._jobs(held)
-            free = self._keep_running(held, waiting_jobs)
-            began = self._begin(held, waiting_jobs, free)
+            free = self._keep_running(held)
+            began = self._begin(held, free)
             if s.running or began or not (s.parked or s.num_held()):
                 break
             if not self._force_room():
@@ -100,16 +97,11 @@ class Admission:
 
     def make_room(self, num_pages: int, born: float, keep: PagedFile | None) -> None:
         """Free that many pages as for a job of a file born then, if it can be done."""
-        s = self.scheduler
-        self.room.reclaim(num_pages, born, self._jobs((*s.kv_holding_waiting.held, *s.waiting.held)), keep)
-
-    def _jobs(self, requests: Iterable[Request]) -> list[FileJob]:
-        jobs = self.device.jobs
-        return [jobs[r.request_id] for r in requests if r.request_id in jobs]
+        self.room.reclaim(num_pages, born, keep)
 
     # ---- pages
 
-    def _keep_running(self, held: list[Request], waiting_jobs: list[FileJob]) -> int:
+    def _keep_running(self, held: list[Request]) -> int:
         """Park what has no pages for its next step; returns how many are free for others."""
         s, table = self.scheduler, self.device.table
         free: int = table.pool.get_num_free_blocks()
@@ -122,7 +114,7 @@ class Admission:
         for r in sorted(s.running, key=self._age):
             need = self._need_running(r)
             if need > free:
-                free += self.room.reclaim(need - free, self._takes_from(r), waiting_jobs, None)
+                free += self.room.reclaim(need - free, self._takes_from(r), None)
             if need <= free:
                 free -= need
                 keep.append(r)
@@ -167,14 +159,14 @@ class Admission:
             return self._raw_age(r)
         return -math.inf if self._favoured is PLAIN else math.inf
 
-    def _find_room(self, r: Request, is_below: bool, waiting_jobs: list[FileJob], free: int) -> tuple[int | None, int]:
+    def _find_room(self, r: Request, is_below: bool, free: int) -> tuple[int | None, int]:
         """How many pages it takes, None: it must wait; and how many are free now."""
         claims, age = self.room.claims, self._age(r)
         if (need := self._need_waiting(r)) and not claims.allow(age, is_below):
             return None, free
         if need > free:
             job = self.device.jobs.get(r.request_id)
-            free += self.room.reclaim(need - free, self._takes_from(r), waiting_jobs, job.file if job is not None else None)
+            free += self.room.reclaim(need - free, self._takes_from(r), job.file if job is not None else None)
             need = self._need_waiting(r)  # also where nothing became free: a page that nobody shares any more needs no copy
         if need > free:
             waited_long = time.time() - r.arrival_time > STALE_S
@@ -234,7 +226,7 @@ class Admission:
 
     # ---- who begins
 
-    def _begin(self, held: list[Request], waiting_jobs: list[FileJob], free: int) -> list[Request]:
+    def _begin(self, held: list[Request], free: int) -> list[Request]:
         """Open the gates to those that have pages and a row."""
         s, device = self.scheduler, self.device
         rows = self._rows
@@ -250,7 +242,7 @@ class Admission:
             if job is not None and is_below and job.file.move is not None:
                 device.tiers.load(job.file)
                 continue
-            need, free = self._find_room(r, is_below, waiting_jobs, free)
+            need, free = self._find_room(r, is_below, free)
             if need is None:
                 continue  # those behind it may pass, for a while
             if job is not None and is_below:

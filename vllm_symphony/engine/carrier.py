@@ -113,9 +113,9 @@ class Carrier:
         return m
 
     def _loaded(self, m: Move, f: PagedFile) -> None:
+        f.last_used = self._clock()
         self.table.put(f, m.first, list(m.blocks.values()), m.upto)
         m.blocks = {}
-        f.last_used = self._clock()
         self.num_loaded += m.num_moved
 
     def demote(self, f: PagedFile, tier: str, job: MoveJob | None) -> None:

@@ -126,7 +126,7 @@ class FileDevice:
         self.lending = Lending(self.table, managers, scheduler.files_keep_pages)
         self.clock = time.monotonic
         self.meter = EngineMeter()
-        self.victims = Victims(self.table.page_size, scheduler.max_num_scheduled_tokens, self.clock)
+        self.victims = Victims(self.table, scheduler.max_num_scheduled_tokens, self.clock)
         self.residents = self.victims.residents
         self.tiers = Tiers(
             self.table, mover, tiers, clock=self.clock, tell=self._tell, retire=self.retire, make_room=self._make_room,
@@ -304,7 +304,7 @@ class FileDevice:
         f.job = None
         f.resting = job
         f.used(self.clock())
-        self.residents.ends(f)
+        self.victims.ended(f)
         self.resting[rid] = job
         if len(self.resting) > MAX_RESTING:
             self.retire(next(iter(self.resting.values())).file)
@@ -577,7 +577,7 @@ class FileDevice:
             self.scheduler.free_natively(request)
         f.job = None
         f.used(self.clock())
-        self.residents.ends(f)
+        self.victims.ended(f)
         self.scheduler.room_was_made()
         if job.error is None:
             self.finished[rid] = job  # its last tokens come with vLLM's output of this step

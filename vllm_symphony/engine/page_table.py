@@ -23,11 +23,12 @@ Source: fork and copy-on-write as in 4.4BSD, ch. 5; vllm/v1/core/block_pool.py a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vllm_symphony.abi.types import Ino, JobId
+from vllm_symphony.engine.holder import Holders
 from vllm_symphony.engine.page_copy import Copies, PageCopy
 
 NEVER_CACHED = 1 << 60  # in place of "blocks hashed so far": vLLM's cache_blocks() then has nothing to do
@@ -132,6 +133,7 @@ class PageTable:
         self.num_pages = num_pages
         self.files: dict[Ino, PagedFile] = {}
         self.copies = Copies()
+        self.holders = Holders()
         self.dropped_rows: list[int] = []  # row ids whose file forgot them; the device takes this list
 
     # ---- identity
@@ -173,6 +175,7 @@ class PageTable:
         if f.private:
             f.num_cached, f.hashes = 0, []
         self.pool.touch(f.blocks)
+        self._settle(f)
         f.rows = {i: row for i, row in src.rows.items() if i < length}
         return f
 
@@ -186,6 +189,7 @@ class PageTable:
         f.blocks = shared + new
         f.frontier = f.fixed = len(tokens) - 1
         assert len(f.blocks) == self.pages(f.fixed)
+        self._settle(f)
         return f
 
     def truncate(self, f: PagedFile, length: int) -> None:
@@ -255,6 +259,14 @@ class PageTable:
         f.num_cached = min(f.num_cached, full)
         if not f.has_pages:
             f.private = f.has_gaps or f.edited
+        self._settle(f)
+
+    def _settle(self, f: PagedFile) -> None:
+        """It has got blocks, or given some up."""
+        if f.blocks:
+            self.holders.enter(f)
+        else:
+            self.holders.leave(f)
 
     def forget_rows(self, f: PagedFile, length: int = 0) -> None:
         gone = [i for i in f.rows if i >= length]
@@ -278,6 +290,7 @@ class PageTable:
             f.blocks[tail] = dst
             retained.append((src, dst))
         blocks, f.blocks = f.blocks, []
+        self.holders.leave(f)
         return blocks
 
     def take_back(self, f: PagedFile, blocks: list[Any], computed: int, num_cached: int, hashes: list[Any]) -> None:
@@ -305,14 +318,11 @@ class PageTable:
         trimmed = sum(1 for b in f.blocks[kept:] if b.ref_cnt == 1)
         return max(0, self.pages(num_tokens) - kept + self._tail_needs_copy(f, computed) - trimmed)
 
-    def idle_files(self) -> Iterator[PagedFile]:
-        """Files without a job, with pages that they may lose (here or to a tier below)."""
-        return (f for f in self.files.values() if f.job is None and f.blocks and not (f.held or f.pinned))
-
     # ---- truth
 
     def check(self, lent: Iterable[Sequence[Any]] = (), retained: Iterable[tuple[Any, Any]] = ()) -> None:
         """Prove the invariants; `lent` are the block lists of all requests, `retained` the copies that have not run."""
+        self.holders.check(self.files.values())
         refs: Counter[int] = Counter()
         blocks: dict[int, Any] = {}
 

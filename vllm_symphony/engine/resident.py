@@ -94,11 +94,12 @@ class Residents:
             thread.code_since_s = now_s
         return thread
 
-    def gone(self, pid: Pid) -> None:
-        """The process has ended: its files are nobody's."""
-        for thread in self._of.pop(pid, {}).values():
-            for f in thread.files:
-                del self._users[f]
+    def gone(self, pid: Pid) -> list[PagedFile]:
+        """The process has ended: its files, which are nobody's now."""
+        files = [f for thread in self._of.pop(pid, {}).values() for f in thread.files]
+        for f in files:
+            del self._users[f]
+        return files
 
     def forget(self, f: PagedFile) -> None:
         """The file goes, or is another's from now on."""

@@ -18,7 +18,7 @@ A job that would not fit into the whole cache ends with ENOSPC and keeps its tok
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from vllm_symphony.engine.page_table import PagedFile, PageTable
@@ -78,23 +78,14 @@ class Room:
         self.claims = Claims()
         self.num_evicted = 0
 
-    def reclaim(self, need: int, born: float, waiting: Iterable[WaitingJob], keep: PagedFile | None) -> int:
+    def reclaim(self, need: int, born: float, keep: PagedFile | None) -> int:
         """Free up to `need` blocks for a job of a file born then, or begin to; returns how many are free at once. Never touches
         `keep`."""
         if need <= 0:
             return 0
         self.retire_all()  # requests at rest hold pages of idle files
         freed, coming = 0, self.tiers.coming
-        now, victims = self.clock(), self.tiers.victims
-        idle = [f for f in self.table.idle_files() if f is not keep]
-        over = {f for f in idle if victims.yields_s(f) <= now}
-        stale = victims.order(over)
-        young = sorted((f for f in idle if f.born > born and f not in over), key=lambda f: -f.born)
-        begun_later = sorted(
-            (j.file for j in waiting if not j.lent and j.file.blocks and j.file.born > born and j.file is not keep),
-            key=lambda f: -f.born,
-        )
-        for f in (*stale, *young, *begun_later):
+        for f in self._givers(born, keep):
             if freed + coming >= need:
                 break
             now_free, later = self.tiers.give(f)
@@ -102,6 +93,15 @@ class Room:
             coming += later
             self.num_evicted += bool(now_free or later)
         return freed
+
+    def _givers(self, born: float, keep: PagedFile | None) -> Iterator[PagedFile]:
+        """Who may give, in order."""
+        victims, holders = self.tiers.victims, self.table.holders
+        for window in holders.over(self.clock()):
+            yield from victims.order(f for f in window if f is not keep)
+        younger = [f for f in holders.younger(born) if f is not keep]
+        yield from (f for f in younger if f.job is None)
+        yield from (f for f in younger if f.job is not None)
 
     def may_get(self, born: float, jobs: Iterable[WaitingJob]) -> bool:
         """Whether somebody will let go of pages that an edit of a file born then can wait for: moves, jobs that run or that are
@@ -111,5 +111,5 @@ class Room:
 
     def next_stale(self) -> float | None:
         """Seconds until some idle file's time is over; None if there is none that could give pages."""
-        ends = [self.tiers.victims.yields_s(f) for f in self.table.idle_files() if self.tiers.can_give(f)]
-        return max(0.0, min(ends) - self.clock()) + 0.01 if ends else None
+        ends_s = self.table.holders.next_s(self.tiers.can_give)
+        return None if ends_s is None else max(0.0, ends_s - self.clock()) + 0.01

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from vllm_symphony.engine.page_table import PagedFile
+from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.resident import Residents, Thread
 from vllm_symphony.kernel.effect import ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import memory
@@ -42,10 +42,12 @@ class Below(Protocol):
 class Victims:
     """`busy_tokens`: KV that calls in the batch hold, as the device says before it makes room."""
 
-    def __init__(self, page_size: int, step_tokens: int, clock: Callable[[], float], predictor: Predictor | None = None) -> None:
+    def __init__(self, table: PageTable, step_tokens: int, clock: Callable[[], float], predictor: Predictor | None = None) -> None:
         self.clock = clock
+        self.holders = table.holders
+        self.holders.yields_s = self.yields_s
         self.predictor = predictor or Predictor()
-        self.residents = Residents(page_size, self.predictor, clock)
+        self.residents = Residents(table.page_size, self.predictor, clock)
         self.measured = Measured(step_tokens)
         self.busy_tokens = 0
         self.name = memory.DEFAULT
@@ -54,15 +56,22 @@ class Victims:
     def hear(self, e: Heard) -> Thread | None:
         """What the kernel tells of programs, as far as it is about memory. The thread that begins or ends to wait, if files are
         its."""
-        if isinstance(e, Rests):
-            return self.residents.rests(e)
-        if isinstance(e, Resumes):
-            return self.residents.resumes(e)
+        if isinstance(e, Rests | Resumes):
+            thread = self.residents.rests(e) if isinstance(e, Rests) else self.residents.resumes(e)
+            for f in thread.files if thread is not None else ():
+                self.holders.rekey(f)
+            return thread
         if isinstance(e, ProcessEnded):
-            self.residents.gone(e.pid)
+            for f in self.residents.gone(e.pid):
+                self.holders.rekey(f)
         elif isinstance(e, SetPolicy) and e.level == "memory":
             self.choose(e.name, dict(e.parameters))
         return None
+
+    def ended(self, f: PagedFile) -> None:
+        """No job is on the file any more."""
+        self.residents.ends(f)
+        self.holders.rekey(f)
 
     def started(self, f: PagedFile) -> None:
         """A job on the file has its pages."""
@@ -73,6 +82,7 @@ class Victims:
     def choose(self, name: str, parameters: Mapping[str, float]) -> None:
         """Another policy from here on. Raises InvalidArgument."""
         self.policy, self.name = memory.make(name, self.predictor, parameters), name
+        self.holders.rekey_all()
 
     def yields_s(self, f: PagedFile) -> float:
         """By the clock: from when on anybody's job may take its pages; until then only older ones."""

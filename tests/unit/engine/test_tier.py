@@ -62,7 +62,7 @@ def file(**more: Any) -> PagedFile:
     ],
 )
 def test_a_file_gives_its_pages_in_the_cheapest_way_that_loses_nothing(f, below, way):
-    victims = Victims(SIZE, 2048, lambda: 0.0)
+    victims = Victims(PageTable(SimPool(8), SIZE, 8), 2048, lambda: 0.0)
     victims.choose("lru", {})
 
     assert victims.way(f, below) == way
@@ -71,7 +71,7 @@ def test_a_file_gives_its_pages_in_the_cheapest_way_that_loses_nothing(f, below,
 def test_the_least_recently_used_gives_first():
     files = [file(last_used=t) for t in (3.0, 1.0, 2.0)]
 
-    victims = Victims(SIZE, 2048, lambda: 0.0)
+    victims = Victims(PageTable(SimPool(8), SIZE, 8), 2048, lambda: 0.0)
     victims.choose("lru", {})
 
     assert [f.last_used for f in victims.order(files)] == [1.0, 2.0, 3.0]
@@ -141,7 +141,7 @@ class Rig:
         self.tiers = Tiers(
             self.table, self.hands, TierLimits(host_pages * PAGE_BYTES, 100 * PAGE_BYTES, directory), clock=lambda: self.now,
             tell=self.told.append, retire=lambda f: None, make_room=lambda n, f: None, boot="b",
-            victims=Victims(SIZE, 2048, lambda: self.now),
+            victims=Victims(self.table, 2048, lambda: self.now),
         )  # fmt: skip
         self.jobs = 0
 
@@ -150,6 +150,7 @@ class Rig:
         f = self.table.create(Ino(len(self.table.files) + 1), list(range(num_tokens)), domain, self.now)
         f.blocks = self.table.pool.get_new_blocks(self.table.pages(num_tokens))
         f.frontier, f.fixed, f.private = num_tokens, fixed, fixed > 0
+        self.table.holders.enter(f)
         return f
 
     def move(self, f: PagedFile, tier: str) -> JobId:

@@ -117,7 +117,7 @@ class SimCore:
         self.mover = SimMover(
             pages, (tiers.host_bytes or 0) // pages.page_bytes, tiers.directory, fingerprint, clock, cost.moved_bytes_s
         )
-        self.victims = Victims(page_size, cost.max_tokens, clock)
+        self.victims = Victims(self.table, cost.max_tokens, clock)
         self.residents = self.victims.residents
         self.tiers = Tiers(
             self.table, self.mover, tiers, clock=clock, tell=self._tell, retire=lambda f: None, make_room=self._make_room,
@@ -302,7 +302,7 @@ class SimCore:
             self.table.take_back(f, job.blocks, job.computed, 0, [])
         f.job = None
         f.used(self.clock())
-        self.residents.ends(f)
+        self.victims.ended(f)
 
     def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
@@ -329,7 +329,7 @@ class SimCore:
 
     def _make_room(self, num_pages: int, f: PagedFile) -> None:
         """For a move of `f` to the device."""
-        self.room.reclaim(num_pages - self.pool.get_num_free_blocks(), f.born, self.former.waiting, f)
+        self.room.reclaim(num_pages - self.pool.get_num_free_blocks(), f.born, f)
 
     # ---- rows
 
@@ -634,4 +634,3 @@ class SimCore:
         MoveJob: _move, SaveJob: _move, ExtractJob: _extract, ConcatJob: _concat, ProcessBegan: _schedule_by,
         ProcessEnded: _schedule_by, Rests: _schedule_by, Resumes: _schedule_by, Weigh: _schedule_by, SetPolicy: _schedule_by,
     }  # fmt: skip
-

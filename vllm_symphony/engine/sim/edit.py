@@ -45,7 +45,7 @@ class SimBench:
             self.core.fail(self.core.jobs[f.job], Interrupted("the edit has ended"))
 
     def make_room(self, num_pages: int, born: float) -> bool:
-        self.core.room.reclaim(num_pages, born, self.core.former.waiting, None)
+        self.core.room.reclaim(num_pages, born, None)
         return self.core.room.may_get(born, self.core.jobs.values())
 
     def copy_slots(self, src: Indices, dst: Indices, delta: Indices | None) -> None:

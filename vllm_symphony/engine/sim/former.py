@@ -9,7 +9,6 @@ parked is preempted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vllm_symphony.engine.sim.job import SimJob
@@ -223,12 +222,7 @@ class Former:
         core = self.core
         free = core.pool.get_num_free_blocks()
         if need > free:
-            core.room.reclaim(need - free, job.file.born, self._born, job.file)
-
-    @property
-    def waiting(self) -> Mapping[SimJob, float]:
-        """Those without pages, and when their files were made."""
-        return self._born
+            core.room.reclaim(need - free, job.file.born, job.file)
 
     def _force_room(self) -> bool:
         """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
