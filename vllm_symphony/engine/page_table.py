@@ -192,6 +192,14 @@ class PageTable:
         self._settle(f)
         return f
 
+    def adopt(self, f: PagedFile, blocks: Sequence[Any]) -> None:
+        """A file without pages shares these, full ones with the KV of its first tokens."""
+        assert not f.has_pages
+        self.pool.touch(blocks)
+        f.blocks = list(blocks)
+        f.frontier = len(blocks) * self.page_size
+        self._settle(f)
+
     def truncate(self, f: PagedFile, length: int) -> None:
         """Forget tokens from `length` on and free the pages behind them."""
         assert f.job is None

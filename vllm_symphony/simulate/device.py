@@ -67,7 +67,9 @@ class LeapCore(SimCore):
         if self.begin() is None:
             return None
         load, most = self._look()
-        num_steps = self._grant(self._steps_within(load, most, until_s)) if most > 1 else 1
+        if len(self.jobs) > len(self.batch):  # somebody waits, and a policy may change its mind after any step
+            most = 1
+        num_steps = self.equal_steps = self._grant(self._steps_within(load, most, until_s)) if most > 1 else 1
         if num_steps > 1:
             self.batch = [(job, num_steps) for job, _ in self.batch]
             self.step += num_steps - 1
@@ -118,13 +120,8 @@ class LeapCore(SimCore):
         return 1
 
     def _horizon(self) -> float:
-        """When the device itself would decide anew although nothing came and no call ended: a move ends, an idle file becomes stale
-        while somebody waits."""
-        ends = self.mover.next_end
-        horizon = inf if ends is None else ends
-        if len(self.jobs) > len(self.batch) and (stale_in := self.room.next_stale()) is not None:
-            horizon = min(horizon, self.clock() + stale_in)
-        return horizon
+        """When the device itself would do something although nothing came and no call ended: a move ends, pages are to be fetched."""
+        return min((t for t in (self.mover.next_end, self.fetches.due_s) if t is not None), default=inf)
 
     def _enqueue(self, job: SimJob) -> None:
         if not isinstance(job.effect, GenerateJob):
@@ -189,9 +186,7 @@ class LeapCore(SimCore):
             return
         full = min(src.frontier, len(f.tokens) - 1) // self.table.page_size
         if full:
-            f.blocks = src.blocks[:full]
-            self.pool.touch(f.blocks)
-            f.frontier = full * self.table.page_size
+            self.table.adopt(f, src.blocks[:full])
             job.lowest = max(job.lowest, f.frontier)
             src.last_used = self.clock()
 
@@ -201,9 +196,8 @@ class LeapCore(SimCore):
         if src is None or src.job is not None or src.blocks or src.copies or src.move is not None:
             return
         full = min(len(src.tokens), job.computed) // self.table.page_size
-        src.blocks = list(job.blocks[:full])
-        self.pool.touch(src.blocks)
-        src.frontier, src.last_used = full * self.table.page_size, self.clock()
+        src.last_used = self.clock()
+        self.table.adopt(src, job.blocks[:full])
 
     def _source_of(self, f: PagedFile) -> PagedFile | None:
         return self.table.files.get(self._source.get(f.ino, Ino(0)))
