@@ -11,8 +11,10 @@ wrong is a `ReplyError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from vllm_symphony.abi.calls import Spawn
@@ -22,12 +24,14 @@ from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInf
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
 from vllm_symphony.kernel import budget, lease, lifecycle, overrun, rest
 from vllm_symphony.kernel.call import Call, Held
-from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
+from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, SetPolicy, StepRan, Weigh
 from vllm_symphony.kernel.fs.inode import EXACT
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.request import Requests
+from vllm_symphony.kernel.sched import catalogue, memory
+from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
@@ -91,6 +95,28 @@ class Kernel(Machine):
         self.model = replace(self.model, fingerprint=fingerprint)
         for inode in self.files.inodes.values():
             inode.stale = bool(inode.saved) or (inode.fidelity != EXACT and inode.length > 0)
+
+    def weigh(self, principal: str, weight: float, cap: int | None = None) -> None:
+        """The host's word on a principal's part of the device, and on how many of its calls compute at once.
+
+        Raises:
+            InvalidArgument: the weight is no number above 0, or the cap is below 1.
+        """
+        if not (math.isfinite(weight) and weight > 0):
+            raise InvalidArgument(f"the weight of {principal} must be a number above 0, not {weight:g}", principal=principal)
+        if cap is not None and cap < 1:
+            raise InvalidArgument(f"the cap of {principal} must be 1 or more, not {cap}", principal=principal)
+        self.emit(Weigh(principal, weight, cap))
+
+    def set_policy(self, level: str, name: str, parameters: Mapping[str, float] = MappingProxyType({})) -> None:
+        """The host's word on who decides, from here on. Raises InvalidArgument: no such level, policy or parameter."""
+        if level == catalogue.PROCESS:
+            catalogue.demand_policy(name, parameters)
+        elif level == catalogue.MEMORY:
+            memory.make(name, Predictor(), parameters)
+        else:
+            raise InvalidArgument(f"level must be {catalogue.PROCESS} or {catalogue.MEMORY}, not {level[:64]!r}")
+        self.emit(SetPolicy(level, name, tuple(parameters.items())))
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""

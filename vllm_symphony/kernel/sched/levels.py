@@ -9,11 +9,10 @@ Programs that need little are done before those that need much are known to; not
 order in which they entered it, so that those of a level are not all half done.
 
 Who starves is *forgiven*: once (W_p + W_c) / (T_p + T_c) >= patience, of the waiting and running times of its program's ended
-calls and its own, the call enters level 0 anew and its own counters begin at nothing. That moment is known when the call begins
-to wait, so it is looked for in a heap, not in a scan.
-Bound: a call waits until it is forgiven, so at most patience x (T_p + T_c), and then only for calls that had entered level 0
-before.
-Source: Luo et al., "Autellix" (arXiv 2502.13965), section 4.2 and algorithm 1; levels instead of a sort are its own choice.
+calls and its own, the call enters level 0 anew and its own counters begin at nothing. That moment is reckoned when the call begins
+to wait and kept in a heap, so nobody is scanned for; what its program has run meanwhile is seen when it comes.
+Bound: a call waits for at most patience x (T_p + T_c) until it is forgiven, then only for calls that were in level 0 before it.
+Source: Luo et al., "Autellix" (arXiv 2502.13965), section 4.2 and algorithm 1.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class CountingDevice:
     queue: RunQueue
     room: int = 1 << 30
     passes: bool = False  # whether those behind one that finds no room may begin
+    flat: bool = False  # every step of a call costs one, as if it took the whole device
     now: int = 0
     works: dict[Runnable, Work] = field(default_factory=dict)
     running: list[Runnable] = field(default_factory=list)
@@ -108,7 +109,7 @@ class CountingDevice:
             decode = 1 - bool(prefill)
             work.prefilled = True
             work.decoded += decode
-            service = Service(prefill, decode, work.held, 1.0)
+            service = Service(prefill, decode, 1 if self.flat else work.held, 1.0)
             self.queue.charge(call, service, self.now)
             self.got[work.pid] += service.tokens
             if work.decoded >= work.decode:
