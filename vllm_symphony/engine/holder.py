@@ -87,9 +87,9 @@ class Holders:
         first = bisect_right(self._by_birth, (born, inf))
         return (f for _, _, f in reversed(self._by_birth[first:]) if not (f.held or f.pinned) and f.born > born)
 
-    def next_s(self, can_give: Callable[[PagedFile], bool]) -> float | None:
-        """By the clock: when the time of an idle file is over that can give; None: there is none."""
-        return next((at_s for at_s, _, f in self._by_time if _is_idle(f) and can_give(f)), None)
+    def idle(self) -> list[PagedFile]:
+        """All that are."""
+        return [f for _, _, f in self._by_time if _is_idle(f)]
 
     def check(self, files: Iterable[PagedFile]) -> None:
         """Who has blocks is here, and in order."""

@@ -10,6 +10,8 @@ undoing each other. Who gives, in this order, until the need is met; how, and wh
     3. files of younger jobs that have not begun, youngest first
     4. only when nothing else can move: younger jobs that were parked; their requests are preempted and computed again later
 
+When nothing at all can run, idle files give whatever their age and before their time, who the policy ranks first first (`relieve`):
+a device that has work is never idle for longer than a file's pages take to come back.
 Pages that are on their way below are free a little later: they are counted, and waited for. While an older job is short of
 room no younger one loads pages (`Claims`): they would be taken from it at once.
 A job that would not fit into the whole cache ends with ENOSPC and keeps its tokens (engine/device.py).
@@ -24,6 +26,7 @@ from typing import Any, Protocol
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.tier import Tiers
 
+TICK_S = 0.001  # later than a time, so that it has come
 STALE_S = 1.0  # a side, or a job, of which nothing has moved for so long is helped
 
 
@@ -84,8 +87,12 @@ class Room:
         if need <= 0:
             return 0
         self.retire_all()  # requests at rest hold pages of idle files
+        return self._take(need, self._givers(born, keep))
+
+    def _take(self, need: int, givers: Iterable[PagedFile]) -> int:
+        """Until so many are free, or about to be; how many are free at once."""
         freed, coming = 0, self.tiers.coming
-        for f in self._givers(born, keep):
+        for f in givers:
             if freed + coming >= need:
                 break
             now_free, later = self.tiers.give(f)
@@ -103,6 +110,13 @@ class Room:
         yield from (f for f in younger if f.job is None)
         yield from (f for f in younger if f.job is not None)
 
+    def relieve(self, need: int, keep: PagedFile | None) -> bool:
+        """Nothing can run for want of `need` blocks: idle files give. True: some are free, or will be."""
+        now = self.clock()
+        idle = [f for f in self.table.holders.idle() if f is not keep and self.tiers.victims.spared_s(f) <= now]
+        freed = self._take(need, self.tiers.victims.order(idle))
+        return freed > 0 or self.tiers.coming > 0
+
     def may_get(self, born: float, jobs: Iterable[WaitingJob]) -> bool:
         """Whether somebody will let go of pages that an edit of a file born then can wait for: moves, jobs that run or that are
         older and go first, idle files whose time will be over."""
@@ -110,6 +124,6 @@ class Room:
         return runs or self.tiers.busy or self.next_stale() is not None
 
     def next_stale(self) -> float | None:
-        """Seconds until some idle file's time is over; None if there is none that could give pages."""
-        ends_s = self.table.holders.next_s(self.tiers.can_give)
-        return None if ends_s is None else max(0.0, ends_s - self.clock()) + 0.01
+        """Seconds until some idle file may give pages when nothing can run; None if there is none that could."""
+        ends_s = [self.tiers.victims.spared_s(f) for f in self.table.holders.idle() if self.tiers.can_give(f)]
+        return max(0.0, min(ends_s) - self.clock()) + TICK_S if ends_s else None

@@ -19,7 +19,7 @@ from vllm_symphony.engine.resident import Residents, Thread
 from vllm_symphony.kernel.effect import ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import memory
 from vllm_symphony.kernel.sched.memory.cost import Measured
-from vllm_symphony.kernel.sched.memory.policy import Way
+from vllm_symphony.kernel.sched.memory.policy import Way, by_cost, reload_s
 from vllm_symphony.kernel.sched.predict import Predictor
 
 Heard = ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy
@@ -87,6 +87,12 @@ class Victims:
     def yields_s(self, f: PagedFile) -> float:
         """By the clock: from when on anybody's job may take its pages; until then only older ones."""
         return self.policy.yields_s(self.residents.view(f), self.measured.costs(self.busy_tokens), self.clock())
+
+    def spared_s(self, f: PagedFile) -> float:
+        """By the clock: until then it keeps its pages even if the device has nothing else to do. It has been idle for as long as
+        bringing them back takes: so what is lost by moves that are undone at once is no more than what was lost by waiting."""
+        r, costs = self.residents.view(f), self.measured.costs()
+        return f.last_used + reload_s(r, by_cost(r, costs)[0], costs)
 
     def order(self, files: Iterable[PagedFile]) -> list[PagedFile]:
         """Who gives first."""

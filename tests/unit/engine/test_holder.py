@@ -85,15 +85,14 @@ TestFiles = Files.TestCase
 TestFiles.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def test_the_next_time_is_that_of_a_file_which_can_give():
+def test_pinned_and_held_files_and_those_with_a_job_are_not_idle():
     holders = Holders()
-    stuck, pinned, good = file(1, 1.0, 1.0), file(2, 2.0, 2.0), file(3, 3.0, 3.0)
-    pinned.pinned = True
-    for f in (stuck, pinned, good):
+    pinned, held, busy, good = (file(i, float(i)) for i in range(4))
+    for f in (pinned, held, busy, good):
         holders.enter(f)
+    pinned.pinned, held.held, busy.job = True, True, JobId(1)
 
-    assert holders.next_s(lambda f: f is not stuck) == 3.0
-    assert holders.next_s(lambda f: False) is None
+    assert holders.idle() == [good]
 
 
 def test_nobody_who_can_give_is_found_at_once_among_ten_thousand():
