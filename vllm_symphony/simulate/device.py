@@ -5,7 +5,8 @@
 
 Who decides is `SimCore`: run queue, memory policy, page table and tiers are those that serve. What is left out is the model: a
 token is `TOKEN`, pages hold nothing, and of a call's tokens the first is told when it comes, the others with its end. A leap is
-exact: each of its steps has its own time, by the contexts of that step.
+exact: each of its steps has its own time, by the contexts of that step. With a `stride` above 1 it is not: while all decode, calls
+are admitted, and their ends told, every so many steps only.
 A fork of a named file finds its pages as vLLM finds a prefix, by whoever computed it first (`_adopt`, `_publish`).
 """
 
@@ -41,6 +42,7 @@ class LeapCore(SimCore):
         clock: Callable[[], float],
         cost: Cost,
         step_time: StepTime,
+        stride: int = 1,
         tiers: TierLimits = TierLimits(),  # noqa: B008  frozen
         seed: int = 0,
     ) -> None:
@@ -49,6 +51,7 @@ class LeapCore(SimCore):
             tiers=tiers,
         )  # fmt: skip
         self.step_time = step_time
+        self.stride = stride
         self.busy_s = 0.0
         self.num_steps = 0
         self.num_prefilled = 0  # tokens of prompts that were computed ...
@@ -66,40 +69,50 @@ class LeapCore(SimCore):
         something comes from outside. None: nothing can be computed (see `wake_at`)."""
         if self.begin() is None:
             return None
-        load, most = self._look()
-        if len(self.jobs) > len(self.batch):  # somebody waits, and a policy may change its mind after any step
-            most = 1
-        num_steps = self.equal_steps = self._grant(self._steps_within(load, most, until_s)) if most > 1 else 1
+        load, first_end, last_end = self._look()
+        num_steps = 1
+        if last_end:
+            waits = len(self.jobs) > len(self.batch)  # then a policy may change its mind after any step
+            exact = 1 if waits else self._steps_within(load, first_end, until_s)
+            num_steps = self._grant(max(exact, min(self.stride, last_end)))
         if num_steps > 1:
-            self.batch = [(job, num_steps) for job, _ in self.batch]
+            load = self._lengthen(num_steps)
             self.step += num_steps - 1
         self.num_steps += num_steps
-        growth = self.step_time.read_s * load.rows  # contexts grow by a token a step
-        self.step_s = num_steps * self.step_time.of_load(load) + growth * num_steps * (num_steps - 1) / 2
+        self.equal_steps = num_steps
+        self.step_s = self.step_time.of_load(load) + (num_steps - 1) * self.step_time.step_s
         self.busy_s += self.step_s
         return self.step_s
 
-    def _look(self) -> tuple[Load, int]:
-        """What is in the batch, and after how many equal steps the first call ends: one, if there are prompts, or if somebody waits
-        for a first token, which is to be told when it comes."""
+    def _look(self) -> tuple[Load, int, int]:
+        """What is in the batch, and after how many steps the first and the last of its calls end; 0 if there are prompts, or if
+        somebody waits for a first token, which is to be told when it comes."""
         tokens = reads = 0
-        pairs, most = 0.0, NEVER
+        pairs, first_end, last_end = 0.0, NEVER, 1
         told, lefts = self._told, self._left
         for job, n in self.batch:
             tokens += n
-            left = lefts[job.effect.job]
             if n > 1:
                 pairs += n * (job.computed + n / 2)
-                most = 1
+                first_end = 0
             else:
                 reads += job.computed
-                most = (left if left < most else most) if job.effect.job in told else 1
-        return Load(len(self.batch), tokens, reads, pairs), most
+                left = lefts[job.effect.job] if job.effect.job in told else 0
+                first_end = left if left < first_end else first_end
+                last_end = left if left > last_end else last_end
+        return Load(len(self.batch), tokens, reads, pairs), first_end, last_end if first_end else 0
+
+    def _lengthen(self, num_steps: int) -> Load:
+        """Each call decodes for so many steps, or to its end; what is in them together."""
+        self.batch = [(job, min(num_steps, self._left[job.effect.job])) for job, _ in self.batch]
+        tokens = sum(n for _, n in self.batch)
+        reads = sum(n * job.computed + n * (n - 1) // 2 for job, n in self.batch)
+        return Load(tokens, tokens, reads, 0.0)
 
     def _steps_within(self, load: Load, most: int, until_s: float) -> int:
         """At most `most`, until time is over: the one in which that happens is the last."""
         seconds = min(until_s, self._horizon()) - self.clock()
-        first, growth = self.step_time.of_load(load), self.step_time.read_s * load.rows
+        first, growth = self.step_time.of_load(load), self.step_time.read_s * load.rows  # contexts grow by a token a step
         if most * first + growth * most * (most - 1) / 2 <= seconds:
             return most
         a, b = growth / 2, first - growth / 2  # a k^2 + b k = seconds
@@ -110,17 +123,18 @@ class LeapCore(SimCore):
         """At most `most`, as far as pages are free; they are taken."""
         size, free = self.table.page_size, self.pool.get_num_free_blocks()
         while most > 1:
-            needs = [-(-(job.computed + most) // size) - len(job.blocks) for job, _ in self.batch]
+            ends = (job.computed + min(most, self._left[job.effect.job]) for job, _ in self.batch)
+            needs = [-(-end // size) - len(job.blocks) for end, (job, _) in zip(ends, self.batch, strict=True)]
             if sum(needs) <= free:
                 for (job, _), need in zip(self.batch, needs, strict=True):
-                    if need:
+                    if need > 0:
                         job.blocks += self.pool.get_new_blocks(need)
                 return most
             most //= 2
         return 1
 
     def _horizon(self) -> float:
-        """When the device itself would do something although nothing came and no call ended: a move ends, pages are to be fetched."""
+        """When the device would do something although nothing came and no call ended: a move ends, pages are to be fetched."""
         return min((t for t in (self.mover.next_end, self.fetches.due_s) if t is not None), default=inf)
 
     def _enqueue(self, job: SimJob) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -23,7 +23,19 @@ from vllm_symphony.abi.types import Credentials, OpenFlags, Pid, ResourceLimits,
 from vllm_symphony.engine.sim.core import Cost
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import SymphonyError
-from vllm_symphony.kernel.effect import Completion, DeviceEffect, Launch, Part, Reply, ReplyError, Signalled, ToolDone, ToolJob
+from vllm_symphony.kernel.effect import (
+    Completion,
+    DeviceEffect,
+    Launch,
+    Part,
+    Reply,
+    ReplyError,
+    SetPolicy,
+    Signalled,
+    ToolDone,
+    ToolJob,
+    Weigh,
+)
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import DEFAULT
 from vllm_symphony.simulate import actor
@@ -38,6 +50,7 @@ NO_LIMITS = replace(
 KV_BYTES = 8  # of a token, in the simulator's pages
 MAX_MOMENTS = 4096
 KILLED = 137
+MANIFEST = "# /// script\n# [tool.symphony]\n# priority = {}\n# ///\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ class Host:
     host_tokens: int = 0  # of KV, in host memory below the device
     copied_tokens_s: float = 190_000.0  # between device and host memory
     step_time: StepTime = StepTime()  # noqa: RUF009  frozen
+    stride: int = 1  # steps between two looks at who waits; above 1 it is faster and not exact
 
     @property
     def cost(self) -> Cost:
@@ -99,13 +113,17 @@ class Played:
 class Player:
     """One play of one trace."""
 
-    def __init__(self, trace: Trace, host: Host, *, seed: int = 0, check: bool = False) -> None:
-        """`check`: walk all invariants of kernel and device after every event."""
+    def __init__(
+        self, trace: Trace, host: Host, rules: Sequence[SetPolicy | Weigh] = (), *, seed: int = 0, check: bool = False
+    ) -> None:
+        """`rules`: policies and weights in force from the start. `check`: walk all invariants of kernel and device after every
+        event."""
         self.trace, self.host, self.check = trace, host, check
         self.now_ns = 0
         self.core = LeapCore(
             num_pages=host.num_pages, page_size=host.page_size, max_positions=host.max_positions, clock=lambda: self.now_ns / 1e9,
-            cost=host.cost, step_time=host.step_time, tiers=TierLimits(host_bytes=host.host_tokens * KV_BYTES), seed=seed,
+            cost=host.cost, step_time=host.step_time, stride=host.stride, seed=seed,
+            tiers=TierLimits(host_bytes=host.host_tokens * KV_BYTES),
         )  # fmt: skip
         self.kernel = Kernel(self.core.info, limits=NO_LIMITS, seed=seed)
         self.kernel.granted_tools = lambda _: ("*",)
@@ -113,6 +131,7 @@ class Player:
         self.kernel.capacity = self.core.capacity
         self.edge = self.kernel.connect(Credentials("root", scopes=("admin", "run")), "edge", 0)
         self.library = self.kernel.connect(Credentials("library", scopes=("admin",)), "client", 0)  # owns shared prefixes
+        self.core.submit(rules)
         self.actors: dict[Pid, Actor] = {}
         self.ended: dict[int, Actor] = {}
         self.moments: list[Moment] = []
@@ -252,7 +271,8 @@ class Player:
         cred = Credentials(script.principal, scopes=("run",))
 
         def arrive() -> None:
-            spawn = calls.Spawn("", name=script.name, args=f'{{"index": {index}}}', tools=("*",))
+            source = MANIFEST.format(script.priority) if script.priority else ""
+            spawn = calls.Spawn(source, name=script.name, args=f'{{"index": {index}}}', tools=("*",))
             self.kernel.call(self.edge, index + 1, 0, "spawn", spawn, self.now_ns, cred)
 
         return arrive

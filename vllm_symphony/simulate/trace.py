@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 from vllm_symphony.errors import InvalidArgument
 
+FIELDS = {"at", "principal", "name", "steps", "prefix", "killed", "priority"}
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -43,7 +45,7 @@ Step = Turn | Gap
 @dataclass(frozen=True, slots=True)
 class Script:
     """A program. `prefix`: a named file of so many tokens that its context begins with, shared by all programs that name it.
-    `killed_s`: somebody kills it so long after its arrival, if it has not ended."""
+    `killed_s`: somebody kills it so long after its arrival, if it has not ended. `priority`: what it declares."""
 
     at_s: float
     name: str
@@ -51,6 +53,7 @@ class Script:
     principal: str = "ann"
     prefix: tuple[str, int] | None = None
     killed_s: float | None = None
+    priority: int = 0
 
     @property
     def turns(self) -> Iterator[Turn]:
@@ -126,11 +129,13 @@ def _line(script: Script) -> dict[str, Any]:
         line["prefix"] = list(script.prefix)
     if script.killed_s is not None:
         line["killed"] = script.killed_s
+    if script.priority:
+        line["priority"] = script.priority
     return line
 
 
 def _script(value: dict[str, Any]) -> Script:
-    unknown = value.keys() - {"at", "principal", "name", "steps", "prefix", "killed"}
+    unknown = value.keys() - FIELDS
     if unknown:
         raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
     prefix = None
@@ -143,7 +148,8 @@ def _script(value: dict[str, Any]) -> Script:
     first = next(step for step in steps if isinstance(step, Turn))
     if prefix is None and (first.forks or not first.prompt):
         raise ValueError("the first call of a program without a prefix needs a prompt, and cannot fork")
-    return Script(_seconds(value["at"]), str(value["name"]), steps, str(value.get("principal", "ann")), prefix, killed_s)
+    principal, priority = str(value.get("principal", "ann")), int(value.get("priority", 0))
+    return Script(_seconds(value["at"]), str(value["name"]), steps, principal, prefix, killed_s, priority)
 
 
 def _step(value: list[Any]) -> Step:

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vllm_symphony.kernel.sched import catalogue
+from vllm_symphony.simulate.comparison import Rules
 from vllm_symphony.simulate.device import LeapCore
 from vllm_symphony.simulate.player import Host, Outcome, Player
 from vllm_symphony.simulate.steptime import StepTime
 from vllm_symphony.simulate.trace import Gap, Script, Step, Trace, Turn
+from vllm_symphony.simulate.workload import Shape, generate
 
 SMALL = Host(num_pages=64, page_size=4, max_rows=4, max_tokens=32)
 FLAT = replace(SMALL, step_time=StepTime(1.0, 0.0, 0.0, 0.0, 0.0))
@@ -42,10 +45,15 @@ def scripts(draw: st.DrawFn) -> Script:
 traces = st.lists(scripts(), min_size=1, max_size=6).map(lambda found: trace_of(*(s for s in sorted(found, key=lambda s: s.at_s))))
 
 
-@settings(max_examples=40, deadline=None)
-@given(traces)
-def test_every_program_ends_and_a_second_play_is_the_same(trace: Trace) -> None:
-    first, second = Player(trace, SMALL, check=True).play(), Player(trace, SMALL).play()
+rules = st.builds(Rules, st.sampled_from(sorted(catalogue.POLICIES)), st.sampled_from(["lru", "infercept", "ttl"]))
+hosts = st.sampled_from([SMALL, replace(SMALL, host_tokens=400), replace(SMALL, num_pages=40)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(traces, hosts, rules)
+def test_every_program_ends_and_a_second_play_is_the_same(trace: Trace, host: Host, rules: Rules) -> None:
+    first = Player(trace, host, rules.effects, check=True).play()
+    second = Player(trace, host, rules.effects).play()
 
     assert all(o.ended_s is not None for o in first.outcomes)
     assert all(o.failure in ("", "killed") for o in first.outcomes)
@@ -53,10 +61,10 @@ def test_every_program_ends_and_a_second_play_is_the_same(trace: Trace) -> None:
     assert first.counters == second.counters
 
 
-@settings(max_examples=40, deadline=None)
-@given(traces)
-def test_leaps_change_nothing(trace: Trace) -> None:
-    leaping, walking = Player(trace, SMALL), Player(trace, SMALL)
+@settings(max_examples=30, deadline=None)
+@given(traces, hosts, rules)
+def test_leaps_change_nothing(trace: Trace, host: Host, rules: Rules) -> None:
+    leaping, walking = Player(trace, host, rules.effects), Player(trace, host, rules.effects)
     walking.core.__class__ = Walking
 
     leapt, walked = leaping.play(), walking.play()
@@ -137,3 +145,15 @@ def test_a_call_that_can_never_fit_fails_and_the_others_go_on() -> None:
 
     assert "pages" in first.failure
     assert second.failure == ""
+
+
+def test_a_stride_delays_calls_by_steps_and_loses_none() -> None:
+    trace = generate("agents", Shape(30, 3.0, scale=4))
+
+    exact = Player(trace, Host()).play()
+    coarse = Player(trace, Host(stride=4), check=True).play()
+
+    late = [b.completion_s - a.completion_s for a, b in zip(exact.outcomes, coarse.outcomes, strict=True)]
+    assert not any(o.failure for o in coarse.outcomes)
+    assert coarse.counters["prefilled"] == exact.counters["prefilled"]
+    assert max(late) < 9 * 4 * 2 * exact.host.step_time.step_s  # nine calls, a stride each at most for being begun and being ended
