@@ -82,8 +82,8 @@ def test_all_end_at_any_pressure_and_moves_are_bounded_by_calls(policy, pressure
     assert [r.value for r in runs] == lengths
     assert counters["out_of_room"] == 0
     # a file leaves once and comes back once for a call, and once more for a fetch ahead of it
-    assert moves <= 2 * num_calls + 2 * m.core.fetches.num_fetched
-    assert m.core.fetches.num_fetched <= 2 * num_calls
+    assert moves <= 2 * num_calls + 2 * m.core.victims.num_fetched
+    assert m.core.victims.num_fetched <= 2 * num_calls
     if pressure < 1:
         assert moves == 0
 

@@ -34,7 +34,6 @@ class Fetches:
         self._due: list[tuple[float, int, Thread]] = []  # a heap
         self._num = 0
         self._in_heap: set[Thread] = set()
-        self.num_fetched = 0  # files
 
     def hear(self, e: Heard) -> None:
         """What the kernel tells of programs."""
@@ -84,7 +83,7 @@ class Fetches:
         for f in thread.files:
             if self._may_load(f):
                 self.tiers.carrier.load(f, None)
-                self.num_fetched += 1
+                self.victims.num_fetched += 1
 
     def _may_load(self, f: PagedFile) -> bool:
         if f.job is not None or f.resting is not None or f.move is not None or f.below <= f.frontier:

@@ -29,7 +29,7 @@ _COUNTERS: Mapping[Metric, str] = {
     metrics.EVICTED: "evicted", metrics.PARKED: "parked", metrics.PREEMPTED: "preempted", metrics.OUT_OF_ROOM: "out_of_room",
     metrics.COHORT_WAITS: "waits", metrics.COHORT_SECONDS: "waited_s", metrics.STEPS: "engine_steps",
     metrics.FOUND_TOKENS: "found_tokens", metrics.ROWS_KEPT: "rows_kept", metrics.MOVES: "moves",
-    metrics.RESTORE_ERRORS: "pages_corrupt",
+    metrics.RESTORE_ERRORS: "pages_corrupt", metrics.FETCHED: "fetched_files",
 }  # fmt: skip
 _JOBS = {"running": "running", "parked": "parked_now", "waiting": "held_now"}
 _STORE = {
@@ -90,6 +90,9 @@ def engine_samples(
         yield metric.sample(counters.get(name, 0))
     for state, name in _JOBS.items():
         yield metrics.JOBS.sample(counters.get(name, 0), state)
+    for quantity in metrics.QUANTITY:
+        yield metrics.PREDICTED.sample(counters.get(f"predicted_{quantity}", 0), quantity)
+        yield metrics.PREDICTION_OFF.sample(counters.get(f"prediction_off_{quantity}", 0), quantity)
     below = {"host": capacity.host_bytes, "disk": capacity.disk_bytes}
     used = {"host": capacity.host_bytes_used, "disk": capacity.disk_bytes_used}
     yield metrics.PAGES.sample(counters.get("pages_held", 0), "device")

@@ -50,6 +50,7 @@ class Victims:
         self.residents = Residents(table.page_size, self.predictor, clock)
         self.measured = Measured(step_tokens)
         self.busy_tokens = 0
+        self.num_fetched = 0  # files, ahead of their jobs (engine/fetch.py)
         self.name = memory.DEFAULT
         self.policy = memory.make(self.name, self.predictor)
 
@@ -87,6 +88,12 @@ class Victims:
     def yields_s(self, f: PagedFile) -> float:
         """By the clock: from when on anybody's job may take its pages; until then only older ones."""
         return self.policy.yields_s(self.residents.view(f), self.measured.costs(self.busy_tokens), self.clock())
+
+    def counters(self) -> dict[str, float]:
+        counters: dict[str, float] = {"fetched_files": self.num_fetched}
+        for quantity, error in self.predictor.errors.items():
+            counters |= {f"predicted_{quantity}": error.actual, f"prediction_off_{quantity}": error.off}
+        return counters
 
     def spared_s(self, f: PagedFile) -> float:
         """By the clock: until then it keeps its pages even if the device has nothing else to do. It has been idle for as long as

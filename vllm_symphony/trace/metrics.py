@@ -28,6 +28,7 @@ TOKENS = ("forwarded", "generated", "sampled")
 TIER = ("device", "host", "disk")
 BELOW = ("host", "disk")
 WAY = ("in", "out")
+QUANTITY = ("tokens", "calls", "cost", "gap")
 CLASS = ("programs", "plain")
 JOB = ("running", "parked", "waiting")
 LIMIT = (
@@ -128,6 +129,14 @@ MOVED_PAGES = Metric(
 )
 MOVED_BYTES = Metric("symphony:moved_bytes", "counter", "Bytes of those pages.", {"state": WAY}, "bytes")
 MOVE_SECONDS = Metric("symphony:move_seconds", "counter", "How long moves took, added up.", {"state": WAY}, "seconds")
+FETCHED = Metric("symphony:fetched_files", "counter", "Files whose pages were brought back before they were asked for.")
+PREDICTED = Metric(
+    "symphony:predicted", "counter", "What came to pass of what is predicted, added up: of calls, programs and waits.",
+    {"kind": QUANTITY},
+)  # fmt: skip
+PREDICTION_OFF = Metric(
+    "symphony:prediction_off", "counter", "By how much predictions of it had been off, added up.", {"kind": QUANTITY}
+)
 RESTORE_ERRORS = Metric(
     "symphony:restore_errors", "counter", "Pages that could not be read back: they are computed again, or lost."
 )
