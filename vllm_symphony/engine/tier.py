@@ -338,7 +338,8 @@ class Tiers:
         carrier, copies = self.carrier, self.copies
         return {
             "pages_demoted": carrier.num_demoted, "pages_loaded": carrier.num_loaded, "pages_corrupt": carrier.num_corrupt,
-            "moves": len(self.moves), "moves_begun": carrier.num_moves, **self.victims.counters(), "host_pages": copies.host_pages.total(), "disk_pages": copies.disk_pages.total(),
+            "moves": len(self.moves), "moves_begun": carrier.num_moves, "host_pages": copies.host_pages.total(),
+            "disk_pages": copies.disk_pages.total(), **self.victims.counters(),
         }  # fmt: skip
 
     def lent_blocks(self) -> list[list[Any]]:
