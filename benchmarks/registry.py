@@ -140,6 +140,11 @@ ALL = (
         {"ratio_min": Bound(at_least=0.98)},
     ),
     Benchmark(
+        "calibrate",
+        "what a step takes here, for the simulator (step-time.json), and how well it then foretells two workloads on the engine",
+        {"fit_error_p50": Bound(at_most=0.15), "agents_error": Bound(at_most=0.25), "fair_error": Bound(at_most=0.25)},
+    ),
+    Benchmark(
         "mixed",
         "16 plain streams beside 16 token-by-token programs on one engine, against 32 plain streams; how fair it is",
         {"mixed_ratio": Bound(at_least=0.9), "share_min": Bound(at_least=0.9)},

@@ -38,12 +38,13 @@ Body = Generator[Ask | Fan, Any, None]
 
 @dataclass(slots=True, eq=False)
 class Thread:
-    """A body and where it stands. `parent`: who waits for it and its siblings."""
+    """A body and what it waits for. `parent`: who waits for it and its siblings."""
 
     tid: int
     body: Body
     parent: Thread | None = None
     num_children: int = 0
+    waits_long: bool = False  # for the model or a tool
 
 
 @dataclass(slots=True, eq=False)

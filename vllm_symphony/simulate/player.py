@@ -65,6 +65,7 @@ class Host:
     host_tokens: int = 0  # of KV, in host memory below the device
     copied_tokens_s: float = 190_000.0  # between device and host memory
     step_time: StepTime = StepTime()  # noqa: RUF009  frozen
+    reaction_s: float = 0.0  # from the end of a call of the model or a tool to the program's next call
     stride: int = 1  # steps between two looks at who waits; above 1 it is faster and not exact
 
     @property
@@ -296,6 +297,7 @@ class Player:
     def _ask(self, process: Actor, thread: Thread, ask: Ask) -> None:
         process.num_calls += 1
         process.waiting[process.num_calls] = thread
+        thread.waits_long = ask.op in ("generate", "call_tool")
         if ask.op == "generate":
             process.asked_ns[process.num_calls] = self.now_ns
         self.kernel.call(process.pid, process.num_calls, thread.tid, ask.op, ask.args, self.now_ns)
@@ -308,10 +310,17 @@ class Player:
             return
         thread = process.waiting.pop(call_id)
         if error is None:
-            self._go_on(process, thread, result)
+            if self.host.reaction_s and thread.waits_long:
+                self._after(self.host.reaction_s, lambda: self._react(process, thread, result))
+            else:
+                self._go_on(process, thread, result)
         else:
             process.failure = process.failure or str(error)
             self._gone(process, 1)
+
+    def _react(self, process: Actor, thread: Thread, result: Any) -> None:
+        if process.pid in self.actors:
+            self._go_on(process, thread, result)
 
     def _first_token(self, pid: Pid, call_id: int) -> None:
         process = self.actors.get(pid)

@@ -157,3 +157,11 @@ def test_a_stride_delays_calls_by_steps_and_loses_none() -> None:
     assert not any(o.failure for o in coarse.outcomes)
     assert coarse.counters["prefilled"] == exact.counters["prefilled"]
     assert max(late) < 9 * 4 * 2 * exact.host.step_time.step_s  # nine calls, a stride each at most for being begun and being ended
+
+
+def test_a_program_reacts_after_each_call_of_the_model_or_a_tool() -> None:
+    trace = trace_of(Script(0.0, "p", (Turn(8, 2), Gap("tool", 1.0), Turn(3, 2))))
+
+    (outcome,) = played(trace, replace(FLAT, reaction_s=0.5))
+
+    assert outcome.ended_s == pytest.approx(2 + 0.5 + 1 + 0.5 + 2 + 0.5)

@@ -59,3 +59,13 @@ def test_a_file_without_coefficients_is_refused(tmp_path: Path, text: str) -> No
 
     with pytest.raises(InvalidArgument, match="calibrate"):
         steptime.load(tmp_path / "step.json")
+
+
+def test_steps_during_which_the_machine_was_busy_elsewhere_change_little() -> None:
+    random = Random(3)
+    steps = [(batch, TRUE.of(batch) * (3.0 if i % 4 == 0 else 1.0)) for i, batch in enumerate(batches(random, 200))]
+
+    found = fit(steps)
+
+    assert found.step_s == pytest.approx(TRUE.step_s, rel=0.02)
+    assert found.token_s == pytest.approx(TRUE.token_s, rel=0.02)
