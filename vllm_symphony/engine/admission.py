@@ -3,8 +3,8 @@
     running --> pages? --> rows --------------------> vLLM's `running`      not now: parked, with blocks and progress kept
     held -----> ready? --> pages? --> rows, tokens -> the gates' open part   not now: held
 
-Pages go by age (room.py), rows and tokens by weight (share.py). Inside a side: plain requests in vLLM's order, programs by the
-process policy.
+Pages go by age (room.py), rows and tokens by weight (share.py). Inside a side: plain requests in vLLM's order, programs in the run
+queue's (order.py), which also says who gives its row to whom.
 
 Pages, too, are the sides' by their weights when they are short: a side that holds less than its part of them is *favoured*, which
 makes all of it older than the other. So it takes from idle files whatever their age and its calls go first, until it has its part.
@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
+from vllm_symphony.engine.job import FileJob
+from vllm_symphony.engine.order import MISSES
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.engine.share import Pair, Row, cut
@@ -58,11 +61,12 @@ class Admission:
         self._step_tokens = 1 + scheduler.num_spec_tokens
 
     def admit(self) -> None:
-        s = self.scheduler
+        s, order = self.scheduler, self.device.order
         self.cuts = {}
         if not self.device.jobs and (not s.num_held() or len(s.running) >= self._rows) and self._is_roomy(s.running):
             return  # idle files beside plain requests that run
         while True:
+            order.settle(job for job in self._jobs(s.running) if order.runs(job))
             held = self._held()
             free = self._keep_running(held)
             began = self._begin(held, free)
@@ -70,6 +74,7 @@ class Admission:
                 break
             if not self._force_room():
                 break
+        order.settle(self._jobs((*s.running, *began)))
         if self._may_cut and self.device.jobs:
             self.cuts = self._cut(began)
         if s.parked or s.num_held():
@@ -83,17 +88,24 @@ class Admission:
         return int(self.scheduler.max_num_active_reqs - self.scheduler.num_waiting_for_streaming_input)
 
     def _held(self) -> list[Request]:
-        """Those that might begin now. A long queue of plain requests is not looked through in each step: as many as there are rows
-        are enough, beside those that wait for something else; but not where vLLM may pass over some for reasons of its own."""
-        s = self.scheduler
+        """Those that might begin now. Long queues are not looked through in each step: as many as there are rows are enough, beside
+        those that wait for something else; but not of plain requests where vLLM may pass over some for reasons of its own."""
+        s, jobs = self.scheduler, self.device.jobs
         held = [*s.kv_holding_waiting.held, *s.waiting.held]
-        may_pass_over = s.policy == SchedulingPolicy.PRIORITY or s.lora_config or s.connector is not None
-        if len(held) <= self._rows or may_pass_over:
+        if len(held) <= self._rows:
             return held
-        jobs, may_begin = self.device.jobs, (RequestStatus.WAITING, RequestStatus.PREEMPTED)
-        queue = [r for r in held if r.status in may_begin and r.request_id not in jobs]
-        rest = set(queue[self._rows :])
+        rest: set[Request] = set()
+        if not (s.policy == SchedulingPolicy.PRIORITY or s.lora_config or s.connector is not None):
+            may_begin = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+            rest.update([r for r in held if r.status in may_begin and r.request_id not in jobs][self._rows :])
+        if len(jobs) > self._rows + MISSES and s.running:
+            first = {job.request for job in self.device.order.first(self._rows + MISSES)}
+            rest.update(r for r in held if r.request_id in jobs and r not in first)
         return [r for r in held if r not in rest] if rest else held
+
+    def _jobs(self, requests: Iterable[Request]) -> list[FileJob]:
+        jobs = self.device.jobs
+        return [jobs[r.request_id] for r in requests if r.request_id in jobs]
 
     def make_room(self, num_pages: int, born: float, keep: PagedFile | None) -> None:
         """Free that many pages as for a job of a file born then, if it can be done."""
@@ -185,7 +197,7 @@ class Admission:
         if not ready:
             return False
         oldest = min(ready, key=self._age)
-        if self._preempt_youngest(oldest):
+        if self._relieve(oldest) or self._preempt_youngest(oldest):
             s.unpark()
             return True
         if (stale_in := self.room.next_stale()) is not None:
@@ -199,6 +211,13 @@ class Admission:
         need, total = device.table.pages(oldest.num_tokens), device.table.num_pages
         device.fail(job, OutOfPages(f"{oldest.num_tokens} tokens need {need} pages of {total}, and nothing more can be freed"))
         return True
+
+    def _relieve(self, r: Request) -> bool:
+        """Have idle files give their pages for it."""
+        job = self.device.jobs.get(r.request_id)
+        need = self._need_running(r) if r in self.scheduler.parked else self._need_waiting(r)
+        free = self.device.table.pool.get_num_free_blocks()
+        return self.room.relieve(need - free, job.file if job is not None else None)
 
     def _preempt_youngest(self, spared: Request) -> bool:
         """Give up the pages of the youngest request that is parked for want of more. True if there was one."""
@@ -231,7 +250,8 @@ class Admission:
         s, device = self.scheduler, self.device
         rows = self._rows
         ready = self._ready(held)
-        yielded = self._divide_rows(ready, rows) if len(s.running) + len(ready) > rows else []
+        is_short = len(s.running) + len(ready) > rows or device.order.has_caps
+        yielded = self._divide_rows(ready, rows) if is_short else []
         self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
         began: list[Request] = []
         for r in ready:
@@ -252,14 +272,20 @@ class Admission:
             free -= need
             began.append(r)
         left = max(0, rows - len(s.running) - len(began))  # of those whom pages kept from beginning
-        s.running += yielded[:left]
-        s.parked.update(dict.fromkeys(yielded[left:], FOR_A_ROW))
-        self.num_yielded += len(yielded[left:])
+        back = [r for r in yielded if not self._is_capped(r)][:left]
+        s.running += back
+        away = [r for r in yielded if r not in back] if back else yielded
+        s.parked.update(dict.fromkeys(away, FOR_A_ROW))
+        self.num_yielded += len(away)
         return began
 
+    def _is_capped(self, r: Request) -> bool:
+        job = self.device.jobs.get(r.request_id)
+        return job is not None and self.device.order.is_capped(job)
+
     def _ready(self, held: list[Request]) -> list[Request]:
-        """Those that could begin, in the policy's order: whose grammars are compiled. Those whose pages are damaged end here, and
-        what waits only for these."""
+        """Those that could begin: whose grammars are compiled. Plain requests in vLLM's order, and where a program would be by its
+        arrival the first by the run queue. Those whose pages are damaged end here, and what waits only for these."""
         s, device = self.scheduler, self.device
         not_ready = set()
         for r in held:
@@ -274,20 +300,34 @@ class Admission:
             except SymphonyError as error:
                 device.fail(job, error)
         still_held = (r for r in held if r in s.waiting.held or r in s.kv_holding_waiting.held)
-        return sorted((r for r in still_held if r not in not_ready), key=self._order)
+        ready = sorted((r for r in still_held if r not in not_ready), key=self._arrival)
+        places = [i for i, r in enumerate(ready) if r.request_id in device.jobs]
+        ours = self._queued(self._jobs(ready))
+        for i, job in zip(places, ours, strict=False):
+            ready[i] = job.request
+        left = set(places[len(ours) :])
+        return [r for i, r in enumerate(ready) if i not in left] if left else ready
+
+    def _queued(self, waiting: list[FileJob]) -> list[FileJob]:
+        """These in the run queue's order, without those whose principal may have no more at once."""
+        if not waiting:
+            return []
+        known = set(waiting)
+        return [job for job in self.device.order.first(max(len(waiting), self._rows) + MISSES) if job in known]
 
     def _divide_rows(self, ready: list[Request], rows: int) -> list[Request]:
-        """There are more requests than rows: put those first in `ready` that may begin, take out of `running` those that must give
-        way, and return these."""
-        s, jobs = self.scheduler, self.device.jobs
+        """There are more requests than rows, or perhaps than a principal may have at once: put those first in `ready` that may
+        begin, take out of `running` those that must give way, and return these."""
+        s, jobs, order = self.scheduler, self.device.jobs, self.device.order
         ending = [r for r in s.running if is_ending(r)]  # they want no row
-        running = sorted((r for r in s.running if r not in ending), key=self._order)
+        running = sorted((r for r in s.running if r not in ending), key=self._arrival)
         plain = [r for r in (*running, *ready) if r.request_id not in jobs]
-        ours = (r for r in (*running, *ready) if r.request_id in jobs)
-        programs = sorted(ours, key=lambda r: jobs[r.request_id].effect.owner.arrival)
+        programs = self._jobs((*running, *ready))
         num = s.share.rows.divide(rows, Pair(len(plain), len(programs)))
-        chosen = {*plain[: num.plain], *programs[: num.programs]}
-        ready.sort(key=lambda r: r not in chosen)
+        order.settle(job for job in self._jobs(running) if order.runs(job))
+        waiting = self._queued([job for job in programs if not order.runs(job)])
+        chosen = {*plain[: num.plain], *(job.request for job in order.choose(num.programs, waiting))}
+        ready[:] = sorted((r for r in ready if r in chosen or not self._is_capped(r)), key=lambda r: r not in chosen)
         s.running[:] = [r for r in s.running if r in chosen]
         return [*(r for r in running if r not in chosen), *ending]
 
@@ -333,7 +373,9 @@ class Admission:
         for r in began:
             if r.request_id not in jobs and not r.num_computed_tokens:
                 want[r] -= s.kv_cache_manager.get_computed_blocks(r)[1]
-        order = [*sorted(s.running, key=self._order), *began]
+        plain = sorted((r for r in s.running if r.request_id not in jobs), key=self._arrival)
+        ours = [job.request for job in self.device.order.placed(self._jobs(s.running))]
+        order = [*plain, *ours, *began]
         rows = [Row(r, r.request_id in jobs, want[r]) for r in order if not r.has_encoder_inputs]
         budget -= sum(want[r] for r in order if r.has_encoder_inputs)
         cuts = cut(s.share.tokens, max(0, budget), rows, self._step_tokens)
@@ -371,8 +413,8 @@ class Admission:
         age = self._raw_age(r)
         return age - FAVOUR if (r.request_id in self.device.jobs) is self._favoured else age
 
-    def _order(self, r: Request) -> tuple[float, float]:
-        """The process policy's key, then arrival; plain requests are programs of one call."""
+    def _arrival(self, r: Request) -> tuple[float, float]:
+        """vLLM's priority of a plain request, where that counts; then arrival."""
         if r.request_id in self.device.jobs:
             return 0.0, r.arrival_time
         by_priority = self.scheduler.policy == SchedulingPolicy.PRIORITY

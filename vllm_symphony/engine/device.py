@@ -40,6 +40,7 @@ from vllm_symphony.engine.job import (
 from vllm_symphony.engine.lending import Lending
 from vllm_symphony.engine.meter import EngineMeter
 from vllm_symphony.engine.move import Mover
+from vllm_symphony.engine.order import Order
 from vllm_symphony.engine.page_table import PagedFile, PageTable
 from vllm_symphony.engine.plan import StepPlan, StepResult
 from vllm_symphony.engine.rows import KeptRows
@@ -132,6 +133,7 @@ class FileDevice:
             self.table, mover, tiers, clock=self.clock, tell=self._tell, retire=self.retire, make_room=self._make_room,
             boot=os.urandom(6).hex(), meter=self.meter, victims=self.victims,
         )  # fmt: skip
+        self.order = Order(scheduler.max_num_active_reqs, 1 + scheduler.num_spec_tokens, self.victims.predictor, self.clock)
         self.rpc = rpc
         self.rows = KeptRows(self.table, rpc, vocab_size)
         self.fetches = Fetches(self.tiers, lambda: scheduler.room.claims.is_tight)
@@ -294,12 +296,14 @@ class FileDevice:
         del self.resting[rid]
         self.jobs[rid] = job
         self.by_id[e.job] = job
+        self.order.add(job, len(e.tokens))
         self.scheduler.wake(old.request)
 
     def rest(self, job: FileJob) -> None:
         """A forward is done; its request keeps the pages until something else needs the file, or the pages."""
         f, rid = job.file, job.request.request_id
         del self.jobs[rid]
+        self.order.remove(job)
         self.by_id.pop(job.id, None)
         f.job = None
         f.resting = job
@@ -343,6 +347,7 @@ class FileDevice:
         job.arrived_s = self.clock()
         self.jobs[job.request.request_id] = job
         self.by_id[job.id] = job
+        self.order.add(job, job.num_tokens - min(job.file.frontier, job.lowest))
         self.scheduler.add_request(job.request)
 
     def _demand_jobs(self) -> None:
@@ -397,6 +402,7 @@ class FileDevice:
         """Who computes, and by which rules."""
         due_s = self.fetches.due_s
         self.fetches.hear(e)
+        self.order.queue.hear(e, self.clock())
         if self.fetches.due_s != due_s:
             self.scheduler.look_then()
 
@@ -497,6 +503,7 @@ class FileDevice:
             job.last_step = self.step
             r = job.request
             busy_tokens += r.num_computed_tokens
+            self.order.charge(job, n)
             if job.first_step == self.step and not job.began_at:
                 self.num_found += r.num_computed_tokens - n
             row = job.plan(r.num_computed_tokens - n, n, not r.is_prefill_chunk, self.rows.new_id)
@@ -569,6 +576,7 @@ class FileDevice:
             self.lending.give_back(job, request.num_computed_tokens)
             return
         del self.jobs[rid]
+        self.order.remove(job)
         self.by_id.pop(job.id, None)
         computed = request.num_computed_tokens - request.num_output_placeholders
         if job.lent and self.lending.keeps_pages:
@@ -664,6 +672,7 @@ class FileDevice:
         self._recomputing.clear()
         self.surgery.edits.clear()
         self.jobs.clear()
+        self.order.clear()
         self.resting.clear()
         self.flush()
         self.refuse_mail()
@@ -684,6 +693,7 @@ class FileDevice:
         manager = self.lending.manager
         self.table.check([*manager.req_to_blocks.values(), *self.tiers.lent_blocks()], manager._pending_cow_copies)
         self.tiers.check()
+        self.order.check()
         for job in self.jobs.values():
             assert job.request.request_id in self.scheduler.requests
         for f in self.table.files.values():

@@ -307,7 +307,7 @@ class SimCore:
     def _schedule_by(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
         """Who computes, and by which rules."""
         self.fetches.hear(e)
-        self.former.hear(e)
+        self.former.queue.hear(e, self.clock())
 
     # ---- tiers
 
@@ -454,9 +454,8 @@ class SimCore:
                 job.first_step = self.step
                 self.meter.queue_seconds.observe(self._began_ns / 1e9 - job.arrived_s)
             job.last_step = self.step
-            seconds = self.step_s * n / total
-            job.device_s += seconds
-            self.former.charge(job, n, seconds)
+            job.device_s += self.step_s * n / total
+            self.former.charge(job, n)
             try:
                 self._compute(job, n)
             except SymphonyError as error:

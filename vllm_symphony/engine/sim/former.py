@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from vllm_symphony.engine.sim.job import SimJob
 from vllm_symphony.errors import OutOfPages, SymphonyError
-from vllm_symphony.kernel.effect import ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
-from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.sched.queue import RunQueue
 from vllm_symphony.kernel.sched.runnable import Runnable, Service
@@ -42,19 +40,6 @@ class Former:
 
     # ---- what happens
 
-    def hear(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy) -> None:
-        """What the kernel tells of programs, as far as it is about their order."""
-        queue, now_s = self.queue, self.core.clock()
-        match e:
-            case ProcessBegan():
-                queue.began(e, now_s)
-            case ProcessEnded(pid):
-                queue.ended(pid, now_s)
-            case Weigh(principal, weight, cap):
-                queue.weigh(principal, weight, cap)
-            case SetPolicy(catalogue.PROCESS, name, parameters):
-                queue.use(catalogue.policy_of(name, dict(parameters), queue.predictor), now_s)
-
     def add(self, job: SimJob) -> None:
         """It wants to compute."""
         job.call = self.queue.add(job.effect.owner, self._prompt(job), self.core.clock())
@@ -69,14 +54,14 @@ class Former:
         self._running.pop(job, None)
         self._born.pop(job, None)
 
-    def charge(self, job: SimJob, num_tokens: int, seconds: float) -> None:
+    def charge(self, job: SimJob, num_tokens: int) -> None:
         """It is about to compute so many tokens, in one step or, when all of them are new ones, in as many."""
         assert job.call is not None
         pending = len(job.file.tokens) - job.computed
         prefill, decode = (0, num_tokens) if pending == 1 else (num_tokens, 0)
         steps = max(1, decode)
         held = steps * job.computed + (steps * (steps + 1) // 2 if decode else prefill)
-        self.queue.charge(job.call, Service(prefill, decode, held, seconds), self.core.clock())
+        self.queue.charge(job.call, Service(prefill, decode, held), self.core.clock())
 
     def preempted(self, job: SimJob) -> None:
         """It has no pages any more."""
@@ -228,12 +213,15 @@ class Former:
         """Nothing can move: preempt the youngest parked job, or end the oldest one that cannot be helped. True: look again."""
         core = self.core
         oldest = min(core.jobs.values(), key=_age)
+        if core.tiers.busy:
+            return False
+        need = 1 if oldest.lent else core.pages_needed(oldest)
+        if core.room.relieve(need - core.pool.get_num_free_blocks(), oldest.file):
+            return True
         victims = [job for job in self._parked if job is not oldest]
         if victims:
             core.preempt(max(victims, key=_age))
             return True
-        if core.tiers.busy:
-            return False
         if (stale_in := core.room.next_stale()) is not None:
             core.wake_at = core.clock() + stale_in
             return False

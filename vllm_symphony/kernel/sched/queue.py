@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vllm_symphony.abi.types import Pid
-from vllm_symphony.kernel.effect import Owner, ProcessBegan
+from vllm_symphony.kernel.effect import Owner, ProcessBegan, ProcessEnded, Rests, Resumes, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.kernel.sched.fair import Counters
 from vllm_symphony.kernel.sched.policy import Policy
@@ -66,6 +66,18 @@ class RunQueue:
         return len(self.calls) - self.num_running
 
     # ---- who is there
+
+    def hear(self, e: ProcessBegan | ProcessEnded | Rests | Resumes | Weigh | SetPolicy, now_s: float) -> None:
+        """What the kernel tells of programs, as far as it is about their order."""
+        match e:
+            case ProcessBegan():
+                self.began(e, now_s)
+            case ProcessEnded(pid):
+                self.ended(pid, now_s)
+            case Weigh(principal, weight, cap):
+                self.weigh(principal, weight, cap)
+            case SetPolicy(catalogue.PROCESS, name, parameters):
+                self.use(catalogue.policy_of(name, dict(parameters), self.predictor), now_s)
 
     def began(self, e: ProcessBegan, now_s: float) -> None:
         """A process has begun: a program, or a part of its starter's."""
@@ -130,6 +142,15 @@ class RunQueue:
         if call is not None:
             self.claim(call, now_s)
         return call
+
+    def look(self, num: int, now_s: float) -> list[Runnable]:
+        """The first `num` that may begin, in order; they wait as before."""
+        found: list[Runnable] = []
+        while len(found) < num and (call := self.take(now_s)) is not None:
+            found.append(call)
+        for call in found:
+            self.put_back(call, now_s)
+        return found
 
     def claim(self, call: Runnable, now_s: float) -> None:
         """This one runs from here on, whatever its place."""

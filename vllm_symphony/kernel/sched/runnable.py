@@ -22,13 +22,12 @@ PROMPT_WEIGHT, DECODE_WEIGHT = 1.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What one step (or several in a row) did for a call. `held`: tokens of KV that it held, summed over the steps; `seconds`: its
-    share of their time."""
+    """What one step (or several in a row) did for a call. `held`: tokens of KV that it held, summed over the
+    steps."""
 
     prefill: int = 0
     decode: int = 0
     held: int = 0
-    seconds: float = 0.0
 
     @property
     def tokens(self) -> float:

@@ -109,7 +109,7 @@ class CountingDevice:
             decode = 1 - bool(prefill)
             work.prefilled = True
             work.decoded += decode
-            service = Service(prefill, decode, 1 if self.flat else work.held, 1.0)
+            service = Service(prefill, decode, 1 if self.flat else work.held)
             self.queue.charge(call, service, self.now)
             self.got[work.pid] += service.tokens
             if work.decoded >= work.decode:
