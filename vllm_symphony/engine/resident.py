@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.kernel.effect import Owner, Rests, Resumes
-from vllm_symphony.kernel.sched.memory.policy import Resident, Rest
+from vllm_symphony.kernel.sched.memory.policy import CODE, Resident, Rest
 from vllm_symphony.kernel.sched.predict import Name, Predictor
-
-CODE = "code"  # what a thread rests for that has asked for nothing
 
 
 @dataclass(slots=True, eq=False)

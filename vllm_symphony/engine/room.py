@@ -111,11 +111,13 @@ class Room:
         yield from (f for f in younger if f.job is not None)
 
     def relieve(self, need: int, keep: PagedFile | None) -> bool:
-        """Nothing can run for want of `need` blocks: idle files give. True: some are free, or will be."""
+        """Nothing can run for want of `need` blocks: idle files give. True: some did, or their pages are on their way. (They may have
+        freed none, and yet a page that was shared needs no copy any more.)"""
         now = self.clock()
         idle = [f for f in self.table.holders.idle() if f is not keep and self.tiers.victims.spared_s(f) <= now]
-        freed = self._take(need, self.tiers.victims.order(idle))
-        return freed > 0 or self.tiers.coming > 0
+        held = [(f, len(f.blocks)) for f in idle]
+        self._take(need, self.tiers.victims.order(idle))
+        return self.tiers.coming > 0 or any(len(f.blocks) < before for f, before in held)
 
     def may_get(self, born: float, jobs: Iterable[WaitingJob]) -> bool:
         """Whether somebody will let go of pages that an edit of a file born then can wait for: moves, jobs that run or that are

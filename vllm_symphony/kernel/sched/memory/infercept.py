@@ -11,7 +11,8 @@ For a file of C tokens whose thread is away for T seconds, in token-seconds of m
 The file gives as soon as keeping it would waste more; who wastes most for a page gives first. T comes from the tool's own history,
 the mean of what took longer than this one has by now; with fewer than `cold` of them it is what has gone by, as in the paper.
 A file nobody is known to come back to is expected again after as long as it is unused, or after its mean interval so far if that is
-more: so what is used often outstays what was used once.
+more: so what is used often outstays what was used once. It, and one whose thread's own code runs for the first times, is kept from
+younger calls for `STALE_S` at least.
 Source: InferCept (Abhyankar et al., arXiv 2402.01869), sections 3.2 and 4.3.
 """
 
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
-from vllm_symphony.kernel.sched.memory.policy import LONGEST_S, Resident, Way, by_cost, reload_s
+from vllm_symphony.kernel.sched.memory.lru import STALE_S
+from vllm_symphony.kernel.sched.memory.policy import CODE, LONGEST_S, Resident, Way, by_cost, reload_s
 from vllm_symphony.kernel.sched.predict import Predictor
 
 
@@ -37,6 +39,8 @@ class InferCept:
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         began_s = r.last_used_s if r.rest is None else r.rest.since_s
         latest_s = r.last_used_s + LONGEST_S
+        if self._is_unknown(r) and now_s < r.last_used_s + STALE_S:
+            return r.last_used_s + STALE_S
         enough_s = self._least_waste(r, costs) / max(1, r.num_tokens)  # away for longer than this it had better give
         if self._away_s(r, now_s) >= enough_s:
             return min(now_s, latest_s)
@@ -48,6 +52,9 @@ class InferCept:
 
     def ways(self, r: Resident, costs: Costs) -> tuple[Way, ...]:
         return tuple(sorted(by_cost(r, costs), key=lambda way: self._waste(r, way, costs)))
+
+    def _is_unknown(self, r: Resident) -> bool:
+        return r.rest is None or (r.rest.why == CODE and self.predictor.gaps(r.name, CODE, "", self.cold) is None)
 
     def _away_s(self, r: Resident, now_s: float) -> float:
         """How much longer."""

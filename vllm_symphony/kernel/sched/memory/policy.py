@@ -18,6 +18,7 @@ from typing import Protocol
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.predict import Name
 
+CODE = "code"  # what a thread rests for that has asked for nothing: its own code runs
 LONGEST_S = 30.0  # no file is kept from younger calls for longer than this after it was used, whatever its policy expects
 
 
