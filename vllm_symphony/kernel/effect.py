@@ -39,7 +39,7 @@ from vllm_symphony.errors import SymphonyError
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a job is, as scheduling sees it (kernel/sched/). `program`: its name in the registry, else its file's; `priority`: what
-    it declares, higher first; `arrival`: the job's number, which makes every order total. Pid 0: the kernel itself."""
+    it declares, higher first; `arrival`: the job's number. Pid 0: the kernel itself."""
 
     pid: Pid = Pid(0)  # noqa: RUF009  a number
     tid: int = 0
