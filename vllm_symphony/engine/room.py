@@ -111,8 +111,8 @@ class Room:
         yield from (f for f in younger if f.job is not None)
 
     def relieve(self, need: int, keep: PagedFile | None) -> bool:
-        """Nothing can run for want of `need` blocks: idle files give. True: some did, or their pages are on their way. (They may have
-        freed none, and yet a page that was shared needs no copy any more.)"""
+        """Nothing can run for want of `need` blocks: idle files give. True: some did, or their pages are on their way. (They may
+        have freed none, and yet a page that was shared needs no copy any more.)"""
         now = self.clock()
         idle = [f for f in self.table.holders.idle() if f is not keep and self.tiers.victims.spared_s(f) <= now]
         held = [(f, len(f.blocks)) for f in idle]
