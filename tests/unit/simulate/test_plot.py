@@ -21,6 +21,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
         draw([], tmp_path)
 
 
+@pytest.mark.keeps("fds")  # matplotlib keeps the fonts that it has read open
 def test_both_pictures_show_each_of_the_rules(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     results = compare([generate("agents", Shape(8, 4.0))], Host(), [Rules("fcfs", "lru"), Rules("vtc", "lru")])
