@@ -12,7 +12,7 @@ The file gives as soon as keeping it would waste more; who wastes most for a pag
 the mean of what took longer than this one has by now; with fewer than `cold` of them it is what has gone by, as in the paper.
 A file nobody is known to come back to is expected again after as long as it is unused, or after its mean interval so far if that is
 more: so what is used often outstays what was used once. It, and one whose thread's own code runs for the first times, is kept from
-younger calls for `STALE_S` at least.
+younger calls for `STALE_S`.
 Source: InferCept (Abhyankar et al., arXiv 2402.01869), sections 3.2 and 4.3.
 """
 
@@ -39,7 +39,7 @@ class InferCept:
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:
         began_s = r.last_used_s if r.rest is None else r.rest.since_s
         latest_s = r.last_used_s + LONGEST_S
-        if self._is_unknown(r) and now_s < r.last_used_s + STALE_S:
+        if self._is_unknown(r):
             return r.last_used_s + STALE_S
         enough_s = self._least_waste(r, costs) / max(1, r.num_tokens)  # away for longer than this it had better give
         if self._away_s(r, now_s) >= enough_s:

@@ -77,8 +77,8 @@ def test_infercept_keeps_exactly_what_it_is_cheaper_to_keep(r, costs, now_s, gap
     gives = policy.yields_s(r, costs, now_s) <= now_s
 
     is_unknown = r.rest is None or r.rest.why == "code"
-    if is_unknown and now_s < r.last_used_s + STALE_S:
-        assert not gives
+    if is_unknown:
+        assert gives == (now_s >= r.last_used_s + STALE_S)
     elif now_s < r.last_used_s + LONGEST_S and abs(away_s * r.num_tokens - min(wastes)) > 1e-6 * (1 + min(wastes)):
         assert gives == (away_s * r.num_tokens > min(wastes))
 
