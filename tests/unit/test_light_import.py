@@ -29,3 +29,7 @@ def test_the_client_imports_nothing_heavy():
 
 def test_the_default_model_costs_nothing_until_it_is_made():
     assert not loaded_by("import vllm_symphony.model") & (HEAVY | {"gguf", "tokenizers"})
+
+
+def test_what_counts_the_requests_of_vllms_server_imports_no_grpc():
+    assert not loaded_by("import vllm_symphony.edge.meter") & (HEAVY | {"grpc", "google"})

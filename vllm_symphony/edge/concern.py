@@ -1,4 +1,4 @@
-"""The concerns of the edge: errors, the ABI's version and the access log (edge/concern.py).
+"""The concerns of the edge: counts, errors, the ABI's version and the access log (edge/concern.py).
 
 A deadline or a cancel needs none: gRPC cancels the task, and the kernel link cancels the call that the task awaits.
 """
@@ -8,19 +8,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import grpc
 
 from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR
 from vllm_symphony.edge.credentials import CALLER
+from vllm_symphony.edge.meter import DOORS
 from vllm_symphony.errors import NotSupported, SymphonyError
 from vllm_symphony.proto.status import ABI_HEADER, TRAILER, to_status
 
 _access = logging.getLogger("symphony.access")
 _log = logging.getLogger("symphony.edge")
+
+
+def counted(streams: Collection[str]) -> Callable[[str, Any], AbstractAsyncContextManager[None]]:
+    """Each RPC, by its status; `streams` are the methods whose length says nothing."""
+
+    @asynccontextmanager
+    async def around(method: str, context: Any) -> AsyncIterator[None]:
+        DOORS.began("grpc")
+        began, code = time.perf_counter(), "OK"
+        try:
+            yield
+        except BaseException as e:
+            code = _status_of(context, e)
+            raise
+        finally:
+            DOORS.ended("grpc", code, None if method in streams else time.perf_counter() - began)
+
+    return around
 
 
 @asynccontextmanager
@@ -47,7 +66,7 @@ async def access_log(method: str, context: Any) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as e:
-        outcome = status_of(context, e)
+        outcome = _status_of(context, e)
         raise
     finally:
         who, took_ms = CALLER.get(), (time.monotonic() - began) * 1e3
@@ -75,7 +94,7 @@ def peer_minor(context: Any) -> int:
     return ABI_MINOR
 
 
-def status_of(context: Any, error: BaseException) -> str:
+def _status_of(context: Any, error: BaseException) -> str:
     """The name of the status that an RPC ends with, because of the error."""
     code = context.code()
     return "CANCELLED" if isinstance(error, asyncio.CancelledError) else getattr(code, "name", str(code))

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from vllm_symphony.abi.calls import Metrics
 from vllm_symphony.abi.types import MetricSample
-from vllm_symphony.edge.concern import status_of
 from vllm_symphony.edge.credentials import OWN
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.trace import metrics
@@ -63,24 +60,6 @@ class DoorMeter:
 
 
 DOORS = DoorMeter()
-
-
-def counted(streams: Collection[str]) -> Callable[[str, Any], AbstractAsyncContextManager[None]]:
-    """A concern (edge/interceptor.py): each RPC, by its status; `streams` are the methods whose length says nothing."""
-
-    @asynccontextmanager
-    async def around(method: str, context: Any) -> AsyncIterator[None]:
-        DOORS.began("grpc")
-        began, code = time.perf_counter(), "OK"
-        try:
-            yield
-        except BaseException as e:
-            code = status_of(context, e)
-            raise
-        finally:
-            DOORS.ended("grpc", code, None if method in streams else time.perf_counter() - began)
-
-    return around
 
 
 class CountLines(logging.Handler):

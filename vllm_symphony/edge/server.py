@@ -22,7 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from vllm_symphony.edge.channel_service import ChannelService
-from vllm_symphony.edge.concern import access_log, errors, same_abi
+from vllm_symphony.edge.concern import access_log, counted, errors, same_abi
 from vllm_symphony.edge.decoding import Decoding
 from vllm_symphony.edge.door import Door, clear, why_not
 from vllm_symphony.edge.file_service import FileService
@@ -31,7 +31,6 @@ from vllm_symphony.edge.identity import Identity
 from vllm_symphony.edge.interceptor import Around
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.looking import Looks
-from vllm_symphony.edge.meter import counted
 from vllm_symphony.edge.model_service import ModelService
 from vllm_symphony.edge.process_service import ProcessService
 from vllm_symphony.edge.registry_service import RegistryService, ToolService

@@ -10,9 +10,10 @@ import pytest
 
 from vllm_symphony.abi.calls import MetricsResult
 from vllm_symphony.abi.types import MetricSample
-from vllm_symphony.edge import meter
+from vllm_symphony.edge import concern, meter
+from vllm_symphony.edge.concern import counted
 from vllm_symphony.edge.figures import Figures, with_colons
-from vllm_symphony.edge.meter import CountLines, DoorMeter, counted, fresh, report
+from vllm_symphony.edge.meter import CountLines, DoorMeter, fresh, report
 from vllm_symphony.errors import DeviceLost
 from vllm_symphony.trace.metrics import METRICS, SAMPLES
 
@@ -22,7 +23,8 @@ SERVED = MetricSample("symphony:engine_steps_total", 7.0)
 @pytest.fixture
 def doors(monkeypatch: pytest.MonkeyPatch) -> DoorMeter:
     made = DoorMeter()
-    monkeypatch.setattr(meter, "DOORS", made)
+    for module in (meter, concern):
+        monkeypatch.setattr(module, "DOORS", made)
     return made
 
 
