@@ -30,10 +30,12 @@ def run(options: Options) -> Report:
 
 
 def measure(model: str, is_quick: bool) -> Report:
+    from vllm_symphony.engine.tier import TierLimits
+
     lengths = (1500, 1024, 128) if model == "tiny" else LENGTHS[is_quick:]  # tiny: its position limit
     middle = min(LONG, lengths[0])
     report = Report("files")
-    with Rig(model, host_bytes=HOST_BYTES, disk_bytes=HOST_BYTES, max_model_len=lengths[0] + 192) as rig:
+    with Rig(model, tiers=TierLimits(HOST_BYTES, HOST_BYTES), max_model_len=lengths[0] + 192) as rig:
         say(f"computing a file of {lengths[0]} tokens")
         file = KeptFile(rig, rig.prompt(lengths[0]))
         fork_ms = {}

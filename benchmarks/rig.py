@@ -18,12 +18,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.apart import Failed
 from benchmarks.session import Session
+
+if TYPE_CHECKING:
+    from vllm_symphony.engine.tier import TierLimits
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -75,28 +78,32 @@ class Meter:
 class Rig:
     """One engine with a kernel before it."""
 
-    def __init__(self, model: str, *, host_bytes: int | None = None, disk_bytes: int = 0, **engine_args: Any) -> None:
-        """`host_bytes`: keep files in a state directory, with that much memory and `disk_bytes` of disk below the device."""
+    def __init__(self, model: str, *, tiers: TierLimits | None = None, tools: Path | None = None, **engine_args: Any) -> None:
+        """`tiers`: keep files in a state directory, with so much below the device. `tools`: the operator's file of them."""
         say(f"starting an engine on {model}")
         self._folder = tempfile.TemporaryDirectory(prefix="symphony-bench-")
         self.kernel_socket = f"{self._folder.name}/kernel.sock"
         self.args = engine_arguments(model, **engine_args)
-        from vllm_symphony.engine.boot import open_storage
+        from vllm_symphony.engine.boot import load_tools, open_storage
         from vllm_symphony.engine.own import OwnHost
         from vllm_symphony.engine.reactor import Reactor
         from vllm_symphony.engine.tier import TierLimits
         from vllm_symphony.kernel.kernel import Kernel
         from vllm_symphony.store.state import StateDirectory
 
-        directory = StateDirectory(Path(self._folder.name)) if host_bytes is not None else None
-        self.limits = TierLimits(host_bytes or 0, disk_bytes, directory.pages if directory else None)
+        directory = StateDirectory(Path(self._folder.name)) if tiers is not None else None
+        self.limits = replace(tiers or TierLimits(), directory=directory.pages if directory else None)
         self.host = OwnHost(self.args, tiers=self.limits)
         storage = open_storage(directory, self.host, 1.0)
         kernel = Kernel(self.host.model, seed=1, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=dict)
         if directory is not None:
             kernel.restore(storage.load(), time.monotonic_ns())
-        self.reactor = Reactor(kernel, self.host, store=storage, socket_path=self.kernel_socket, principal="bench")
+        self.reactor = Reactor(
+            kernel, self.host, store=storage, socket_path=self.kernel_socket, principal="bench", tools=load_tools(tools)
+        )
         self.reactor.start()
+        if self.reactor.tools is not None:
+            self.reactor.tools.wait_ready()
         self.session = Session(self.kernel_socket)
         self._random = random.Random(1)
 

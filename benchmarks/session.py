@@ -76,10 +76,19 @@ class Session:
             raise error_of(answer.err)
         return read_result(op, answer.ok)
 
-    def spawn(self, source: str, name: str = "", /, _limits: ResourceLimits | None = None, **args: Any) -> Child:
+    def spawn(
+        self,
+        source: str,
+        name: str = "",
+        /,
+        _limits: ResourceLimits | None = None,
+        _tools: tuple[str, ...] | None = None,
+        **args: Any,
+    ) -> Child:
         """Start a program and hear its events from now on."""
         spawned = time.monotonic()
-        child = Child(self.call("spawn", calls.Spawn(source, "main", json.dumps(args), name, limits=_limits)).pid, spawned)
+        started = calls.Spawn(source, "main", json.dumps(args), name, limits=_limits, tools=_tools)
+        child = Child(self.call("spawn", started).pid, spawned)
         self._watched[self._send("attach", calls.Attach(child.pid))] = child
         return child
 
@@ -110,14 +119,24 @@ class Session:
         """Take what comes until `until()`. Raises Failed when it takes too long or the kernel is gone."""
         deadline = time.monotonic() + timeout_s
         while not until():
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._sock], [], [], left)[0]:
+            if not self._read(deadline - time.monotonic()):
                 raise Failed(f"nothing happened for {timeout_s:g} s; waiting: {sorted(self._waiting.values())}")
-            data = self._sock.recv(1 << 18)
-            if not data:
-                raise Failed("the kernel closed the connection")
-            for body in self._reader.feed(data):
-                self._take(read_answer(body))
+
+    def pump_until(self, at: float) -> None:
+        """Take what comes until then, by `time.monotonic`."""
+        while (left := at - time.monotonic()) > 0:
+            self._read(left)
+
+    def _read(self, timeout_s: float) -> bool:
+        """Take what comes next; False: nothing did in that time."""
+        if timeout_s <= 0 or not select.select([self._sock], [], [], timeout_s)[0]:
+            return False
+        data = self._sock.recv(1 << 18)
+        if not data:
+            raise Failed("the kernel closed the connection")
+        for body in self._reader.feed(data):
+            self._take(read_answer(body))
+        return True
 
     def _send(self, op: str, args: object) -> int:
         self._last_id += 1

@@ -1,50 +1,65 @@
 """One program of a trace (benchmarks/programs): calls and gaps as the trace says, each call's texts its own."""
 
+import asyncio
 import random
+import time
 from typing import Any
 
 from vllm_symphony import lip
 
-HEAD_START_S = 0.5  # from the making of the gate's file to the trace's beginning
+
+class Replay:
+    """`first_s`: of each call, seconds until its first token, where anybody asks."""
+
+    def __init__(self, vocab_size: int, is_timed: bool) -> None:
+        self.vocab_size, self.is_timed = vocab_size, is_timed
+        self.first_s: list[float] = []
+
+    def text(self, num_tokens: int) -> list[int]:
+        return [random.randrange(3, self.vocab_size) for _ in range(num_tokens)]
+
+    async def turn(self, file: lip.File, text: list[int], decode: int) -> None:
+        began = time.monotonic()
+        if text:
+            await file.append(text)
+        if not self.is_timed:
+            await file.generate(decode, ignore_eos=True, text=False)
+            return
+        num_pieces = 0
+        async for _ in file.generate(decode, ignore_eos=True, text=False):
+            if not num_pieces:
+                self.first_s.append(time.monotonic() - began)
+            num_pieces += 1
+
+    async def branch(self, file: lip.File, text: list[int], decode: int) -> None:
+        await self.turn(file, text, decode)
+        await file.close()
 
 
-async def main(gate: str, at: float, steps: list[list[Any]], vocab_size: int) -> None:
-    """It arrives `at` seconds after the trace's beginning. Emit `ready`, then the seconds from its arrival to its end."""
-    begins = await opened(gate) + HEAD_START_S
-    await lip.sleep(max(0.0, begins + at - await lip.now()))
+async def main(
+    steps: list[list[Any]], vocab_size: int, prefix: str | None = None, late_s: float = 0.0, is_timed: bool = False
+) -> list[float]:
+    """`prefix`: the path of a shared file that the context begins with. `late_s`: it takes so long between any two steps."""
+    replay = Replay(vocab_size, is_timed)
     file: lip.File | None = None
+    if prefix is not None:
+        file = await (await lip.open(prefix)).fork()
     for step in steps:
+        if late_s:
+            await asyncio.sleep(late_s)
         if isinstance(step[0], str):
-            await lip.sleep(step[1])
+            await lip.call_tool(step[0], seconds=step[1])
             continue
         prompt, decode, *forks = step
-        text = [random.randrange(3, vocab_size) for _ in range(prompt)]
+        text = replay.text(prompt)
         if file is None:
             file = await lip.open(tokens=text)
-            await turn(file, [], decode)
+            await replay.turn(file, [], decode)
         elif forks:
             branches = [await file.fork() for _ in range(forks[0])]
             async with lip.group() as group:
                 for branch in branches:
-                    group.start(turn, branch, text, decode)
-            for branch in branches:
-                await branch.close()
+                    group.start(replay.branch, branch, text, decode)
         else:
-            await turn(file, text, decode)
-    lip.emit(await lip.now() - begins - at)
-
-
-async def opened(gate: str) -> float:
-    """When the gate's file was made, once it is."""
-    lip.emit("ready")
-    while True:
-        try:
-            return (await lip.stat(gate)).created_ns / 1e9
-        except lip.NoSuchFile:
-            await lip.sleep(0.1)
-
-
-async def turn(file: lip.File, text: list[int], decode: int) -> None:
-    if text:
-        await file.append(text)
-    await file.generate(decode, ignore_eos=True, text=False)
+            await replay.turn(file, text, decode)
+    return replay.first_s

@@ -178,9 +178,7 @@ class OwnHost(FittedHost):
 
     def call_in_engine(self, fn: Callable[[], Any]) -> Any:
         """Run `fn` on the engine thread between steps and return what it gives (or raise what it raised)."""
-        done, box = threading.Event(), list[Any]()
-        self._thread_calls.append((fn, done, box))
-        self._mail.set()
+        done, box = self._call_soon(fn)
         while not done.wait(1.0):
             if self._thread is None or not self._thread.is_alive():
                 raise DeviceLost("the engine thread is gone")
@@ -188,6 +186,12 @@ class OwnHost(FittedHost):
         if kind == "error":
             raise value
         return value
+
+    def _call_soon(self, fn: Callable[[], Any]) -> tuple[threading.Event, list[Any]]:
+        done, box = threading.Event(), list[Any]()
+        self._thread_calls.append((fn, done, box))
+        self._mail.set()
+        return done, box
 
     def _run_thread_calls(self) -> None:
         while self._thread_calls:
@@ -199,14 +203,15 @@ class OwnHost(FittedHost):
                 box += ["error", error]
             done.set()
 
-    def add_plain(self, request: Any, on_output: Callable[[Any], None]) -> None:
-        """A plain vLLM request (v1.Request, client_index 0) beside the files; `on_output` gets its EngineCoreOutputs."""
+    def add_plain(self, request: Any, on_output: Callable[[Any], None], *, wait: bool = True) -> None:
+        """A plain vLLM request (v1.Request, client_index 0) beside the files; `on_output` gets its EngineCoreOutputs. `wait`: until
+        the engine has it."""
 
         def add() -> None:
             self._plain[request.request_id] = on_output
             self.core.add_request(request)
 
-        self.call_in_engine(add)
+        (self.call_in_engine if wait else self._call_soon)(add)
 
     def _hand_out_plain(self, outputs: dict[int, Any]) -> None:
         for eco in outputs.values():

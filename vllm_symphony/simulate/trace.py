@@ -87,7 +87,7 @@ def write(trace: Trace, file: TextIO) -> None:
     """As JSON lines."""
     file.write(json.dumps({"trace": trace.name, "seed": trace.seed, **trace.about}) + "\n")
     for script in trace.scripts:
-        file.write(json.dumps(_line(script), separators=(",", ":")) + "\n")
+        file.write(json.dumps(line_of(script), separators=(",", ":")) + "\n")
 
 
 def read(lines: Iterable[str]) -> Trace:
@@ -119,7 +119,8 @@ def read(lines: Iterable[str]) -> Trace:
     return Trace(head["trace"], tuple(scripts), head["seed"], about)
 
 
-def _line(script: Script) -> dict[str, Any]:
+def line_of(script: Script) -> dict[str, Any]:
+    """A program as its line of the file has it."""
     steps = [
         [s.tool, round(s.seconds, 6)] if isinstance(s, Gap) else [s.prompt, s.decode, s.forks] if s.forks else [s.prompt, s.decode]
         for s in script.steps
