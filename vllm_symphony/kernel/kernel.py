@@ -30,8 +30,7 @@ from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.request import Requests
-from vllm_symphony.kernel.sched import catalogue, memory
-from vllm_symphony.kernel.sched.predict import Predictor
+from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
@@ -110,12 +109,7 @@ class Kernel(Machine):
 
     def set_policy(self, level: str, name: str, parameters: Mapping[str, float] = MappingProxyType({})) -> None:
         """The host's word on who decides, from here on. Raises InvalidArgument: no such level, policy or parameter."""
-        if level == catalogue.PROCESS:
-            catalogue.demand_policy(name, parameters)
-        elif level == catalogue.MEMORY:
-            memory.make(name, Predictor(), parameters)
-        else:
-            raise InvalidArgument(f"level must be {catalogue.PROCESS} or {catalogue.MEMORY}, not {level[:64]!r}")
+        catalogue.demand(level, name, parameters)
         self.emit(SetPolicy(level, name, tuple(parameters.items())))
 
     def resume(self, pid: Pid, cred: Credentials) -> None:

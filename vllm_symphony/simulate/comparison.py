@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.kernel.effect import SetPolicy
-from vllm_symphony.kernel.sched import catalogue, memory
-from vllm_symphony.kernel.sched.predict import Predictor
+from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.simulate.player import Host, Played, Player
 from vllm_symphony.simulate.summary import Summary, summarise
 from vllm_symphony.simulate.trace import Trace
@@ -19,12 +17,12 @@ from vllm_symphony.simulate.trace import Trace
 class Rules:
     """A policy for each level, as name or name:parameter=value,..."""
 
-    process: str = catalogue.DEFAULT
-    memory: str = memory.DEFAULT
+    process: str = catalogue.DEFAULTS[catalogue.PROCESS]
+    memory: str = catalogue.DEFAULTS[catalogue.MEMORY]
 
     @property
     def effects(self) -> tuple[SetPolicy, ...]:
-        return policy(catalogue.PROCESS, self.process), policy(catalogue.MEMORY, self.memory)
+        return catalogue.parsed(catalogue.PROCESS, self.process), catalogue.parsed(catalogue.MEMORY, self.memory)
 
     @property
     def label(self) -> str:
@@ -46,23 +44,6 @@ class Result:
             "trace": trace.name, "seed": self.seed, "process": self.rules.process, "memory": self.rules.memory, **summary.as_dict(),
             "samples": [outcome.completion_s for outcome in self.played.outcomes if not outcome.failure],
         }  # fmt: skip
-
-
-def policy(level: str, text: str) -> SetPolicy:
-    """Of `name` or `name:parameter=value,...`. Raises InvalidArgument: it is no such text, or there is no such policy."""
-    name, _, rest = text.partition(":")
-    parameters: list[tuple[str, float]] = []
-    for part in rest.split(",") if rest else ():
-        key, _, value = part.partition("=")
-        try:
-            parameters.append((key, float(value)))
-        except ValueError:
-            raise InvalidArgument(f"a policy is NAME or NAME:PARAMETER=NUMBER,..., not {text!r}") from None
-    if level == catalogue.PROCESS:
-        catalogue.demand_policy(name, dict(parameters))
-    else:
-        memory.make(name, Predictor(), dict(parameters))
-    return SetPolicy(level, name, tuple(parameters))
 
 
 def compare(traces: Sequence[Trace], host: Host, rules: Sequence[Rules]) -> list[Result]:

@@ -1,14 +1,23 @@
-"""The process policies by name (kernel/sched/catalogue.py), for whoever chooses one: an operator, a trace, `symphony info`."""
+"""All policies by level and name (kernel/sched/catalogue.py), for whoever chooses one: an operator, a trace, a call.
+
+    justitia                     as text a policy is its name
+    plas:quantum=64,patience=8   and what parameters have other values than by default
+
+What there is stands here once: helps, errors, `symphony sched` and the simulator read this table.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.kernel.effect import SetPolicy
+from vllm_symphony.kernel.sched import memory, parameter
 from vllm_symphony.kernel.sched.atlas import CriticalPath
 from vllm_symphony.kernel.sched.fcfs import FirstCome
 from vllm_symphony.kernel.sched.justitia import Costs, FairFinish
+from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.plas import AttainedService
 from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.priority import ByPriority
@@ -21,23 +30,72 @@ POLICIES: dict[str, type[Policy]] = {
 DEFAULT = FairFinish.name
 
 
+class Described(Protocol):
+    """What an operator is told of a policy, of whatever level: its name, one line, its parameters."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def help(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+
+
+LEVELS: Mapping[str, Mapping[str, Described]] = {PROCESS: POLICIES, MEMORY: memory.POLICIES}
+DEFAULTS: Mapping[str, str] = {PROCESS: DEFAULT, MEMORY: memory.DEFAULT}
+DECIDES: Mapping[str, str] = {PROCESS: "who goes first", MEMORY: "who holds pages while it waits"}
+
+
 def policy_of(name: str, parameters: Mapping[str, float], costs: Costs) -> Policy:
-    """A new one. Raises InvalidArgument: nobody knows the name or a parameter, or its value is too small."""
-    demand_policy(name, parameters)
+    """A new one of the process level. Raises InvalidArgument as `demand` does."""
+    demand(PROCESS, name, parameters)
     chosen = POLICIES[name]
     return FairFinish(costs) if chosen is FairFinish else chosen(**parameters)
 
 
-def demand_policy(name: str, parameters: Mapping[str, float]) -> None:
-    """Raises InvalidArgument as `policy_of` does."""
-    if name not in POLICIES:
-        raise InvalidArgument(f"no process policy is called {name[:64]!r}: there are {', '.join(POLICIES)}", policy=name[:64])
-    known = POLICIES[name].parameters
-    for key, value in parameters.items():
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise InvalidArgument(f"{name} has no parameter {key[:64]!r}: {has}", policy=name, parameter=key[:64])
-        if not (math.isfinite(value) and value >= known[key].least):
-            raise InvalidArgument(
-                f"{key} must be a number of {known[key].least:g} or more, not {value:g}", policy=name, parameter=key
-            )
+def demand(level: str, name: str, parameters: Mapping[str, float]) -> Described:
+    """The policy. Raises InvalidArgument: there is no such level, policy or parameter, or a value is too small."""
+    if level not in LEVELS:
+        raise InvalidArgument(f"no level of scheduling is called {level[:64]!r}: there are {', '.join(LEVELS)}", level=level[:64])
+    known = LEVELS[level]
+    if name not in known:
+        raise InvalidArgument(f"no {level} policy is called {name[:64]!r}: there are {', '.join(known)}", policy=name[:64])
+    parameter.demand(name, known[name].parameters, parameters)
+    return known[name]
+
+
+def parsed(level: str, text: str) -> SetPolicy:
+    """Of `name` or `name:parameter=value,...`. Raises InvalidArgument: it is no such text, or as `demand` does."""
+    name, _, rest = text.partition(":")
+    given: dict[str, float] = {}
+    for part in rest.split(",") if rest else ():
+        key, _, value = part.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise InvalidArgument(f"a policy is NAME or NAME:PARAMETER=NUMBER,..., not {text[:256]!r}") from None
+        if key in given:
+            raise InvalidArgument(f"{key[:64]} stands twice in {text[:256]!r}")
+        given[key] = number
+    demand(level, name, given)
+    return SetPolicy(level, name, tuple(given.items()))
+
+
+def text(name: str, parameters: Mapping[str, float]) -> str:
+    """What `parsed` reads."""
+    return ":".join((name, *([",".join(f"{key}={value:.17g}" for key, value in parameters.items())] if parameters else ())))
+
+
+def values(level: str, name: str, parameters: Mapping[str, float]) -> dict[str, float]:
+    """All parameters of a policy that was checked, those that were not given by default."""
+    return {key: parameters.get(key, known.default) for key, known in LEVELS[level][name].parameters.items()}
+
+
+def told(level: str) -> Iterator[str]:
+    """A line for each policy of a level and for each of its parameters, for a help."""
+    for name, policy in LEVELS[level].items():
+        yield f"{name:<10} {policy.help}{' (default)' if name == DEFAULTS[level] else ''}"
+        for key, known in policy.parameters.items():
+            yield f"{'':<10}   {key}: {known.help} ({known.default:g})"

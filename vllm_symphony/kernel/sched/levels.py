@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from vllm_symphony.kernel.sched.policy import Parameter, Policy
+from vllm_symphony.kernel.sched.parameter import Parameter
+from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.program import Program
 from vllm_symphony.kernel.sched.runnable import Runnable, Service
 

@@ -10,19 +10,12 @@ To write one: a file with a subclass, a docstring with its source and its bound,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.program import Program
 from vllm_symphony.kernel.sched.ranking import Key
 from vllm_symphony.kernel.sched.runnable import Runnable, Service
-
-
-class Parameter(NamedTuple):
-    """A number that an operator may choose; it must be at least `least`."""
-
-    default: float
-    least: float
-    help: str
 
 
 class Policy:

@@ -14,7 +14,8 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from vllm_symphony.kernel.sched.policy import Parameter, Policy
+from vllm_symphony.kernel.sched.parameter import Parameter
+from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.runnable import Runnable
 
 

@@ -13,7 +13,7 @@ from tests.unit.kernel.sched.counter import CountingDevice
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.kernel.effect import Owner, ProcessBegan
-from vllm_symphony.kernel.sched.catalogue import POLICIES, demand_policy, policy_of
+from vllm_symphony.kernel.sched.catalogue import POLICIES, PROCESS, demand, policy_of
 from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.sched.queue import QUANTUM, RunQueue
 from vllm_symphony.kernel.sched.runnable import DECODE_WEIGHT
@@ -231,4 +231,4 @@ def test_10_000_waiting_calls_cost_each_little_more_than_100(name: str) -> None:
 )
 def test_what_is_no_policy_is_refused(name: str, parameters: dict[str, float]) -> None:
     with pytest.raises(InvalidArgument):
-        demand_policy(name, parameters)
+        demand(PROCESS, name, parameters)

@@ -18,12 +18,14 @@ Source: InferCept (Abhyankar et al., arXiv 2402.01869), sections 3.2 and 4.3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.memory.lru import STALE_S
 from vllm_symphony.kernel.sched.memory.policy import CODE, LONGEST_S, Resident, Way, by_cost, reload_s
+from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.predict import Predictor
 
 
@@ -34,6 +36,9 @@ class InferCept:
     predictor: Predictor
     cold: int = 8
 
+    name: ClassVar[str] = "infercept"
+    help: ClassVar[str] = "who wastes most memory over time gives first, by measured costs and tools' histories (InferCept)"
+    parameters: ClassVar[Mapping[str, Parameter]] = {"cold": Parameter(8, 1, "gaps of a kind before their history is believed")}
     fetches: ClassVar[bool] = True
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:

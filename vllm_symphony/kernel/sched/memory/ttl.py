@@ -12,12 +12,14 @@ Source: Continuum (arXiv 2511.02230), section 4; what it does on deadlock, unpin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vllm_symphony.kernel.sched.memory.cost import Costs
 from vllm_symphony.kernel.sched.memory.lru import STALE_S
 from vllm_symphony.kernel.sched.memory.policy import LONGEST_S, Resident, Way, by_cost, reload_s
+from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.predict import Predictor
 
 
@@ -28,6 +30,9 @@ class TimeToLive:
     predictor: Predictor
     cold: int = 100
 
+    name: ClassVar[str] = "ttl"
+    help: ClassVar[str] = "files are kept for as long as that is likely to pay (Continuum)"
+    parameters: ClassVar[Mapping[str, Parameter]] = {"cold": Parameter(100, 1, "gaps of a kind before their history is believed")}
     fetches: ClassVar[bool] = True
 
     def yields_s(self, r: Resident, costs: Costs, now_s: float) -> float:

@@ -160,5 +160,5 @@ def test_a_policy_that_is_not_there_or_a_parameter_that_it_has_not_is_refused(na
 
 
 def test_every_policy_takes_the_parameters_that_it_documents():
-    for name, parameters in memory.PARAMETERS.items():
-        memory.make(name, Predictor(), dict.fromkeys(parameters, 2.0))
+    for name, policy in memory.POLICIES.items():
+        memory.make(name, Predictor(), dict.fromkeys(policy.parameters, 2.0))
