@@ -10,9 +10,10 @@ import grpc
 import psutil
 import pytest
 
+from tests.commanded import ROOT, environment
 from tests.doors.bystander import bystander
 from tests.doors.census import Census, kernel_of, settled, taken
-from tests.wire.conftest import ROOT, Served, environment, until_serving
+from tests.wire.conftest import Served, until_serving
 from vllm_symphony.edge.rate import limit_of
 from vllm_symphony.edge.token import make
 from vllm_symphony.edge.token_file import TokenFile

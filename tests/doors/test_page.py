@@ -1,7 +1,7 @@
 """docs/security.md shows the matrix as it is tried."""
 
+from tests.commanded import ROOT
 from tests.doors.matrix import ROWS
-from tests.wire.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 

@@ -8,10 +8,11 @@ import time
 import grpc
 import pytest
 
+from tests.commanded import environment
 from tests.conformance.host import eventually
 from tests.doors.conftest import Grpc
 from tests.doors.test_grpc import WAIT_S, channel, ended, ping, shown
-from tests.wire.conftest import Served, environment, until_serving
+from tests.wire.conftest import Served, until_serving
 from vllm_symphony.proto.v1 import call_pb2, file_pb2, process_pb2, session_pb2
 from vllm_symphony.proto.v1.file_pb2_grpc import FileServiceStub
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceStub

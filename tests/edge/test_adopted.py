@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.commanded import environment
 
 
 class Adopted:
     """An edge, and the kernel host that it was told of, which is a child of ours."""
 
     def __init__(self, run_dir: Path) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
-        self.env = {**inherited, "SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"),
-                    "PYTHONPATH": str(ROOT)}  # fmt: skip
+        self.env = environment(run_dir)
         self.edge = self.python("vllm_symphony.cli.main", "serve", "--adopt", "--no-state", stdin=subprocess.PIPE)
         assert self.edge.stdin is not None and self.edge.stdout is not None
         words = json.loads(self.edge.stdout.readline())["words"]

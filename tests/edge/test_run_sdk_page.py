@@ -1,14 +1,14 @@
 """Each block of the SDK's page is a script that runs, against a served simulator."""
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import commanded
+from tests.commanded import ROOT
+
 PAGE = ROOT / "docs" / "sdk.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
@@ -16,8 +16,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.M
 @pytest.fixture(scope="module")
 def environment(fresh_server):
     server = fresh_server("--device", "sim")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
-    yield plain | {"SYMPHONY_RUN_DIR": str(server.run_dir), "PYTHONPATH": str(ROOT)}
+    yield commanded.environment(server.run_dir)
     server.stop()
 
 

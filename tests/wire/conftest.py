@@ -1,5 +1,4 @@
 import gc
-import os
 import subprocess
 import sys
 import time
@@ -10,12 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.commanded import environment
 from tests.conformance.host import ServerHost
 from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.proto.v1.system_pb2 import PingRequest
 from vllm_symphony.proto.v1.system_pb2_grpc import SystemServiceStub
 
-ROOT = Path(__file__).parent.parent.parent
 START_S = 60.0
 
 
@@ -59,12 +58,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield served
     process.terminate()
     assert process.wait(60) == 0, served.said()[-2000:]
-
-
-def environment(run_dir: Path) -> dict[str, str]:
-    """Without settings of Symphony but the server's directories."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SYMPHONY_")}
-    return {**env, "SYMPHONY_RUN_DIR": str(run_dir), "SYMPHONY_STATE_DIR": str(run_dir / "state"), "PYTHONPATH": str(ROOT)}
 
 
 def until_serving(channel: grpc.Channel, served: Served) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.commanded import ROOT, environment
 from tests.conformance.host import eventually
-from tests.wire.conftest import ROOT, Served, environment, until_serving
+from tests.wire.conftest import Served, until_serving
 from vllm_symphony.proto.v1.process_pb2 import ListProcessesRequest
 from vllm_symphony.proto.v1.process_pb2_grpc import ProcessServiceStub
 
