@@ -35,7 +35,8 @@ QUANTUM = 256.0  # weighted tokens that a principal may be ahead before it gives
 
 @dataclass(slots=True, eq=False)
 class Principal:
-    """Whose programs they are, `number` in the order of their first calls. `programs`: those with calls that wait."""
+    """Whose programs they are, `number` in the order of their first calls. `programs`: those with calls that wait; `tokens`:
+    weighted, so far."""
 
     name: str
     number: int
@@ -43,6 +44,7 @@ class Principal:
     cap: int | None = None
     programs: Ranking[Program] = field(default_factory=Ranking)
     num_running: int = 0
+    tokens: float = 0.0
     is_counted: bool = False  # its weight is in the sum of those that want something
 
 
@@ -180,6 +182,7 @@ class RunQueue:
         call.tokens += service.tokens
         call.decoded += service.decode
         call.program.tokens += service.tokens
+        self.principals[call.program.principal].tokens += service.tokens
         call.program.cost += service.held
         if self.policy.served(call, service, now_s):
             self._rank(call.program)
