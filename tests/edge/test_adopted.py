@@ -21,7 +21,7 @@ class Adopted:
         self.edge = self.python("vllm_symphony.cli.main", "serve", "--adopt", "--no-state", stdin=subprocess.PIPE)
         assert self.edge.stdin is not None and self.edge.stdout is not None
         words = json.loads(self.edge.stdout.readline())["words"]
-        self.host = self.python("vllm_symphony.engine.main", "--device", "sim", "--status-fd", "1", *words)
+        self.host = self.python("vllm_symphony.engine.main", *words, "--device", "sim", "--status-fd", "1")
         assert self.host.stdout is not None
         for line in self.host.stdout:
             if line.startswith("{"):
