@@ -1,8 +1,8 @@
-"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.4.jsonl`, with the codec and the server of this checkout.
+"""Record a transcript: `python -m tests.abi.record tests/abi/golden/1.5.jsonl`, with the codec and the server of this checkout.
 
 A version's transcript is recorded once, at the commit that made the version, and never again: what it says is what was promised to
 its clients. 1.0 was recorded at 29837a1, with `plain` alone; 1.1 has no `keeping`, 1.2 no `talking`, and lost one call
-whose answer was a race; 1.3 has no `seeing`.
+whose answer was a race; 1.3 has no `seeing`, 1.4 no `choosing`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from tests.abi import conversation
+from tests.abi.choosing import choosing
 from tests.abi.seeing import seeing
 from tests.abi.talking import talking
 from tests.abi.transcript import SECRET, Line, Wire, chunked, decoded, is_end, text_of
@@ -33,7 +34,7 @@ from vllm_symphony.store.state import StateDirectory
 SEED = 7
 PARTS = {
     "plain": conversation.plain, "keeping": conversation.keeping, "talking": talking, "seeing": seeing,
-    "session": conversation.session,
+    "choosing": choosing, "session": conversation.session,
 }  # fmt: skip
 
 

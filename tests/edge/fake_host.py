@@ -38,6 +38,7 @@ from vllm_symphony.kernel.effect import (
     TextJob,
 )  # fmt: skip
 from vllm_symphony.kernel.kernel import Kernel
+from vllm_symphony.kernel.sched.view import QueueView
 
 MODEL = ModelInfo(
     name="fake", vocab_size=0x110000, max_positions=4096, page_size=16, num_pages=256, max_top_k=20, eos_tokens=(0,), dtype="none"
@@ -75,6 +76,9 @@ class FakeDevice:
 
     def capacity(self) -> Capacity:
         return Capacity()
+
+    def queue_view(self) -> QueueView:
+        return QueueView()
 
     def counters(self) -> dict[str, float]:
         return {"steps": self._num_steps}

@@ -29,7 +29,9 @@ from vllm_symphony.abi.types import (
     Message,
     MetricSample,
     ModelInfo,
+    PolicyStat,
     Predicate,
+    PrincipalStat,
     ProcessEvent,
     ProcessRecord,
     ProcessStat,
@@ -1243,3 +1245,39 @@ class MetricsResult:
     """All numbers: the kernel's, the engine's, and those of all edges together (docs/metrics.md)."""
 
     samples: tuple[MetricSample, ...]
+
+
+# ---- scheduling
+
+
+@dataclass(frozen=True, slots=True)
+class SchedResult:
+    """Who decides at each level, and who has what of the device: the caller, or with scope admin everybody that has called since
+    the start, or has a weight or a cap. `num_running`, `num_queued`: calls of all. `errors`: how far predictions of a quantity
+    were off, as a part of what came to pass."""
+
+    policies: tuple[PolicyStat, ...]
+    principals: tuple[PrincipalStat, ...]
+    num_running: int = 0
+    num_queued: int = 0
+    errors: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setsched:
+    """Scope admin: who decides at a level from here on. No policy: as at the start. Parameters that are not given are as by
+    default."""
+
+    level: str
+    policy: str = ""
+    parameters: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setweight:
+    """Scope admin: a principal's part of the device, and the most of its calls that compute at once. None leaves it; a cap below 0
+    takes it away."""
+
+    principal: str
+    weight: float | None = None
+    cap: int | None = None

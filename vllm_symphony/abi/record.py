@@ -89,6 +89,24 @@ class PrincipalRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightRecord:
+    """A principal's part of the device against others', and the most of its calls that compute at once (None: any)."""
+
+    principal: str
+    weight: float = 1.0
+    cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """The policy that was set at a level of scheduling while the server ran; no name: none is any more."""
+
+    level: str
+    name: str = ""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramRecord:
     """An installed program with its content, which the store keeps once by `info.sha256`."""
 
@@ -109,3 +127,5 @@ class Restored:
     indexed: Mapping[Ino, int] = field(default_factory=dict)
     principals: tuple[PrincipalRecord, ...] = ()
     programs: tuple[ProgramRecord, ...] = ()
+    weights: tuple[WeightRecord, ...] = ()
+    policies: tuple[PolicyRecord, ...] = ()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import NewType
 
-ABI_MAJOR, ABI_MINOR = 1, 4
+ABI_MAJOR, ABI_MINOR = 1, 5
 PYTHON, WASM, TRUSTED = "python", "wasm", "trusted"  # runtimes of programs
 WASM_MAGIC = b"\0asm"  # what modules begin with
 FEATURES = ("chunks", "request-id", "sessions")  # what a peer may say in its hello that it understands
@@ -374,7 +374,9 @@ class ProcessStat:
     """A process as `ps` shows it. `waiting` names the call that each blocked thread is in. `abi` is what the program was written
     for, "" when it did not say. `lease_s`: of a session, how long it outlives its last connection; `connected`: it has one.
     `session`: the pid at the top of its tree. `program`: what it runs, of the registry ("owner/name@version"), else "". `runtime`:
-    `python`, `wasm`, `trusted`. `memory_bytes`: resident, as last looked at; 0 when nobody has looked."""
+    `python`, `wasm`, `trusted`. `memory_bytes`: resident, as last looked at; 0 when nobody has looked. `num_running`, `num_queued`:
+    its calls that the device computes, and that wait for their turn. `service`: weighted tokens that its program has had so far
+    (docs/scheduling.md)."""
 
     pid: int
     parent: int | None
@@ -397,6 +399,9 @@ class ProcessStat:
     program: str = ""
     runtime: str = ""
     memory_bytes: int = 0
+    num_running: int = 0
+    num_queued: int = 0
+    service: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,6 +472,30 @@ class MetricSample:
     name: str
     value: float
     labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStat:
+    """Who decides at a level of scheduling: `process`, `memory`, `batch`; with all its parameters. `source`: `default`, `flag` (of
+    this start), `set` (by a call, kept over restarts)."""
+
+    level: str
+    policy: str
+    parameters: dict[str, float] = field(default_factory=dict)
+    source: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalStat:
+    """A principal's part of the device against others', the most of its calls that compute at once (None: any), and what it has:
+    calls that compute and that wait, weighted tokens so far."""
+
+    principal: str
+    weight: float = 1.0
+    cap: int | None = None
+    num_running: int = 0
+    num_queued: int = 0
+    service: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

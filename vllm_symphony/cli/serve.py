@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
 from vllm_symphony.cli.size import parsed
 from vllm_symphony.client.address import SOCKET_NAME, TOKEN_NAME, default_run_dir, default_socket
-from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.errors import InvalidArgument, SymphonyError
+from vllm_symphony.kernel.sched import catalogue
+from vllm_symphony.kernel.sched.settings import FLAGS
 
 EXAMPLE = "symphony serve Qwen/Qwen3-0.6B --max-model-len 8192"
 
@@ -57,6 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "round (default: 1; docs/sharing.md)")  # fmt: skip
     parser.add_argument("--weight-programs", metavar="WEIGHT", type=_weight, default=1.0,
                         help="how much of it is programs' (default: 1)")  # fmt: skip
+    _policies(parser)
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests
     parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
                         help="listen there too: unix:PATH, 127.0.0.1:PORT (0: a free one; callers need a token), or with TLS any "
@@ -91,6 +95,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "and the engine's log goes to kernel.log in the run directory")  # fmt: skip
     parser.add_argument("--adopt", action="store_true", help=argparse.SUPPRESS)  # vLLM's own launch line starts us: web/launch.py
     parser.add_argument("--device", choices=("engine", "sim"), default="engine", help=argparse.SUPPRESS)
+
+
+def _policies(parser: argparse.ArgumentParser) -> None:
+    """A flag for each level of scheduling, with all that it may say."""
+    lines = [line for level in catalogue.LEVELS for line in (f"{FLAGS[level]}: {catalogue.DECIDES[level]}", *_told(level))]
+    group = parser.add_argument_group(
+        "scheduling",
+        "\n".join(("NAME or NAME:PARAMETER=NUMBER,... (docs/scheduling.md); `symphony sched` shows and changes it.", *lines)),
+    )
+    for level, flag in FLAGS.items():
+        group.add_argument(flag, dest=f"{level}_policy", metavar="POLICY", type=partial(_policy, level),
+                           help=f"(default: {catalogue.DEFAULTS[level]})")  # fmt: skip
+
+
+def _told(level: str) -> list[str]:
+    return [f"  {line}" for line in catalogue.told(level)]
+
+
+def _policy(level: str, text: str) -> str:
+    """A policy that a server has, for argparse."""
+    try:
+        catalogue.parsed(level, text)
+    except SymphonyError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+    return text
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -197,6 +226,7 @@ def _host_flags(args: argparse.Namespace, level: str) -> tuple[str, ...]:
         "--disk-high-water": str(args.disk_high_water),
         "--weight-plain": str(args.weight_plain),
         "--weight-programs": str(args.weight_programs),
+        **{flag: getattr(args, f"{level}_policy") for level, flag in FLAGS.items()},
         "--device": args.device,
         "--confinement": args.confinement,
         "--tools": None if args.tools is None else str(args.tools.expanduser().absolute()),

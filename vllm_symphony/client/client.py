@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakSet
 
-from vllm_symphony.abi.calls import RlimitResult, RusageResult, StracePart, WhyResult
+from vllm_symphony.abi.calls import RlimitResult, RusageResult, SchedResult, StracePart, WhyResult
 from vllm_symphony.abi.types import MetricSample, ModelInfo, ProcessEvent, ResourceLimits, Signal
 from vllm_symphony.client.address import target_of
 from vllm_symphony.client.call import Caller, each
@@ -265,6 +265,26 @@ class Client(Files, Packs, Registry, Talk):
     async def usage(self, pid: int, *, timeout_s: float | None = None) -> RusageResult:
         """What a process has used, its children, and each of its threads."""
         return read_as(RusageResult, await self._ask(self._process.GetUsage, process_pb2.GetUsageRequest(pid=pid), timeout_s))
+
+    # ---- scheduling
+
+    async def sched(self, *, timeout_s: float | None = None) -> SchedResult:
+        """Which policies decide who computes, who waits, and what part of the device you have (scope admin: everybody)."""
+        return read_as(SchedResult, await self._ask(self._system.GetSched, system_pb2.GetSchedRequest(), timeout_s))
+
+    async def set_policy(
+        self, level: str, policy: str = "", parameters: Mapping[str, float] | None = None, *, timeout_s: float | None = None
+    ) -> None:
+        """Let a policy decide at a level (`process`, `memory`, `batch`) from here on; none: that of the start. Scope admin."""
+        request = system_pb2.SetSchedRequest(level=level, policy=policy, parameters=parameters or {}, request_id=uuid4().hex)
+        await self._ask(self._system.SetSched, request, timeout_s)
+
+    async def set_weight(
+        self, principal: str, weight: float | None = None, *, cap: int | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Set a principal's part of the device, and the most of its calls that compute at once (below 0: any). Scope admin."""
+        request = system_pb2.SetWeightRequest(principal=principal, weight=weight, cap=cap, request_id=uuid4().hex)
+        await self._ask(self._system.SetWeight, request, timeout_s)
 
     # ---- model and server
 

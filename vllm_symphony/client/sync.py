@@ -10,7 +10,7 @@ One event loop in a background thread for each client. Remote programs stay asyn
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from vllm_symphony.abi.calls import (
     ProgramTextResult,
     RlimitResult,
     RusageResult,
+    SchedResult,
     SendResult,
     StracePart,
     SyncResult,
@@ -183,6 +184,22 @@ class SyncClient:
     def usage(self, pid: int, *, timeout_s: float | None = None) -> RusageResult:
         """What a process has used, its children, and each of its threads."""
         return self._portal.call(self._client.usage(pid, timeout_s=timeout_s))
+
+    def sched(self, *, timeout_s: float | None = None) -> SchedResult:
+        """Which policies decide who computes, who waits, and what part of the device you have (scope admin: everybody)."""
+        return self._portal.call(self._client.sched(timeout_s=timeout_s))
+
+    def set_policy(
+        self, level: str, policy: str = "", parameters: Mapping[str, float] | None = None, *, timeout_s: float | None = None
+    ) -> None:
+        """Let a policy decide at a level (`process`, `memory`, `batch`) from here on; none: that of the start. Scope admin."""
+        self._portal.call(self._client.set_policy(level, policy, parameters, timeout_s=timeout_s))
+
+    def set_weight(
+        self, principal: str, weight: float | None = None, *, cap: int | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Set a principal's part of the device, and the most of its calls that compute at once (below 0: any). Scope admin."""
+        self._portal.call(self._client.set_weight(principal, weight, cap=cap, timeout_s=timeout_s))
 
     def model(self, *, timeout_s: float | None = None) -> ModelInfo:
         """The model and its limits."""

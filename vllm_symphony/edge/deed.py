@@ -15,12 +15,13 @@ from typing import Any
 from vllm_symphony.errors import AccessDenied, NotOwner, SymphonyError, Unauthenticated
 
 DENIED = frozenset(e.reason for e in (AccessDenied, NotOwner, Unauthenticated))
-CONTROL = frozenset(
-    {"run", "spawn", "kill", "setrlimit", "setquota", "install", "uninstall", "chmod", "chown", "gc", "fsck", "export", "import"}
-)
+CONTROL = frozenset((
+    "run", "spawn", "kill", "setrlimit", "setquota", "setsched", "setweight", "install", "uninstall", "chmod", "chown", "gc",
+    "fsck", "export", "import",
+))  # fmt: skip
 LOOKS = frozenset({"strace", "attach", "ps", "why"})
 _OPS = {"SetLimits": "setrlimit", "ListProcesses": "ps"}  # RPCs whose system call has another name
-_TARGETS = ("path", "program", "pid", "principal", "name")  # of a request or of a call's arguments
+_TARGETS = ("path", "program", "pid", "principal", "name", "level")  # of a request or of a call's arguments
 
 
 def action_of(method: str) -> str:

@@ -11,6 +11,7 @@ from vllm_symphony.abi.types import ABI_MAJOR, ABI_MINOR, FEATURES
 from vllm_symphony.edge.credentials import caller
 from vllm_symphony.edge.kernel_link import KernelLink
 from vllm_symphony.edge.meter import DOORS
+from vllm_symphony.edge.one_call import one_call
 from vllm_symphony.proto.message import to_message
 from vllm_symphony.proto.v1 import system_pb2 as pb
 from vllm_symphony.proto.v1.system_pb2_grpc import SystemServiceServicer
@@ -45,3 +46,12 @@ class SystemService(SystemServiceServicer):
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> pb.GetMetricsResponse:  # noqa: N802
         result = await self._kernel.call("metrics", Metrics(DOORS.samples()), caller(context))
         return to_message(result, pb.GetMetricsResponse())
+
+    async def GetSched(self, request: pb.GetSchedRequest, context: Any) -> pb.GetSchedResponse:  # noqa: N802
+        return await one_call(self._kernel, "getsched", request, context, pb.GetSchedResponse())
+
+    async def SetSched(self, request: pb.SetSchedRequest, context: Any) -> pb.SetSchedResponse:  # noqa: N802
+        return await one_call(self._kernel, "setsched", request, context, pb.SetSchedResponse())
+
+    async def SetWeight(self, request: pb.SetWeightRequest, context: Any) -> pb.SetWeightResponse:  # noqa: N802
+        return await one_call(self._kernel, "setweight", request, context, pb.SetWeightResponse())

@@ -22,6 +22,8 @@ from vllm_symphony.engine.confinement import NONE, Confinement, Probe
 from vllm_symphony.engine.share import Share
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.sched import catalogue
+from vllm_symphony.kernel.sched.settings import FLAGS
 from vllm_symphony.store import point
 from vllm_symphony.store.state import StateDirectory
 from vllm_symphony.trace.lines import FORMATS, TEXT
@@ -51,6 +53,8 @@ def host_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trusted", action="append", default=[], help="whose programs may run in this process: engine/trusted.py")
     parser.add_argument("--weight-plain", type=float, default=1.0, help="of plain requests beside programs (engine/share.py)")
     parser.add_argument("--weight-programs", type=float, default=1.0, help="of programs beside plain requests")
+    for level, flag in FLAGS.items():
+        parser.add_argument(flag, dest=f"{level}_policy", help=f"{catalogue.DECIDES[level]} (kernel/sched/catalogue.py)")
     parser.add_argument("--crash-at", metavar="NAME:NTH", help=argparse.SUPPRESS)  # for crash tests: store/point.py
     parser.add_argument("--log-level", default="warning")
     parser.add_argument("--log-format", choices=FORMATS, default=TEXT, help="json: one object a line")
@@ -61,9 +65,11 @@ class Ground:
     """What the kernel will stand on, checked. The probe of the confinement runs on while the device loads."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Raises: InvalidArgument, NoSuchFile, ... for the tools' file and the weights; what StateDirectory raises."""
+        """Raises: InvalidArgument, NoSuchFile, ... for the tools' file, weights and policies; what StateDirectory raises."""
         self._args = args
         self.share = Share(args.weight_plain, args.weight_programs)
+        given = {level: getattr(args, f"{level}_policy") for level in FLAGS}
+        self.policies = tuple(catalogue.parsed(level, text) for level, text in given.items() if text is not None)
         self._probe = None if args.unconfined else Probe()
         self.tools = load_tools(args.tools)
         self.directory = StateDirectory(args.state_dir) if args.state_dir is not None else None
@@ -130,6 +136,8 @@ class Ground:
         kernel = Kernel(device.model, seed=seed, boot_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), info=info)
         kernel.may_trust = frozenset(self._args.trusted).__contains__
         kernel.image = image()
+        for policy in self.policies:
+            kernel.set_policy(policy.level, policy.name, dict(policy.parameters))
         reactor = Reactor(
             kernel, device, store=storage, socket_path=self._args.socket, principal=own_user(),
             confined=not self._args.unconfined, tools=self.tools, on_death=on_death,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vllm_symphony.abi.types import Ino, JobId, MetricSample, ModelInfo
 from vllm_symphony.engine.meter import engine_samples
 from vllm_symphony.kernel.effect import Capacity, Residency
+from vllm_symphony.kernel.sched.view import QueueView, seen
 
 if TYPE_CHECKING:
     from vllm_symphony.engine.device import FileDevice
@@ -41,6 +42,9 @@ class FittedHost:
 
     def capacity(self) -> Capacity:
         return self.device.capacity()
+
+    def queue_view(self) -> QueueView:
+        return seen(self.device.order.queue)
 
     def samples(self) -> Iterator[MetricSample]:
         device = self.device

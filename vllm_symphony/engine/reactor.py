@@ -97,7 +97,7 @@ class Reactor:
         self._for_device: list[DeviceEffect | TextJob] = []
         self._for_store: list[StoreEffect] = []
         kernel.job_state, kernel.unread_bytes = device.job_state, self._peers.unread_bytes
-        kernel.residency, kernel.capacity = device.residency, device.capacity
+        kernel.residency, kernel.capacity, kernel.queue_view = device.residency, device.capacity, device.queue_view
         kernel.input_bytes = self._programs.input_bytes
         kernel.host_samples = lambda: host_samples(device, store, self._programs)
         self.tools = ToolHost(self._poll, self._on_completions, tools) if tools is not None else None

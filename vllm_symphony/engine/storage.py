@@ -170,6 +170,7 @@ class StorageCore:
             self._pending.add(e.nodes, e.removed, e.quotas, e.counters)
             self._pending.add_principals(e.principals)
             self._pending.add_programs(e.programs, e.uninstalled)
+            self._pending.add_settings(e.weights, e.policies)
 
     def _commit(self, syncs: Sequence[StoreSync], sync: bool = False) -> list[Completion]:
         database = self._database

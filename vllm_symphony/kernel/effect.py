@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from vllm_symphony.abi.calls import ToolResult
-from vllm_symphony.abi.record import NodeRecord, PrincipalRecord, ProgramRecord, QuotaRecord, Restored, SavedPage
+from vllm_symphony.abi.record import (
+    NodeRecord,
+    PolicyRecord,
+    PrincipalRecord,
+    ProgramRecord,
+    QuotaRecord,
+    Restored,
+    SavedPage,
+    WeightRecord,
+)
 from vllm_symphony.abi.types import (
     PYTHON,
     Distribution,
@@ -34,6 +43,7 @@ from vllm_symphony.abi.types import (
     Span,
 )  # fmt: skip
 from vllm_symphony.errors import SymphonyError
+from vllm_symphony.kernel.sched.view import QueueView
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +342,8 @@ class StoreWrite:
     principals: tuple[PrincipalRecord, ...] = ()
     programs: tuple[ProgramRecord, ...] = ()
     uninstalled: tuple[tuple[str, str], ...] = ()  # (owner/name, version)
+    weights: tuple[WeightRecord, ...] = ()
+    policies: tuple[PolicyRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -730,6 +742,9 @@ class Device(Protocol):
 
     def capacity(self) -> Capacity:
         """The room on the device and below it. As `residency`."""
+
+    def queue_view(self) -> QueueView:
+        """Who waits for it and who computes. As `residency`."""
 
     def counters(self) -> dict[str, float]:
         """Steps, tokens, pages free and used, preemptions, parked, waits: for `info` and tests."""

@@ -11,7 +11,6 @@ wrong is a `ReplyError`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -24,13 +23,12 @@ from vllm_symphony.abi.types import ABI_MINOR, Credentials, ExitStatus, ModelInf
 from vllm_symphony.errors import DeviceLost, Interrupted, InvalidArgument, NoSuchCall, NoSuchProcess, SymphonyError, WouldBlock
 from vllm_symphony.kernel import budget, lease, lifecycle, overrun, rest
 from vllm_symphony.kernel.call import Call, Held
-from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, SetPolicy, StepRan, Weigh
+from vllm_symphony.kernel.effect import Completion, JobFailed, ReplyError, StepRan
 from vllm_symphony.kernel.fs.inode import EXACT
 from vllm_symphony.kernel.limits import DEFAULT, Limits
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.request import Requests
-from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.kernel.syscall import keep
 from vllm_symphony.kernel.syscall.table import SYSCALLS
 from vllm_symphony.trace.summary import DIGESTS
@@ -83,6 +81,7 @@ class Kernel(Machine):
         for record in restored.principals:
             budget.restore(self, record)
         self.registry.restore(restored.programs)
+        self.sched.restore(restored)
 
     def save(self, now_ns: int) -> bool:
         """The server is about to stop: have on disk what directories keep with its pages. False: there is nothing to do."""
@@ -96,21 +95,12 @@ class Kernel(Machine):
             inode.stale = bool(inode.saved) or (inode.fidelity != EXACT and inode.length > 0)
 
     def weigh(self, principal: str, weight: float, cap: int | None = None) -> None:
-        """The host's word on a principal's part of the device, and on how many of its calls compute at once.
-
-        Raises:
-            InvalidArgument: the weight is no number above 0, or the cap is below 1.
-        """
-        if not (math.isfinite(weight) and weight > 0):
-            raise InvalidArgument(f"the weight of {principal} must be a number above 0, not {weight:g}", principal=principal)
-        if cap is not None and cap < 1:
-            raise InvalidArgument(f"the cap of {principal} must be 1 or more, not {cap}", principal=principal)
-        self.emit(Weigh(principal, weight, cap))
+        """The host's word on a principal's part of the device, and the most of its calls at once. Raises InvalidArgument."""
+        self.sched.weigh(principal, weight, cap)
 
     def set_policy(self, level: str, name: str, parameters: Mapping[str, float] = MappingProxyType({})) -> None:
-        """The host's word on who decides, from here on. Raises InvalidArgument: no such level, policy or parameter."""
-        catalogue.demand(level, name, parameters)
-        self.emit(SetPolicy(level, name, tuple(parameters.items())))
+        """The host's word at the start on who decides. Raises as `catalogue.demand`."""
+        self.sched.begin_with(level, name, parameters)
 
     def resume(self, pid: Pid, cred: Credentials) -> None:
         """A session is connected again. Raises NoSuchProcess when it has ended, or is not the caller's."""

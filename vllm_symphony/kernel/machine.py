@@ -31,6 +31,8 @@ from vllm_symphony.kernel.meter import Meter
 from vllm_symphony.kernel.process import Process
 from vllm_symphony.kernel.registry import Registry
 from vllm_symphony.kernel.request import Requests
+from vllm_symphony.kernel.sched.settings import Settings
+from vllm_symphony.kernel.sched.view import QueueView
 from vllm_symphony.kernel.timer import Timers
 from vllm_symphony.trace.log import EventLog
 
@@ -62,6 +64,7 @@ class Machine:
         self.tool_table: Callable[[str], Sequence[ToolInfo]] = lambda _: ()  # tools that a principal may use; the tool host's
         self.granted_tools: Callable[[str], Sequence[str]] | None = None  # globs, the operator's; None: no tools
         self.may_trust: Callable[[str], bool] = lambda _: False  # with programs in the host's own process; the operator's word
+        self.queue_view: Callable[[], QueueView] = QueueView  # who waits for the device; the device's
         self.image: Mapping[str, str] = {}  # distributions that programs may import: name -> version
 
         self.host_samples: Callable[[], Iterable[MetricSample]] = tuple  # what the host counts: engine, store, fork servers
@@ -95,6 +98,7 @@ class Machine:
         self.num_silent = 0  # calls without a reply so far: their keys
         self.keep = Keeper(self)
         self.registry = Registry(self)
+        self.sched = Settings(self.emit, lambda: self.keep.on)
         self._dirty: dict[Pending, None] = {}
 
     @property

@@ -21,6 +21,7 @@ from vllm_symphony.kernel.fs.fd import FdTable
 from vllm_symphony.kernel.ipc.handle import HandleTable
 from vllm_symphony.kernel.limits import Limits
 from vllm_symphony.kernel.request import Requests
+from vllm_symphony.kernel.sched.view import NOTHING, Standing
 from vllm_symphony.kernel.tally import PageClock, Tally, Thread
 from vllm_symphony.kernel.timer import Timer
 
@@ -174,8 +175,8 @@ class Process:
             total.add(child.all_below())
         return total
 
-    def stat(self, page_size: int, offset_ns: int) -> ProcessStat:
-        """As `ps` shows it. Pages count once, however many fds show the file."""
+    def stat(self, page_size: int, offset_ns: int, standing: Standing = NOTHING) -> ProcessStat:
+        """As `ps` shows it. Pages count once, however many fds show the file. `standing`: of its calls before the device."""
         inodes = {file.inode.ino: file.inode for file in self.fds.files.values()}
         return ProcessStat(
             pid=self.pid,
@@ -199,6 +200,9 @@ class Process:
             program=self.program,
             runtime=self.runtime,
             memory_bytes=self.memory_bytes,
+            num_running=standing.running,
+            num_queued=standing.queued,
+            service=standing.service,
         )
 
     def record(self, number: int, offset_ns: int) -> ProcessRecord:

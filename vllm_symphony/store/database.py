@@ -21,7 +21,7 @@ from typing import Any
 from vllm_symphony.abi.record import ROOT_INO, NodeRecord, QuotaRecord, Restored, SavedPage
 from vllm_symphony.abi.types import Ino
 from vllm_symphony.errors import DataCorrupt, OutOfPages, ReadOnly, SymphonyError, WouldBlock
-from vllm_symphony.store import program, schema
+from vllm_symphony.store import program, schema, setting
 from vllm_symphony.store.pending import Pending
 from vllm_symphony.store.point import reach
 from vllm_symphony.store.state import unusable
@@ -136,6 +136,7 @@ class Database:
         if pending.uninstalled:
             program.remove(db, pending.uninstalled)
         program.put(db, pending.programs.values())
+        setting.put(db, pending.weights.values(), pending.policies.values())
         return touched
 
     def _put(self, n: NodeRecord) -> None:
@@ -175,10 +176,11 @@ class Database:
             quotas = tuple(QuotaRecord(*row) for row in self._db.execute("SELECT * FROM quotas"))
             counters = self._counters()
             principals, programs = tuple(program.load_principals(self._db)), tuple(program.load(self._db))
+            weights, policies = tuple(setting.load_weights(self._db)), tuple(setting.load_policies(self._db))
         except sqlite3.Error as error:
             raise typed(error, self.path) from error
         except (ValueError, TypeError) as error:
-            raise DataCorrupt(f"{self.path}: a program's or a principal's record is none: {error}") from error
+            raise DataCorrupt(f"{self.path}: a program's, a principal's or a policy's record is none: {error}") from error
         counters.pop(_SYNCED, None)
         inside: dict[Ino, list[Ino]] = {}
         for node in nodes.values():
@@ -192,7 +194,9 @@ class Database:
                 ordered[ino] = None
                 waiting.extend(inside.get(ino, ()))
         parents_first = sorted((nodes[ino] for ino in ordered), key=lambda node: node.kind != "dir")  # a file may have several
-        return Restored(tuple(parents_first), quotas, counters, principals=principals, programs=programs)
+        return Restored(
+            tuple(parents_first), quotas, counters, principals=principals, programs=programs, weights=weights, policies=policies
+        )
 
     def _nodes(self) -> Iterator[NodeRecord]:
         db = self._db

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from vllm_symphony.abi.record import NodeRecord, PrincipalRecord, ProgramRecord, QuotaRecord
+from vllm_symphony.abi.record import NodeRecord, PolicyRecord, PrincipalRecord, ProgramRecord, QuotaRecord, WeightRecord
 from vllm_symphony.abi.types import Ino
 
 
@@ -28,12 +28,17 @@ class Pending:
         self.principals: dict[str, PrincipalRecord] = {}
         self.programs: dict[tuple[str, str], ProgramRecord] = {}  # by name and version
         self.uninstalled: dict[tuple[str, str], None] = {}
+        self.weights: dict[str, WeightRecord] = {}
+        self.policies: dict[str, PolicyRecord] = {}  # by level
 
     def __bool__(self) -> bool:
         return any(self._all())
 
     def _all(self) -> tuple[dict[Any, Any], ...]:
-        return self.nodes, self.removed, self.quotas, self.counters, self.principals, self.programs, self.uninstalled
+        return (
+            self.nodes, self.removed, self.quotas, self.counters, self.principals, self.programs, self.uninstalled, self.weights,
+            self.policies,
+        )  # fmt: skip
 
     def add(
         self,
@@ -55,6 +60,11 @@ class Pending:
     def add_principals(self, principals: Iterable[PrincipalRecord]) -> None:
         """The latest word on each counts."""
         self.principals.update((record.principal, record) for record in principals)
+
+    def add_settings(self, weights: Iterable[WeightRecord], policies: Iterable[PolicyRecord]) -> None:
+        """Of scheduling; the latest word on each counts."""
+        self.weights.update((record.principal, record) for record in weights)
+        self.policies.update((record.level, record) for record in policies)
 
     def add_programs(self, programs: Iterable[ProgramRecord], uninstalled: Iterable[tuple[str, str]] = ()) -> None:
         """What is taken away goes first."""

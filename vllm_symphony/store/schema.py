@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vllm_symphony.errors import DataCorrupt, NotSupported
 
-VERSION = 2
+VERSION = 3
 
 CREATE = """
 CREATE TABLE schema (version INTEGER NOT NULL);
@@ -51,6 +51,8 @@ CREATE TABLE programs (
     limits TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
 CREATE INDEX programs_of ON programs (sha256);
 CREATE TABLE principals (principal TEXT PRIMARY KEY, limits TEXT NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE weights (principal TEXT PRIMARY KEY, weight REAL NOT NULL, cap INTEGER) WITHOUT ROWID;
+CREATE TABLE policies (level TEXT PRIMARY KEY, name TEXT NOT NULL, parameters TEXT NOT NULL) WITHOUT ROWID;
 """
 
 STEPS: Mapping[int, str] = {  # from version n to n + 1
@@ -63,6 +65,10 @@ CREATE TABLE programs (
     limits TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
 CREATE INDEX programs_of ON programs (sha256);
 CREATE TABLE principals (principal TEXT PRIMARY KEY, limits TEXT NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
+""",
+    2: """
+CREATE TABLE weights (principal TEXT PRIMARY KEY, weight REAL NOT NULL, cap INTEGER) WITHOUT ROWID;
+CREATE TABLE policies (level TEXT PRIMARY KEY, name TEXT NOT NULL, parameters TEXT NOT NULL) WITHOUT ROWID;
 """,
 }
 

@@ -65,6 +65,8 @@ _ROWS: Mapping[str, Row] = {
     ),
     "sync": _FILE,
     "du": _FILE,
+    "setsched": (("level", "policy"), lambda a: (a.level, a.policy or None)),
+    "setweight": (("principal", "weight", "cap"), lambda a: (a.principal, a.weight, a.cap)),
     "setquota": (("principal",), lambda a: (a.principal,)),
     "getquota": (("principal",), lambda a: (a.principal or None,)),
     "find": (("path", "name", "chars", "limit"), lambda a: (a.path, a.name or None, len(a.text) or None, a.limit)),

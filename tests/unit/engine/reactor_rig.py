@@ -28,6 +28,7 @@ from vllm_symphony.kernel.effect import (
     Residency,
     Signalled,
 )
+from vllm_symphony.kernel.sched.view import QueueView
 
 WAIT_S = 60.0
 MODEL = ModelInfo("scripted", 512, 1024, 16, 64, 20, (0,))
@@ -70,6 +71,9 @@ class EchoDevice:
 
     def capacity(self) -> Capacity:
         return Capacity()
+
+    def queue_view(self) -> QueueView:
+        return QueueView()
 
     def counters(self) -> dict[str, float]:
         return {}

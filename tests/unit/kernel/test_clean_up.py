@@ -41,6 +41,8 @@ def arguments(op: str, fd: int, pid: int, child: int) -> dict:
         "sync": {"timeout_s": 50.0},
         "du": {"path": "/"},
         "setquota": {"principal": "me"},
+        "setsched": {"level": "process"},
+        "setweight": {"principal": "me"},
         "find": {"text": "words", "timeout_s": 50.0},
         "gc": {"timeout_s": 50.0},
         "fsck": {"timeout_s": 50.0},

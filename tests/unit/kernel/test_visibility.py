@@ -68,6 +68,8 @@ from vllm_symphony.abi.calls import (
     Send,
     Setquota,
     Setrlimit,
+    Setsched,
+    Setweight,
     Setxattr,
     Spawn,
     Stat,
@@ -526,11 +528,23 @@ def test_metrics_of_all_together_are_admins_to_see(scene: Scene, way: str):
     assert scene.ask(way, BOB, "metrics", Metrics()).reason == "EPERM"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_policies_and_parts_are_admins_to_set_and_of_parts_one_sees_ones_own(scene: Scene, way: str):
+    for op, args in (("setsched", Setsched("process", "fcfs")), ("setweight", Setweight("bob", 9.0))):
+        assert scene.ask(way, BOB, op, args).reason == "EPERM"
+    seen = scene.ask(way, BOB, "getsched", NoArgs())
+
+    if way == "session":
+        assert seen.reason == PROGRAMS
+    else:
+        assert [stat.principal for stat in seen.principals] == ["bob"]
+
+
 def test_the_table_speaks_of_every_call():
     tried = (
         {op for _, op, _, _ in (*FILES, *PLACES, *REGISTRY, *POSTS, *PROCESSES)}
         | {op for op, _ in (*BY_FD, *BY_CH)}
-        | {"cancel", "gc", "getquota", "metrics", "setquota"}
+        | {"cancel", "gc", "getquota", "getsched", "metrics", "setquota", "setsched", "setweight"}
     )
 
     assert tried | OWN == set(CALLS) and not tried & OWN

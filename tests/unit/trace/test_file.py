@@ -10,7 +10,7 @@ from vllm_symphony.abi.calls import StracePart
 from vllm_symphony.trace.file import LoggedProcess, Missing, Writer, load, read
 
 CALLS = (call(1), call(2, "fork", 20, 21, pid=13), call(3, result="ENOSPC", step_first=4, step_last=9))
-HEADER = '{"format":"symphony-event-log","version":1,"abi":"1.4","written_ns":5}\n'
+HEADER = '{"format":"symphony-event-log","version":1,"abi":"1.5","written_ns":5}\n'
 
 
 def written(*items) -> str:

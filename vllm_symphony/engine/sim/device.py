@@ -19,6 +19,7 @@ from vllm_symphony.engine.sim.core import Cost, SimCore
 from vllm_symphony.engine.sim.model import Model, decode
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.kernel.effect import Capacity, Completion, DeviceEffect, Residency, TextJob
+from vllm_symphony.kernel.sched.view import QueueView, seen
 
 
 class SimDevice:
@@ -90,6 +91,9 @@ class SimDevice:
 
     def capacity(self) -> Capacity:
         return self.core.capacity()
+
+    def queue_view(self) -> QueueView:
+        return seen(self.core.former.queue)
 
     def counters(self) -> dict[str, float]:
         return self.core.counters()

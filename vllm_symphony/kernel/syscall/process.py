@@ -48,6 +48,7 @@ from vllm_symphony.kernel.effect import FeedInput
 from vllm_symphony.kernel.fs.fd import OpenFile
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind
+from vllm_symphony.kernel.sched.view import NOTHING
 from vllm_symphony.kernel.syscall import argument
 from vllm_symphony.kernel.tally import Thread
 from vllm_symphony.kernel.timer import after
@@ -209,7 +210,8 @@ def ps(m: Machine, call: Call, a: Ps) -> PsResult:
         found = [p for p in m.processes.values() if p.kind in (Kind.PROGRAM, Kind.SESSION) and p.visible_to(call.cred)]
     for process in found:
         process.settle_pages(m.model.page_size, call.start_ns)
-    return PsResult(tuple(p.stat(m.model.page_size, m.offset_ns) for p in found))
+    standings = m.queue_view().processes
+    return PsResult(tuple(p.stat(m.model.page_size, m.offset_ns, standings.get(p.pid, NOTHING)) for p in found))
 
 
 def emit(m: Machine, call: Call, a: Emit) -> Done:

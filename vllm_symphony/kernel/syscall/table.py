@@ -29,6 +29,7 @@ from vllm_symphony.kernel.syscall import (
     program,
     quota,
     row,
+    sched,
     text,
     tier,
     tool,
@@ -129,5 +130,8 @@ SYSCALLS: Mapping[str, Syscall] = {
     "why": why.why,
     "info": view.info,
     "metrics": metric.metrics,
+    "getsched": sched.getsched,
+    "setsched": sched.setsched,
+    "setweight": sched.setweight,
     "ping": process.ping,
 }

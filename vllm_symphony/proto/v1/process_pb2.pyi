@@ -435,6 +435,9 @@ class ProcessStat(_message.Message):
     PROGRAM_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    NUM_RUNNING_FIELD_NUMBER: _builtins.int
+    NUM_QUEUED_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Its id, below 2^53, never reused."""
     parent: _builtins.int
@@ -471,6 +474,12 @@ class ProcessStat(_message.Message):
     """`python`, `wasm` or `trusted`; empty of a session."""
     memory_bytes: _builtins.int
     """Resident memory, as last looked at; 0 = nobody has looked."""
+    num_running: _builtins.int
+    """Its calls that the device computes."""
+    num_queued: _builtins.int
+    """Its calls that wait for their turn on the device."""
+    service: _builtins.float
+    """Weighted tokens that its program has had so far."""
     @_builtins.property
     def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The call that each blocked thread is in."""
@@ -507,10 +516,13 @@ class ProcessStat(_message.Message):
         program: _builtins.str = ...,
         runtime: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        num_running: _builtins.int = ...,
+        num_queued: _builtins.int = ...,
+        service: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "ended_ns", b"ended_ns", "exit", b"exit", "parent", b"parent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "abi", b"abi", "connected", b"connected", "ended_ns", b"ended_ns", "exit", b"exit", "kind", b"kind", "lease_s", b"lease_s", "memory_bytes", b"memory_bytes", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "program", b"program", "runtime", b"runtime", "session", b"session", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns", "_parent", b"_parent", "abi", b"abi", "connected", b"connected", "ended_ns", b"ended_ns", "exit", b"exit", "kind", b"kind", "lease_s", b"lease_s", "memory_bytes", b"memory_bytes", "name", b"name", "num_files", b"num_files", "num_pages", b"num_pages", "num_queued", b"num_queued", "num_running", b"num_running", "num_threads", b"num_threads", "parent", b"parent", "pid", b"pid", "principal", b"principal", "program", b"program", "runtime", b"runtime", "service", b"service", "session", b"session", "started_ns", b"started_ns", "state", b"state", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ended_ns: _TypeAlias = _typing.Literal["ended_ns"]  # noqa: Y015
     _WhichOneofArgType__ended_ns: _TypeAlias = _typing.Literal["_ended_ns", b"_ended_ns"]  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"\x8b\x01\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t\"\x13\n\x11GetMetricsRequest\"@\n\x12GetMetricsResponse\x12*\n\x07samples\x18\x01 \x03(\x0b\x32\x19.symphony.v1.MetricSample\"\x91\x01\n\x0cMetricSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.symphony.v1.MetricSample.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe1\x01\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponse\x12M\n\nGetMetrics\x12\x1e.symphony.v1.GetMetricsRequest\x1a\x1f.symphony.v1.GetMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18symphony/v1/system.proto\x12\x0bsymphony.v1\"\r\n\x0bPingRequest\" \n\x0cPingResponse\x12\x10\n\x08kernel_s\x18\x01 \x01(\x01\"\x10\n\x0eGetInfoRequest\"\x8b\x01\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tabi_major\x18\x02 \x01(\r\x12\x11\n\tabi_minor\x18\x03 \x01(\r\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\t\"\x13\n\x11GetMetricsRequest\"@\n\x12GetMetricsResponse\x12*\n\x07samples\x18\x01 \x03(\x0b\x32\x19.symphony.v1.MetricSample\"\x91\x01\n\x0cMetricSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.symphony.v1.MetricSample.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\nPolicyStat\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12;\n\nparameters\x18\x03 \x03(\x0b\x32\'.symphony.v1.PolicyStat.ParametersEntry\x12\x0e\n\x06source\x18\x04 \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x86\x01\n\rPrincipalStat\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x10\n\x03\x63\x61p\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bnum_running\x18\x04 \x01(\r\x12\x12\n\nnum_queued\x18\x05 \x01(\r\x12\x0f\n\x07service\x18\x06 \x01(\x01\x42\x06\n\x04_cap\"\x11\n\x0fGetSchedRequest\"\x80\x02\n\x10GetSchedResponse\x12)\n\x08policies\x18\x01 \x03(\x0b\x32\x17.symphony.v1.PolicyStat\x12.\n\nprincipals\x18\x02 \x03(\x0b\x32\x1a.symphony.v1.PrincipalStat\x12\x13\n\x0bnum_running\x18\x03 \x01(\r\x12\x12\n\nnum_queued\x18\x04 \x01(\r\x12\x39\n\x06\x65rrors\x18\x05 \x03(\x0b\x32).symphony.v1.GetSchedResponse.ErrorsEntry\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb9\x01\n\x0fSetSchedRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12@\n\nparameters\x18\x03 \x03(\x0b\x32,.symphony.v1.SetSchedRequest.ParametersEntry\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x12\n\x10SetSchedResponse\"s\n\x10SetWeightRequest\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03\x63\x61p\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\t\n\x07_weightB\x06\n\x04_cap\"\x13\n\x11SetWeightResponse2\xbf\x03\n\rSystemService\x12;\n\x04Ping\x12\x18.symphony.v1.PingRequest\x1a\x19.symphony.v1.PingResponse\x12\x44\n\x07GetInfo\x12\x1b.symphony.v1.GetInfoRequest\x1a\x1c.symphony.v1.GetInfoResponse\x12M\n\nGetMetrics\x12\x1e.symphony.v1.GetMetricsRequest\x1a\x1f.symphony.v1.GetMetricsResponse\x12G\n\x08GetSched\x12\x1c.symphony.v1.GetSchedRequest\x1a\x1d.symphony.v1.GetSchedResponse\x12G\n\x08SetSched\x12\x1c.symphony.v1.SetSchedRequest\x1a\x1d.symphony.v1.SetSchedResponse\x12J\n\tSetWeight\x12\x1d.symphony.v1.SetWeightRequest\x1a\x1e.symphony.v1.SetWeightResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METRICSAMPLE_LABELSENTRY']._loaded_options = None
   _globals['_METRICSAMPLE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_POLICYSTAT_PARAMETERSENTRY']._loaded_options = None
+  _globals['_POLICYSTAT_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSCHEDRESPONSE_ERRORSENTRY']._loaded_options = None
+  _globals['_GETSCHEDRESPONSE_ERRORSENTRY']._serialized_options = b'8\001'
+  _globals['_SETSCHEDREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_SETSCHEDREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_PINGREQUEST']._serialized_start=41
   _globals['_PINGREQUEST']._serialized_end=54
   _globals['_PINGRESPONSE']._serialized_start=56
@@ -49,6 +55,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICSAMPLE']._serialized_end=483
   _globals['_METRICSAMPLE_LABELSENTRY']._serialized_start=438
   _globals['_METRICSAMPLE_LABELSENTRY']._serialized_end=483
-  _globals['_SYSTEMSERVICE']._serialized_start=486
-  _globals['_SYSTEMSERVICE']._serialized_end=711
+  _globals['_POLICYSTAT']._serialized_start=486
+  _globals['_POLICYSTAT']._serialized_end=657
+  _globals['_POLICYSTAT_PARAMETERSENTRY']._serialized_start=608
+  _globals['_POLICYSTAT_PARAMETERSENTRY']._serialized_end=657
+  _globals['_PRINCIPALSTAT']._serialized_start=660
+  _globals['_PRINCIPALSTAT']._serialized_end=794
+  _globals['_GETSCHEDREQUEST']._serialized_start=796
+  _globals['_GETSCHEDREQUEST']._serialized_end=813
+  _globals['_GETSCHEDRESPONSE']._serialized_start=816
+  _globals['_GETSCHEDRESPONSE']._serialized_end=1072
+  _globals['_GETSCHEDRESPONSE_ERRORSENTRY']._serialized_start=1027
+  _globals['_GETSCHEDRESPONSE_ERRORSENTRY']._serialized_end=1072
+  _globals['_SETSCHEDREQUEST']._serialized_start=1075
+  _globals['_SETSCHEDREQUEST']._serialized_end=1260
+  _globals['_SETSCHEDREQUEST_PARAMETERSENTRY']._serialized_start=608
+  _globals['_SETSCHEDREQUEST_PARAMETERSENTRY']._serialized_end=657
+  _globals['_SETSCHEDRESPONSE']._serialized_start=1262
+  _globals['_SETSCHEDRESPONSE']._serialized_end=1280
+  _globals['_SETWEIGHTREQUEST']._serialized_start=1282
+  _globals['_SETWEIGHTREQUEST']._serialized_end=1397
+  _globals['_SETWEIGHTRESPONSE']._serialized_start=1399
+  _globals['_SETWEIGHTRESPONSE']._serialized_end=1418
+  _globals['_SYSTEMSERVICE']._serialized_start=1421
+  _globals['_SYSTEMSERVICE']._serialized_end=1868
 # @@protoc_insertion_point(module_scope)

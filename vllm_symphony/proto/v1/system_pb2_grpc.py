@@ -50,6 +50,21 @@ class SystemServiceStub:
                 request_serializer=symphony_dot_v1_dot_system__pb2.GetMetricsRequest.SerializeToString,
                 response_deserializer=symphony_dot_v1_dot_system__pb2.GetMetricsResponse.FromString,
                 _registered_method=True)
+        self.GetSched = channel.unary_unary(
+                '/symphony.v1.SystemService/GetSched',
+                request_serializer=symphony_dot_v1_dot_system__pb2.GetSchedRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_system__pb2.GetSchedResponse.FromString,
+                _registered_method=True)
+        self.SetSched = channel.unary_unary(
+                '/symphony.v1.SystemService/SetSched',
+                request_serializer=symphony_dot_v1_dot_system__pb2.SetSchedRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_system__pb2.SetSchedResponse.FromString,
+                _registered_method=True)
+        self.SetWeight = channel.unary_unary(
+                '/symphony.v1.SystemService/SetWeight',
+                request_serializer=symphony_dot_v1_dot_system__pb2.SetWeightRequest.SerializeToString,
+                response_deserializer=symphony_dot_v1_dot_system__pb2.SetWeightResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
@@ -83,6 +98,35 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSched(self, request, context):
+        """GetSched tells which policies decide who computes, who waits, and what part principals have: the caller, or with scope admin
+        all.
+
+        Errors: ENODEV if the kernel is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSched(self, request, context):
+        """SetSched lets another policy decide from here on, after a restart too. Calls that wait are ordered anew.
+
+        Errors: EPERM without scope admin, EINVAL for a level, a policy or a parameter that is not there or a value that it cannot have,
+        ENOTSUP for a policy of the simulator, ENODEV if the kernel is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWeight(self, request, context):
+        """SetWeight sets a principal's part of the device, and the most of its calls that compute at once; kept over restarts.
+
+        Errors: EPERM without scope admin, EINVAL for a weight that is no number above 0 or a cap of 0, ENODEV if the kernel is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +144,21 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetMetrics,
                     request_deserializer=symphony_dot_v1_dot_system__pb2.GetMetricsRequest.FromString,
                     response_serializer=symphony_dot_v1_dot_system__pb2.GetMetricsResponse.SerializeToString,
+            ),
+            'GetSched': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSched,
+                    request_deserializer=symphony_dot_v1_dot_system__pb2.GetSchedRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_system__pb2.GetSchedResponse.SerializeToString,
+            ),
+            'SetSched': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSched,
+                    request_deserializer=symphony_dot_v1_dot_system__pb2.SetSchedRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_system__pb2.SetSchedResponse.SerializeToString,
+            ),
+            'SetWeight': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWeight,
+                    request_deserializer=symphony_dot_v1_dot_system__pb2.SetWeightRequest.FromString,
+                    response_serializer=symphony_dot_v1_dot_system__pb2.SetWeightResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +243,87 @@ class SystemService:
             '/symphony.v1.SystemService/GetMetrics',
             symphony_dot_v1_dot_system__pb2.GetMetricsRequest.SerializeToString,
             symphony_dot_v1_dot_system__pb2.GetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSched(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.SystemService/GetSched',
+            symphony_dot_v1_dot_system__pb2.GetSchedRequest.SerializeToString,
+            symphony_dot_v1_dot_system__pb2.GetSchedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSched(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.SystemService/SetSched',
+            symphony_dot_v1_dot_system__pb2.SetSchedRequest.SerializeToString,
+            symphony_dot_v1_dot_system__pb2.SetSchedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWeight(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/symphony.v1.SystemService/SetWeight',
+            symphony_dot_v1_dot_system__pb2.SetWeightRequest.SerializeToString,
+            symphony_dot_v1_dot_system__pb2.SetWeightResponse.FromString,
             options,
             channel_credentials,
             insecure,

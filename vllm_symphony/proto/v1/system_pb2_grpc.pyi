@@ -53,6 +53,23 @@ class SystemServiceStub:
 
     Errors: EPERM without scope admin, ENODEV if the kernel is gone.
     """
+    GetSched: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetSchedRequest, _system_pb2.GetSchedResponse]
+    """GetSched tells which policies decide who computes, who waits, and what part principals have: the caller, or with scope admin
+    all.
+
+    Errors: ENODEV if the kernel is gone.
+    """
+    SetSched: _grpc.UnaryUnaryMultiCallable[_system_pb2.SetSchedRequest, _system_pb2.SetSchedResponse]
+    """SetSched lets another policy decide from here on, after a restart too. Calls that wait are ordered anew.
+
+    Errors: EPERM without scope admin, EINVAL for a level, a policy or a parameter that is not there or a value that it cannot have,
+    ENOTSUP for a policy of the simulator, ENODEV if the kernel is gone.
+    """
+    SetWeight: _grpc.UnaryUnaryMultiCallable[_system_pb2.SetWeightRequest, _system_pb2.SetWeightResponse]
+    """SetWeight sets a principal's part of the device, and the most of its calls that compute at once; kept over restarts.
+
+    Errors: EPERM without scope admin, EINVAL for a weight that is no number above 0 or a cap of 0, ENODEV if the kernel is gone.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -73,6 +90,23 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
 
     Errors: EPERM without scope admin, ENODEV if the kernel is gone.
+    """
+    GetSched: _aio.UnaryUnaryMultiCallable[_system_pb2.GetSchedRequest, _system_pb2.GetSchedResponse]  # type: ignore[assignment]
+    """GetSched tells which policies decide who computes, who waits, and what part principals have: the caller, or with scope admin
+    all.
+
+    Errors: ENODEV if the kernel is gone.
+    """
+    SetSched: _aio.UnaryUnaryMultiCallable[_system_pb2.SetSchedRequest, _system_pb2.SetSchedResponse]  # type: ignore[assignment]
+    """SetSched lets another policy decide from here on, after a restart too. Calls that wait are ordered anew.
+
+    Errors: EPERM without scope admin, EINVAL for a level, a policy or a parameter that is not there or a value that it cannot have,
+    ENOTSUP for a policy of the simulator, ENODEV if the kernel is gone.
+    """
+    SetWeight: _aio.UnaryUnaryMultiCallable[_system_pb2.SetWeightRequest, _system_pb2.SetWeightResponse]  # type: ignore[assignment]
+    """SetWeight sets a principal's part of the device, and the most of its calls that compute at once; kept over restarts.
+
+    Errors: EPERM without scope admin, EINVAL for a weight that is no number above 0 or a cap of 0, ENODEV if the kernel is gone.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -109,6 +143,41 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetMetrics gives all numbers of the server, as its Prometheus door has them (docs/metrics.md).
 
         Errors: EPERM without scope admin, ENODEV if the kernel is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSched(
+        self,
+        request: _system_pb2.GetSchedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.GetSchedResponse, _abc.Awaitable[_system_pb2.GetSchedResponse]]:
+        """GetSched tells which policies decide who computes, who waits, and what part principals have: the caller, or with scope admin
+        all.
+
+        Errors: ENODEV if the kernel is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSched(
+        self,
+        request: _system_pb2.SetSchedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.SetSchedResponse, _abc.Awaitable[_system_pb2.SetSchedResponse]]:
+        """SetSched lets another policy decide from here on, after a restart too. Calls that wait are ordered anew.
+
+        Errors: EPERM without scope admin, EINVAL for a level, a policy or a parameter that is not there or a value that it cannot have,
+        ENOTSUP for a policy of the simulator, ENODEV if the kernel is gone.
+        """
+
+    @_abc_1.abstractmethod
+    def SetWeight(
+        self,
+        request: _system_pb2.SetWeightRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.SetWeightResponse, _abc.Awaitable[_system_pb2.SetWeightResponse]]:
+        """SetWeight sets a principal's part of the device, and the most of its calls that compute at once; kept over restarts.
+
+        Errors: EPERM without scope admin, EINVAL for a weight that is no number above 0 or a cap of 0, ENODEV if the kernel is gone.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
