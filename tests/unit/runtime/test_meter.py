@@ -21,15 +21,17 @@ def meter():
 
 @pytest.fixture
 def program():
-    """A process that burns from the start, sleeps after USR1, and burns again after USR2."""
+    """A process that burns from the start, sleeps after USR1, and burns again after USR2, however early or late they come."""
+    signals = {signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     os_pid = os.fork()
     if os_pid == 0:
-        burns = [True]
-        signal.signal(signal.SIGUSR1, lambda *_: burns.__setitem__(0, False))
-        signal.signal(signal.SIGUSR2, lambda *_: burns.__setitem__(0, True))
         while True:
-            if not burns[0]:
-                signal.pause()
+            while signal.SIGUSR1 not in signal.sigpending():
+                pass
+            signal.sigwait({signal.SIGUSR1})
+            signal.sigwait({signal.SIGUSR2})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     yield os_pid
     os.kill(os_pid, signal.SIGKILL)
     os.waitpid(os_pid, 0)
