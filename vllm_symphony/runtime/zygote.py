@@ -84,8 +84,8 @@ class Zygote:
     def _patience_s(self) -> float | None:
         """How long there is nothing to do."""
         wakes_s = []
-        if self._pool.wants_more and not self._refused:
-            wakes_s.append(max(self._launched_s + QUIET_S, self._retry_s))
+        if (fill_s := self._next_fill_s()) is not None:
+            wakes_s.append(fill_s)
         elif self._pool.target == READY:
             wakes_s.append(self._launched_s + IDLE_S)
         next_s = self._meter.next_s()
@@ -155,12 +155,18 @@ class Zygote:
         if now_s >= self._launched_s + IDLE_S:
             self._pool.target = READY_WHEN_IDLE
             self._pool.shrink()
-        if self._pool.wants_more and not self._refused and now_s >= max(self._launched_s + QUIET_S, self._retry_s):
+        if (fill_s := self._next_fill_s()) is not None and now_s >= fill_s:
             try:
                 self._pool.make_ready()
             except OSError:  # a launch will say so
                 self._retry_s = now_s + RETRY_S
             self._watch_new()
+
+    def _next_fill_s(self) -> float | None:
+        """When the pool gets one more, by the monotonic clock; None: it has enough, or none can be locked down."""
+        if not self._pool.wants_more or self._refused:
+            return None
+        return max(self._launched_s + QUIET_S, self._retry_s)
 
     def _watch_new(self) -> None:
         """Hear of the ends of children that were made since the last time."""
