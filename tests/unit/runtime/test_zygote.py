@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from vllm_symphony.abi.launch import Record, Rlimits
+from vllm_symphony.abi.launch import Record, Verb
 from vllm_symphony.runtime import zygote
 from vllm_symphony.runtime.meter import Meter
 from vllm_symphony.runtime.pool import READY, READY_WHEN_IDLE
@@ -41,7 +41,7 @@ def made():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     meter = Meter()
     one = Zygote(theirs, image=None, meter=meter, plan=None)
-    assert Record.unpack(ours.recv(4096)).rlimits in (None, Rlimits())
+    assert Record.unpack(ours.recv(4096)).verb is Verb.READY
     one._pool = Pool(READY)
     yield one
     one._poll.close()
