@@ -21,14 +21,16 @@ def test_why_tells_of_each_thread_while_the_engine_stands_still(host):
     host.until_waiting(pid, "generate")
     host.until_waiting(pid, "sleep")
 
-    def frozen():
+    def met():
+        """What it waits for, where it is in a batch while the engine stands still."""
         thaw = host.freeze()
         try:
-            return host.client.ask("why", PidArgs(pid)).threads
+            threads = host.client.ask("why", PidArgs(pid)).threads
         finally:
             thaw()
+        return threads if threads[0].cause == "batch" else None
 
-    main, sleeper = eventually(lambda: (found := frozen())[0].cause == "batch" and found, "it was never met in a batch")
+    main, sleeper = eventually(met, "it was never met in a batch")
 
     assert (main.op, main.cause) == ("generate", "batch") and main.detail.startswith("in step ")
     assert (sleeper.op, sleeper.args, sleeper.cause) == ("sleep", "seconds=600.0", "timer")
