@@ -14,6 +14,7 @@ from benchmarks.report import Report
 from benchmarks.rig import Rig, say
 from benchmarks.stats import in_rounds, median, spread
 from benchmarks.vllm_rig import VllmRig
+from vllm_symphony.kernel.sched.batch.cohort import WINDOW_S
 
 NUM_PROGRAMS = 32
 ROUNDS, QUICK_ROUNDS = {"tiny": 96, "small": 24}, {"tiny": 32, "small": 4}
@@ -59,7 +60,7 @@ def measure(model: str, is_quick: bool) -> Report:
         prompts = rig.prompts(NUM_PROGRAMS, rig.page_size + 1)
         fleet.decode(prompts, 2, "token")
         plain.decode(prompts, 1)
-        window_s = rig.host.scheduler.window_s
+        window_s = WINDOW_S
 
         def programs(how_long_s: float, n: int, num_tokens: int) -> Timing:
             rig.set_window(how_long_s)

@@ -145,6 +145,35 @@ ALL = (
         {"fit_error_p50": Bound(at_most=0.15), "agents_error": Bound(at_most=0.25), "fair_error": Bound(at_most=0.25)},
     ),
     Benchmark(
+        "mix",
+        "chat, function calling and tree search as they come, memory short: what a program waits, against vLLM's fcfs and priority",
+        {"mean_latency_gain": Bound(at_least=1.5), "p95_latency_gain": Bound(at_least=1.0)},
+    ),
+    Benchmark(
+        "fair",
+        "small, medium and large programs together: mean completion against equal shares (vtc), and the worst one's delay",
+        {"mean_completion_vs_vtc": Bound(at_most=0.7), "delay_over_bound": Bound(at_most=1.0)},
+    ),
+    Benchmark(
+        "toolgaps",
+        "programs that wait for tools while others want their memory: programs a second at three pressures, against plain vLLM",
+        {
+            "throughput_gain_pressure0.5": Bound(at_least=0.97),
+            "throughput_gain_pressure2": Bound(at_least=1.5),
+            "throughput_gain_pressure4": Bound(at_least=1.5),
+        },
+    ),
+    Benchmark(
+        "documents",
+        "questions over 100 popular documents, twice as much as the cache holds: time to first token against plain vLLM",
+        {"ttft_gain": Bound(at_least=2.0)},
+    ),
+    Benchmark(
+        "agents",
+        "agents with tools of 100 ms, and an ordinary client that is 0, 10 and 50 ms away: latency against plain vLLM",
+        {"latency_gain_min": Bound(at_least=0.97)},
+    ),
+    Benchmark(
         "mixed",
         "16 plain streams beside 16 token-by-token programs on one engine, against 32 plain streams; how fair it is",
         {"mixed_ratio": Bound(at_least=0.9), "share_min": Bound(at_least=0.9)},

@@ -153,7 +153,7 @@ class Rig:
 
     def set_window(self, seconds: float) -> None:
         """The cohort wait of the batch former."""
-        self.host.call_in_engine(lambda: setattr(self.host.scheduler, "window_s", seconds))
+        self.host.call_in_engine(lambda: self.host.scheduler.cohort.choose("cohort", {"window_s": seconds}))
 
     def settings(self) -> dict[str, Any]:
         """What someone needs to repeat it."""
@@ -169,7 +169,7 @@ class Rig:
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "async_scheduling": config.scheduler_config.async_scheduling,
             "omp_threads": os.environ.get("OMP_NUM_THREADS"),
-            "window_s": self.host.scheduler.window_s,
+            "batch_policy": self.host.scheduler.cohort.policy.name,
         }
 
     # ---- processes beside it

@@ -1,82 +1,52 @@
-"""A trace of programs (vllm_symphony/simulate/trace.py) played on one engine, by both sides (benchmarks/traced.py).
+"""Traces of programs on one engine, by programs and by an ordinary client of plain vLLM (benchmarks/traced.py).
 
-    Programs   each is a program at the server, started when it arrives: a KV file of its own, tools called by system call
-    Client     each is a conversation of an ordinary client: every call sends the whole context, and vLLM's prefix cache finds
-               what is still there. It is the best that a client can be: it speaks to the engine's loop itself (no HTTP, no JSON,
-               no text), its tools are timers, it takes no time to think. `rtt_s`: what a network adds to each of its calls
+    generator --seed--> trace --pages_for--> machine --saturation--> arrivals --in_turns--> Play of each side (players.py) --> table
 
-Tools take on both sides what the trace says. Texts are new in each play, so no side finds what another left in a cache.
+Lengths are divided by 8 for the tiny model, and so are the times that tools take: they keep their relation to the model's.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
 
-from benchmarks.apart import Failed
-from benchmarks.programs import source
-from benchmarks.rig import Meter, Rig
-from vllm_symphony.abi import calls
-from vllm_symphony.abi.types import OpenFlags, pack_tokens
-from vllm_symphony.simulate.trace import Gap, Script, Trace, line_of
+from benchmarks.players import Client, Play, Programs
+from benchmarks.report import Report
+from benchmarks.rig import Rig, say
+from benchmarks.stats import median, percentile, spread
+from vllm_symphony.engine.tier import TierLimits
+from vllm_symphony.simulate.player import Host
+from vllm_symphony.simulate.probe import working_set
+from vllm_symphony.simulate.steptime import StepTime
+from vllm_symphony.simulate.trace import Gap, Script, Trace
 
 TOOLS = Path(__file__).parent / "tools" / "tools.toml"
-TIMEOUT_S = 900.0
-_PLAYS = itertools.count(1)
-_SERIAL = itertools.count(1)
+KV_BYTES = 512 << 20
+SCALE = 8.0
+ROWS, TOKENS, PAGE_SIZE = 16, 512, 32
+# what steps of the tiny model take on two slow cores (calibrate.py); it says how many pages a trace holds at a time
+STEP_TIME = StepTime(0.004, 2e-4, 2e-5, 2e-8, 1e-9)
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a program took, from its arrival to its last token; `first_s`: of each call, until its first token."""
-
-    script: Script
-    completion_s: float
-    first_s: Sequence[float] = ()
-
-    @property
-    def waited_s(self) -> float:
-        """Without its own tools: what the server is answerable for."""
-        return self.completion_s - sum(step.seconds for step in self.script.steps if isinstance(step, Gap))
+@contextmanager
+def machine(model: str, pages: int | None = None) -> Iterator[Rig]:
+    """An engine for traces, with tools, and below the device what `symphony serve` gives it. `pages`: of KV; None: no end of
+    them."""
+    more = {"num_gpu_blocks_override": pages + 1, "kv_cache_memory_bytes": KV_BYTES} if pages is not None else {}
+    tiers = TierLimits(None, None)
+    with Rig(
+        model, tiers=tiers, tools=TOOLS, max_num_seqs=ROWS, max_num_batched_tokens=TOKENS, block_size=PAGE_SIZE, **more
+    ) as rig:
+        yield rig
 
 
-@dataclass(frozen=True)
-class Play:
-    """A trace, once. `seconds`: from the first arrival to the last end; `meter`: what the host spent meanwhile."""
-
-    ran: Sequence[Ran]
-    seconds: float
-    meter: Meter
-
-    @property
-    def completions_s(self) -> list[float]:
-        return [r.completion_s for r in self.ran]
-
-    @property
-    def mean_s(self) -> float:
-        return sum(self.completions_s) / len(self.ran)
-
-    @property
-    def waited_s(self) -> float:
-        """Mean."""
-        return sum(r.waited_s for r in self.ran) / len(self.ran)
-
-    @property
-    def firsts_s(self) -> list[float]:
-        return [s for r in self.ran for s in r.first_s]
-
-    @property
-    def programs_s(self) -> float:
-        """Programs a second."""
-        return len(self.ran) / self.seconds
+def pages_for(trace: Trace, pressure: float) -> int:
+    """So many that the programs hold `pressure` times as much at a time, by the simulator's word; always enough for the largest."""
+    host = Host(num_pages=1 << 20, page_size=PAGE_SIZE, max_rows=ROWS, max_tokens=TOKENS, step_time=STEP_TIME)
+    longest = max(sum(t.prompt + t.decode for t in s.turns) + (s.prefix[1] if s.prefix else 0) for s in trace.scripts)
+    return max(round(working_set(trace, host) / pressure), -(-longest // PAGE_SIZE) + 8)
 
 
 def at_once(trace: Trace) -> Trace:
@@ -96,200 +66,40 @@ def with_gaps(trace: Trace, factor: float) -> Trace:
     return replace(trace, scripts=tuple(map(scaled, trace.scripts)))
 
 
-class Texts:
-    """Of one play: the shared prefixes are the same for all of its programs."""
-
-    def __init__(self, rig: Rig, trace: Trace) -> None:
-        self._vocab_size = rig.host.model.vocab_size
-        self._random = random.Random(next(_PLAYS) * 1000 + trace.seed)
-        lengths = dict(s.prefix for s in trace.scripts if s.prefix is not None)
-        self.prefixes = {name: self.new(length) for name, length in sorted(lengths.items())}
-
-    def new(self, num_tokens: int) -> list[int]:
-        return [self._random.randrange(3, self._vocab_size) for _ in range(num_tokens)]
+Side = Programs | Client
 
 
-class Programs:
-    """Programs at the server."""
-
-    def __init__(self, rig: Rig, *, is_timed: bool = False, late_s: Callable[[int], float] = lambda _: 0.0) -> None:
-        """`is_timed`: each call says when its first token came. `late_s`: how long that program takes between two steps."""
-        self._rig, self._is_timed, self._late_s = rig, is_timed, late_s
-
-    def play(self, trace: Trace) -> Play:
-        texts = Texts(self._rig, trace)
-        with self._library(texts) as folder:
-            return self._play(trace, folder)
-
-    def _play(self, trace: Trace, folder: str) -> Play:
-        session, text, vocab_size = self._rig.session, source("replay"), self._rig.host.model.vocab_size
-        before, began = self._rig.meter(), time.monotonic()
-        children = []
-        for index, script in enumerate(trace.scripts):
-            session.pump_until(began + script.at_s)
-            prefix = f"{folder}/{script.prefix[0]}" if script.prefix is not None else None
-            more = {"prefix": prefix, "late_s": self._late_s(index), "is_timed": self._is_timed}
-            steps = line_of(script)["steps"]
-            children.append(session.spawn(text, script.name, _tools=("*",), steps=steps, vocab_size=vocab_size, **more))
-        session.pump(lambda: all(c.exit is not None for c in children), TIMEOUT_S)
-        meter, seconds = self._rig.meter() - before, time.monotonic() - began
-        session.wait(*children)
-        ran = []
-        for child, script in zip(children, trace.scripts, strict=True):
-            assert child.ended is not None
-            ran.append(Ran(script, child.ended - began - script.at_s, child.value()))
-        return Play(ran, seconds, meter)
-
-    @contextmanager
-    def _library(self, texts: Texts) -> Iterator[str]:
-        """The shared prefixes as named files, computed."""
-        session, folder = self._rig.session, f"/tmp/prefixes-{next(_SERIAL)}"
-        session.call("mkdir", calls.Mkdir(folder))
-        for name, tokens in texts.prefixes.items():
-            fd = session.call("open", calls.Open(f"{folder}/{name}", pack_tokens(tokens), int(OpenFlags.RDWR | OpenFlags.CREAT))).fd
-            session.call("forward", calls.Forward(fd, top_k=1, keep="none"))
-            session.call("close", calls.FdArgs(fd))
-        yield folder
-        for name in texts.prefixes:
-            session.call("unlink", calls.PathArgs(f"{folder}/{name}"))
-        session.call("rmdir", calls.PathArgs(folder))
+def saturation(rig: Rig, trace: Trace) -> float:
+    """Programs a second that an ordinary client is served while there are always enough of them: by the tokens of the middle half,
+    for at the end of a play few are left."""
+    play = Client(rig).play(at_once(trace))
+    first, last = len(play.arrivals) // 4, len(play.arrivals) * 3 // 4
+    rate = (last - first) / (play.arrivals[last] - play.arrivals[first])
+    return rate * len(play.ran) / len(play.arrivals)
 
 
-@dataclass(frozen=True)
-class _Send:
-    """Requests that run at the same time: prompts, and how many tokens each decodes."""
-
-    prompts: Sequence[list[int]]
-    decode: int
-
-
-_Body = Generator[_Send | Gap, Any, None]
-
-
-@dataclass(eq=False)
-class _Conversation:
-    """One program as its client sees it. `served`: weighted tokens that its ended calls were given."""
-
-    script: Script
-    body: _Body
-    num_open: int = 0
-    answers: list[list[int]] = field(default_factory=list)
-    served: int = 0
-    first_s: list[float] = field(default_factory=list)
-    ended_at: float | None = None
+def in_turns(sides: Mapping[str, Side], traces: Sequence[Trace]) -> dict[str, list[Play]]:
+    """Each trace by each side, one after another, first one order, then the other; what is learned online is learned before."""
+    found: dict[str, list[Play]] = {name: [] for name in sides}
+    for i, trace in enumerate(traces):
+        for name in list(sides)[:: 1 if i % 2 == 0 else -1]:
+            say(f"{trace.name}, seed {trace.seed}: {name}")
+            found[name].append(sides[name].play(trace))
+    return found
 
 
-class Client:
-    """Conversations of an ordinary client."""
-
-    def __init__(self, rig: Rig, *, rtt_s: float = 0.0, late_s: Callable[[int], float] = lambda _: 0.0) -> None:
-        self._rig, self._rtt_s, self._late_s = rig, rtt_s, late_s
-        self._by_priority = rig.host.scheduler.scheduler_config.policy == "priority"
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._news: SimpleQueue[tuple[float, Callable[[], None]]] = SimpleQueue()  # from the engine's thread
-
-    def play(self, trace: Trace) -> Play:
-        """Raises Failed when nothing happens for long."""
-        texts = Texts(self._rig, trace)
-        self._warm(texts)
-        before, began = self._rig.meter(), time.monotonic()
-        talks = [_Conversation(s, self._body(i, s, texts)) for i, s in enumerate(trace.scripts)]
-        for talk in talks:
-            self._at(began + talk.script.at_s, lambda talk=talk: self._go_on(talk, None))  # type: ignore[misc]
-        while any(talk.ended_at is None for talk in talks):
-            self._turn()
-        meter, seconds = self._rig.meter() - before, time.monotonic() - began
-        ran = [Ran(t.script, (t.ended_at or 0.0) - began - t.script.at_s, t.first_s) for t in talks]
-        return Play(ran, seconds, meter)
-
-    def _warm(self, texts: Texts) -> None:
-        """All shared prefixes have been asked for once, as the other side has computed its files."""
-        for prompt in texts.prefixes.values():
-            talk = _Conversation(Script(0.0, "warm", ()), iter(()))  # type: ignore[arg-type]
-            self._send(talk, _Send([prompt], 1))
-            while talk.num_open:
-                self._turn()
-
-    def _body(self, index: int, script: Script, texts: Texts) -> _Body:
-        """What a client does for a program: its context is its own, and grows."""
-        context = list(texts.prefixes[script.prefix[0]]) if script.prefix is not None else []
-        late_s = self._late_s(index)
-        for step in script.steps:
-            if late_s:
-                yield Gap("", late_s)
-            if isinstance(step, Gap):
-                yield step
-                continue
-            prompt = context + texts.new(step.prompt)
-            answers = yield _Send([prompt] * max(1, step.forks), step.decode)
-            if not step.forks:
-                context = prompt + answers[0]
-
-    # ---- time
-
-    def _at(self, at: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (at, next(_SERIAL), what))
-
-    def _turn(self) -> None:
-        """Do what is due, or wait for it or for an answer."""
-        now = time.monotonic()
-        while self._due and self._due[0][0] <= now:
-            heapq.heappop(self._due)[2]()
-        left = self._due[0][0] - time.monotonic() if self._due else TIMEOUT_S
-        try:
-            at, what = self._news.get(timeout=max(0.0, left))
-        except Empty:
-            if left >= TIMEOUT_S:
-                raise Failed(f"nothing happened for {TIMEOUT_S:g} s") from None
-            return
-        if self._rtt_s:
-            self._at(at + self._rtt_s / 2, what)
-        else:
-            what()
-
-    # ---- a conversation
-
-    def _go_on(self, talk: _Conversation, answers: list[list[int]] | None) -> None:
-        try:
-            step = talk.body.send(answers)
-        except StopIteration:
-            talk.ended_at = time.monotonic()
-            return
-        if isinstance(step, Gap):
-            self._at(time.monotonic() + step.seconds, lambda: self._go_on(talk, None))
-        else:
-            self._at(time.monotonic() + self._rtt_s / 2, lambda: self._send(talk, step)) if self._rtt_s else self._send(talk, step)
-
-    def _send(self, talk: _Conversation, sent: _Send) -> None:
-        from vllm import SamplingParams
-        from vllm.v1.request import Request
-
-        host, asked_at = self._rig.host, time.monotonic() - self._rtt_s / 2
-        talk.num_open, talk.answers = len(sent.prompts), []
-        for prompt in sent.prompts:
-            params = SamplingParams(max_tokens=sent.decode, temperature=0.0, ignore_eos=True)
-            request = Request(
-                f"trace-{next(_SERIAL)}", prompt, params, None, block_hasher=host.core.request_block_hasher,
-                priority=talk.served if self._by_priority else 0,
-            )  # fmt: skip
-            host.add_plain(request, self._hear(talk, [], asked_at), wait=False)
-
-    def _hear(self, talk: _Conversation, answer: list[int], asked_at: float) -> Callable[[Any], None]:
-        """What the engine's thread calls with each output of one request."""
-
-        def on_output(output: Any) -> None:
-            at = time.monotonic()
-            if not answer:
-                talk.first_s.append(at + self._rtt_s / 2 - asked_at)
-            answer.extend(output.new_token_ids)
-            if output.finish_reason is not None:
-                self._news.put((at, lambda: self._ended(talk, answer)))
-
-        return on_output
-
-    def _ended(self, talk: _Conversation, answer: list[int]) -> None:
-        talk.num_open -= 1
-        talk.answers.append(answer)
-        talk.served += len(answer)
-        if not talk.num_open:
-            self._go_on(talk, talk.answers)
+def tell(report: Report, what: str, found: Mapping[str, Sequence[Play]], value: Callable[[Play], float], base: str) -> None:
+    """A row of the table for each side, and the raw samples."""
+    for name, plays in found.items():
+        values, others = [value(p) for p in plays], [value(p) for p in found[base]]
+        waits = sorted(r.waited_s for p in plays for r in p.ran)
+        report.rows.append(
+            {
+                "what": what, "side": name, "value": median(values), "spread": spread(values) if len(values) > 1 else None,
+                "ratio": median([o / v for v, o in zip(values, others, strict=True)]),
+                "mean s": median([p.mean_s for p in plays]), "waited s": median([p.waited_s for p in plays]),
+                "p95": percentile(waits, 95), "programs/s": median([p.programs_s for p in plays]),
+            }
+        )  # fmt: skip
+        samples = report.baseline_samples if name == base else report.samples
+        samples[f"{what}: {name}"] = values

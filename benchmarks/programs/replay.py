@@ -1,6 +1,5 @@
 """One program of a trace (benchmarks/programs): calls and gaps as the trace says, each call's texts its own."""
 
-import asyncio
 import random
 import time
 from typing import Any
@@ -36,17 +35,13 @@ class Replay:
         await file.close()
 
 
-async def main(
-    steps: list[list[Any]], vocab_size: int, prefix: str | None = None, late_s: float = 0.0, is_timed: bool = False
-) -> list[float]:
-    """`prefix`: the path of a shared file that the context begins with. `late_s`: it takes so long between any two steps."""
+async def main(steps: list[list[Any]], vocab_size: int, prefix: str | None = None, is_timed: bool = False) -> list[float]:
+    """`prefix`: the path of a shared file that the context begins with."""
     replay = Replay(vocab_size, is_timed)
     file: lip.File | None = None
     if prefix is not None:
         file = await (await lip.open(prefix)).fork()
     for step in steps:
-        if late_s:
-            await asyncio.sleep(late_s)
         if isinstance(step[0], str):
             await lip.call_tool(step[0], seconds=step[1])
             continue
