@@ -360,6 +360,20 @@ def test_limits_of_principals_come_back(machine: Switched):
     assert (quota.files, quota.device_pages, quota.host_bytes) == (3, 10, None)
 
 
+def test_policies_weights_and_caps_that_were_set_come_back(machine: Switched):
+    machine("setsched", calls.Setsched("process", "plas", {"quantum": 64.0}))
+    machine("setsched", calls.Setsched("memory", "lru"))
+    machine("setweight", calls.Setweight("bob", 2.0, 3))
+
+    machine.crash()
+
+    found = machine("getsched", calls.NoArgs())
+    policies = {p.level: (p.policy, p.source) for p in found.policies}
+    assert (policies["process"], policies["memory"]) == (("plas", "set"), ("lru", "set"))
+    assert [(p.weight, p.cap) for p in found.principals if p.principal == "bob"] == [(2.0, 3)]
+    assert machine.m.core.former.queue.policy.name == "plas", "the device knows it too"
+
+
 def test_processes_are_never_numbered_twice(machine: Switched):
     last = machine.m.kernel.num_pids
 

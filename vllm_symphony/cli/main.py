@@ -81,7 +81,10 @@ COMMANDS = {
         "export": "pack a file of the server into one of yours",
         "import": "make a file of what export packed",
     },
-    "Scheduling": {"simulate": "play a trace of programs under scheduling policies, on a simulated device"},
+    "Scheduling": {
+        "sched": "show and choose who decides who computes",
+        "simulate": "play a trace of programs under scheduling policies, on a simulated device",
+    },
     "Other": {"man": "show the manual: a page for each system call", "version": "print the version"},
 }
 _MODULES = {"import": "import_file"}  # where the command's name is none for a module

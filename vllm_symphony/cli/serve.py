@@ -25,6 +25,7 @@ from vllm_symphony.abi.address import HostPort, host_port
 from vllm_symphony.cli import guarding, seeing
 from vllm_symphony.cli.command import complain
 from vllm_symphony.cli.moment import duration
+from vllm_symphony.cli.sched import described
 from vllm_symphony.cli.size import parsed
 from vllm_symphony.client.address import SOCKET_NAME, TOKEN_NAME, default_run_dir, default_socket
 from vllm_symphony.errors import InvalidArgument, SymphonyError
@@ -99,18 +100,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _policies(parser: argparse.ArgumentParser) -> None:
     """A flag for each level of scheduling, with all that it may say."""
-    lines = [line for level in catalogue.LEVELS for line in (f"{FLAGS[level]}: {catalogue.DECIDES[level]}", *_told(level))]
     group = parser.add_argument_group(
         "scheduling",
-        "\n".join(("NAME or NAME:PARAMETER=NUMBER,... (docs/scheduling.md); `symphony sched` shows and changes it.", *lines)),
+        f"NAME or NAME:PARAMETER=NUMBER,... (docs/scheduling.md); `symphony sched` shows and changes it.\n{described()}",
     )
     for level, flag in FLAGS.items():
         group.add_argument(flag, dest=f"{level}_policy", metavar="POLICY", type=partial(_policy, level),
-                           help=f"(default: {catalogue.DEFAULTS[level]})")  # fmt: skip
-
-
-def _told(level: str) -> list[str]:
-    return [f"  {line}" for line in catalogue.told(level)]
+                           help=f"{catalogue.DECIDES[level]} (default: {catalogue.DEFAULTS[level]})")  # fmt: skip
 
 
 def _policy(level: str, text: str) -> str:
@@ -118,7 +114,7 @@ def _policy(level: str, text: str) -> str:
     try:
         catalogue.parsed(level, text)
     except SymphonyError as e:
-        raise argparse.ArgumentTypeError(str(e)) from None
+        raise argparse.ArgumentTypeError(e.message) from None
     return text
 
 

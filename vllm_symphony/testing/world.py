@@ -49,6 +49,7 @@ from vllm_symphony.kernel.effect import (
 )  # fmt: skip
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import Limits
+from vllm_symphony.kernel.sched.view import seen
 from vllm_symphony.kernel.syscall.target import shown
 from vllm_symphony.lip import transport
 from vllm_symphony.lip.program import bind_arguments
@@ -92,13 +93,13 @@ class World:
         self.kernel.image = image()
         self.kernel.job_state = self.core.job_state
         self.kernel.residency, self.kernel.capacity = self.core.residency, self.core.capacity
+        self.kernel.queue_view = lambda: seen(self.core.former.queue)
         model = device.model
         self.storage = StorageCore(directory, fingerprint=model.fingerprint, page_bytes=model.page_bytes, decode=decode)
         if directory is not None:
             self.kernel.restore(self.storage.load(), 0)
         self.kernel.input_bytes = self._input_bytes
         self.loop = LeapLoop(lambda: self.now_ns / 1e9, self._leap)
-        self.root = self.kernel.connect(Credentials(principal, scopes=("admin", "run")), "client", 0)
         self.runs: dict[Pid, Run] = {}
         self.faults = Faults(seed)
         self.props = Props(self)
@@ -106,7 +107,9 @@ class World:
         self.is_closing = False
         self.step_ends_ns: int | None = None
         self._stop: Stop | None = None
-        self._transports: dict[Pid, MemoryTransport] = {self.root: MemoryTransport(self, self.root)}
+        self._transports: dict[Pid, MemoryTransport] = {}
+        self.connections: dict[str, Pid] = {}  # of principals
+        self.root = self.connection_of(principal)
         self._namespaces: dict[str, dict[str, Any]] = {}
         self._carrying = False
         self._carry_out()  # what was restored
@@ -122,6 +125,19 @@ class World:
     def client(self) -> MemoryTransport:
         """The test's own connection. Control calls answer at once: `m.client.call(op, args).result()`."""
         return self._transports[self.root]
+
+    def connection_of(self, principal: str) -> Pid:
+        """The test's connection as that principal."""
+        if principal not in self.connections:
+            pid = self.connections[principal] = self.kernel.connect(
+                Credentials(principal, scopes=("admin", "run")), "client", self.now_ns
+            )
+            self._transports[pid] = MemoryTransport(self, pid)
+        return self.connections[principal]
+
+    def close_connections(self) -> None:
+        for pid in self.connections.values():
+            self._transports[pid].close()
 
     def drive(self, what: Coroutine[Any, Any, Any]) -> Any:
         """Let things happen until `what` is done."""

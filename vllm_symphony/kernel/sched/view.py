@@ -63,5 +63,5 @@ def seen(queue: RunQueue) -> QueueView:
             name: Standing(of_principal[name, True], of_principal[name, False], principal.tokens)
             for name, principal in principals.items()
         },
-        {quantity: error.relative for quantity, error in queue.predictor.errors.items()},
+        {quantity: error.relative for quantity, error in queue.predictor.errors.items() if error.num},
     )

@@ -10,7 +10,6 @@ when it does.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from itertools import takewhile
 
 from vllm_symphony.abi.calls import Attach, AttachPart, Done, InfoResult, ModelInfoResult, NoArgs, Strace, StracePart
@@ -183,7 +182,7 @@ def info(m: Machine, call: Call, a: NoArgs) -> InfoResult:
     """The server as it is now: what the host says of itself, and the kernel's counters."""
     demand_door(call)
     host = m.info() if m.info is not None else {}
-    policies = {stat.level: asdict(stat) for stat in m.sched.shown()}
+    policies = {p.level: {"policy": p.policy, "from": p.source, "parameters": p.parameters} for p in m.sched.shown()}
     return InfoResult(json.dumps({**host, "sched": policies, "kernel": m.counters()}, default=str))
 
 
