@@ -24,6 +24,7 @@ from vllm_symphony.simulate.trace import Gap, Script, Trace
 
 TOOLS = Path(__file__).parent / "tools" / "tools.toml"
 KV_BYTES = 512 << 20
+LONGEST = 2048  # tokens of a context, for the tiny model
 SCALE = 8.0
 ROWS, TOKENS, PAGE_SIZE = 16, 512, 32
 # what steps of the tiny model take on two slow cores (calibrate.py); it says how many pages a trace holds at a time
@@ -34,7 +35,10 @@ STEP_TIME = StepTime(0.004, 2e-4, 2e-5, 2e-8, 1e-9)
 def machine(model: str, pages: int | None = None) -> Iterator[Rig]:
     """An engine for traces, with tools, and below the device what `symphony serve` gives it. `pages`: of KV; None: no end of
     them."""
-    more = {"num_gpu_blocks_override": pages + 1, "kv_cache_memory_bytes": KV_BYTES} if pages is not None else {}
+    more: dict[str, int] = {}
+    if pages is not None:
+        longest = min(LONGEST, pages * PAGE_SIZE)
+        more = {"num_gpu_blocks_override": pages + 1, "kv_cache_memory_bytes": KV_BYTES, "max_model_len": longest}
     tiers = TierLimits(None, None)
     with Rig(
         model, tiers=tiers, tools=TOOLS, max_num_seqs=ROWS, max_num_batched_tokens=TOKENS, block_size=PAGE_SIZE, **more
