@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 MAX_LOOKED_AT = 20_000  # files whose tiers are looked up for one scrape: some milliseconds; of more, a part is looked at
 _COUNTERS: Mapping[Metric, str] = {
-    metrics.EVICTED: "evicted", metrics.PARKED: "parked", metrics.PREEMPTED: "preempted", metrics.OUT_OF_ROOM: "out_of_room",
-    metrics.COHORT_WAITS: "waits", metrics.COHORT_SECONDS: "waited_s", metrics.STEPS: "engine_steps",
-    metrics.FOUND_TOKENS: "found_tokens", metrics.ROWS_KEPT: "rows_kept", metrics.MOVES: "moves",
+    metrics.EVICTED: "evicted", metrics.PARKED: "parked", metrics.PREEMPTED: "preempted", metrics.YIELDED: "yielded",
+    metrics.OUT_OF_ROOM: "out_of_room", metrics.COHORT_WAITS: "waits", metrics.COHORT_SECONDS: "waited_s",
+    metrics.STEPS: "engine_steps", metrics.FOUND_TOKENS: "found_tokens", metrics.ROWS_KEPT: "rows_kept", metrics.MOVES: "moves",
     metrics.RESTORE_ERRORS: "pages_corrupt", metrics.FETCHED: "fetched_files",
 }  # fmt: skip
 _JOBS = {"running": "running", "parked": "parked_now", "waiting": "held_now"}

@@ -89,5 +89,19 @@ class Meter:
             (metrics.TRACERS, "tracers"),
         ):  # fmt: skip
             yield metric.sample(held[name])
+        yield from _sched(m)
         yield metrics.DEVICE_LOST.sample(m.lost is not None)
         yield metrics.UPTIME.sample((now_ns - m.boot_ns) * NS)
+
+
+def _sched(m: Machine) -> Iterator[MetricSample]:
+    """Who waits for the device, and who decides."""
+    view = m.queue_view()
+    standings = view.principals.values()
+    yield metrics.RUN_QUEUE.sample(view.running, "running")
+    yield metrics.RUN_QUEUE.sample(view.queued, "waiting")
+    yield metrics.QUEUED_PRINCIPALS.sample(sum(s.running > 0 for s in standings), "running")
+    yield metrics.QUEUED_PRINCIPALS.sample(sum(s.queued > 0 for s in standings), "waiting")
+    yield metrics.SERVICE.sample(sum(s.service for s in standings))
+    for stat in m.sched.shown():
+        yield metrics.SCHED_POLICY.sample(1, stat.level, stat.policy)

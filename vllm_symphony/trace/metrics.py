@@ -31,6 +31,9 @@ WAY = ("in", "out")
 QUANTITY = ("tokens", "calls", "cost", "gap")
 CLASS = ("programs", "plain")
 JOB = ("running", "parked", "waiting")
+TURN = ("running", "waiting")
+SCHED = ("process", "memory", "batch")  # levels of scheduling
+POLICY = ("fcfs", "priority", "vtc", "plas", "atlas", "justitia", "lru", "infercept", "ttl", "immediate", "cohort")
 LIMIT = (
     "tokens", "device_s", "wall_s", "cpu_s", "processes", "depth", "tool_calls", "device_pages", "host_bytes", "disk_bytes",
     "files", "rows", "pinned_pages", "channels", "messages", "programs", "attributes", OTHER,
@@ -112,6 +115,20 @@ OUT_OF_ROOM = Metric("symphony:out_of_room", "counter", "Calls that ended with E
 JOBS = Metric("symphony:jobs", "gauge", "Requests in the engine's scheduler, of programs and plain ones, by state.", {"state": JOB})
 QUEUE_SECONDS = Metric(
     "symphony:queue_seconds", "histogram", "From when a call reached the engine until its first step.", {}, "seconds", WAIT_S
+)
+RUN_QUEUE = Metric(
+    "symphony:run_queue", "gauge", "Calls of programs before the device: those that compute, and those that wait for their turn.",
+    {"state": TURN},
+)  # fmt: skip
+QUEUED_PRINCIPALS = Metric("symphony:run_queue_principals", "gauge", "Principals with such calls.", {"state": TURN})
+YIELDED = Metric("symphony:yielded", "counter", "Times that a call that computed gave its row to one that goes before it.")
+SERVICE = Metric(
+    "symphony:service_tokens",
+    "counter",
+    "What programs have had, weighted: one for a token of a prompt, two for one that is decoded.",
+)
+SCHED_POLICY = Metric(
+    "symphony:sched_policy", "gauge", "1 for the policy that decides now, of each level.", {"kind": SCHED, "policy": POLICY}
 )
 COHORT_WAITS = Metric("symphony:cohort_waits", "counter", "Times that a step was held for programs about to call.")
 COHORT_SECONDS = Metric("symphony:cohort_wait_seconds", "counter", "How long steps were held for them.", {}, "seconds")

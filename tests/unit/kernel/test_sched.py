@@ -155,3 +155,18 @@ def test_without_a_store_nothing_is_written(w: World) -> None:
     w("setweight", principal="ann", weight=2.0)
 
     assert kept(w) == ([], [])
+
+
+def test_metrics_tell_of_the_queue_and_of_who_decides_and_name_nobody(w: World) -> None:
+    w.kernel.queue_view = lambda: QueueView(principals={"me": Standing(1, 2, 30.0), "ann": Standing(0, 5, 6.0)})
+    w("setsched", level="process", policy="plas")
+
+    found = {(s.name.removeprefix("symphony:"), *s.labels.values()): s.value for s in w("metrics").samples}
+
+    assert (found["run_queue", "running"], found["run_queue", "waiting"]) == (1, 7)
+    assert (found["run_queue_principals", "running"], found["run_queue_principals", "waiting"]) == (1, 2)
+    assert found["service_tokens_total",] == 36
+    assert [key[1:] for key in found if key[0] == "sched_policy"] == [
+        ("process", "plas"), ("memory", "infercept"), ("batch", "cohort"),
+    ]  # fmt: skip
+    assert not any("ann" in key for key in found)

@@ -11,7 +11,7 @@ from vllm_symphony.trace.metrics import METRICS, SAMPLES
 FRUIT = Metric("symphony:fruit", "counter", "Fruit.", {"kind": ("apple", "pear", OTHER)})
 BARE = Metric("symphony:bare", "counter", "Bare.")
 SIZE = Metric("symphony:size_seconds", "histogram", "Size.", {"kind": ("apple", OTHER)}, "seconds", (0.1, 1.0))
-MAY_NAME = {"call", "reason", "tier", "state", "kind", "door", "code", "version", "abi", "vllm", "torch", "python"}
+MAY_NAME = {"call", "policy", "reason", "tier", "state", "kind", "door", "code", "version", "abi", "vllm", "torch", "python"}
 
 
 def test_what_was_counted_is_a_sample_by_its_labels():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from vllm_symphony import errors
 from vllm_symphony.kernel.effect import SetPolicy
 from vllm_symphony.kernel.sched import catalogue
+from vllm_symphony.trace import metrics
 
 
 @st.composite
@@ -61,3 +62,9 @@ def test_the_help_names_each_policy_and_each_parameter_of_a_level():
 
         assert all(name in words and policy.help in words for name, policy in known.items())
         assert all(parameter.help in words for policy in known.values() for parameter in policy.parameters.values())
+
+
+def test_the_metric_of_policies_knows_those_that_a_server_has():
+    served = [name for known in catalogue.LEVELS.values() for name in known if name not in catalogue.SIMULATED]
+
+    assert (list(metrics.SCHED), list(metrics.POLICY)) == (list(catalogue.LEVELS), served)
