@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     rules = parser.add_argument_group("the rules", "NAME or NAME:PARAMETER=NUMBER,...; may be repeated")
     rules.add_argument("--policy", action="append", metavar="POLICY", help="who goes first")
     rules.add_argument("--memory", action="append", metavar="POLICY", help="who holds pages while waiting")
+    rules.add_argument("--batch", action="append", metavar="POLICY", help="when a step begins")
     host = parser.add_argument_group("the machine", "By default about an 8B model on one H100.")
     host.add_argument("--pages", type=natural, metavar="N", help="of KV cache")
     host.add_argument("--pressure", type=_positive, metavar="X", help="as many pages as the programs would hold, divided by X")
@@ -90,6 +92,7 @@ def start(args: argparse.Namespace) -> int:
 COLUMNS: dict[str, Any] = {
     "POLICY": lambda r: r.rules.process,
     "MEMORY": lambda r: r.rules.memory,
+    "BATCH": lambda r: r.rules.batch,
     "SEED": lambda r: r.seed,
     "MEAN": lambda r: _s(r.summary.completion_s.mean),
     "P95": lambda r: _s(r.summary.completion_s.p95),
@@ -149,7 +152,8 @@ def _rules(args: argparse.Namespace) -> Sequence[Any]:
     from vllm_symphony.simulate.comparison import Rules
 
     usual = Rules()
-    return [Rules(p, m) for p in args.policy or [usual.process] for m in args.memory or [usual.memory]]
+    chosen = (args.policy or [usual.process], args.memory or [usual.memory], args.batch or [usual.batch])
+    return [Rules(*each) for each in product(*chosen)]
 
 
 def _s(seconds: float) -> str:

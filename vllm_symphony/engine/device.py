@@ -403,6 +403,8 @@ class FileDevice:
         due_s = self.fetches.due_s
         self.fetches.hear(e)
         self.order.queue.hear(e, self.clock())
+        if isinstance(e, SetPolicy):
+            self.scheduler.cohort.hear(e)
         if self.fetches.due_s != due_s:
             self.scheduler.look_then()
 

@@ -114,15 +114,6 @@ class SymphonyMixin(_Base):
 
     # ---- what "work" means
 
-    @property
-    def window_s(self) -> float:
-        """How long without a call ends the cohort wait; 0: there is none."""
-        return self.cohort.window_s
-
-    @window_s.setter
-    def window_s(self, seconds: float) -> None:
-        self.cohort.window_s = seconds
-
     def _arrived(self, request: Request) -> None:
         self.runnable = True
         if request.client_index != CLIENT:
@@ -317,7 +308,7 @@ class SymphonyMixin(_Base):
             self._fired = frozenset()
         seconds = time.perf_counter() - self._step_began
         if output.num_scheduled_tokens:
-            self.cohort.took(seconds)
+            self.cohort.took(len(output.num_scheduled_tokens), seconds)
             device.charge(output.num_scheduled_tokens, seconds)
             step, began_ns = output.symphony_step
             num_calls, num_tokens = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens

@@ -1,6 +1,7 @@
 """A program of a trace as the kernel sees it (simulate/actor.py): calls, one after another, and threads for its branches.
 
     body (a generator) --Ask(op, args)--> player --kernel.call--> ... reply --> body goes on
+                       --Code(seconds)--> its own code runs
                        --Fan(bodies)----> so many threads; it goes on when all of them have ended
 
 It says what an honest program says and no more: what will come (decode lengths, gaps) is known to the trace alone.
@@ -15,7 +16,7 @@ from typing import Any
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import Pid, pack_tokens
 from vllm_symphony.simulate.device import TOKEN
-from vllm_symphony.simulate.trace import Gap, Script, Turn
+from vllm_symphony.simulate.trace import Gap, Script, Singles, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,20 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """The program's own code, for so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fan:
     """Bodies that run at the same time, a thread each."""
 
     bodies: tuple[Body, ...]
 
 
-Body = Generator[Ask | Fan, Any, None]
+Body = Generator[Ask | Fan | Code, Any, None]
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +92,8 @@ def main(script: Script) -> Body:
     for step in steps:
         if isinstance(step, Gap):
             yield from _rest(step)
+        elif isinstance(step, Singles):
+            yield from _singles(fd, step)
         elif step.forks:
             branches = []
             for _ in range(step.forks):
@@ -99,6 +109,13 @@ def _turn(fd: int, turn: Turn) -> Body:
     if turn.prompt:
         yield Ask("append", calls.Append(fd, _tokens(turn.prompt)))
     yield Ask("generate", calls.Generate(fd, turn.decode, ignore_eos=True, stream=True, text=False))
+
+
+def _singles(fd: int, step: Singles) -> Body:
+    for i in range(step.num_tokens):
+        if i:
+            yield Code(step.code_s)
+        yield Ask("forward", calls.Forward(fd, _tokens(1), outputs="", keep="none"))
 
 
 def _branch(fd: int, turn: Turn) -> Body:

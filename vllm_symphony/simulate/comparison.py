@@ -19,14 +19,16 @@ class Rules:
 
     process: str = catalogue.DEFAULTS[catalogue.PROCESS]
     memory: str = catalogue.DEFAULTS[catalogue.MEMORY]
+    batch: str = catalogue.DEFAULTS[catalogue.BATCH]
 
     @property
     def effects(self) -> tuple[SetPolicy, ...]:
-        return catalogue.parsed(catalogue.PROCESS, self.process), catalogue.parsed(catalogue.MEMORY, self.memory)
+        chosen = {catalogue.PROCESS: self.process, catalogue.MEMORY: self.memory, catalogue.BATCH: self.batch}
+        return tuple(catalogue.parsed(level, text, simulated=True) for level, text in chosen.items())
 
     @property
     def label(self) -> str:
-        return f"{self.process} + {self.memory}"
+        return f"{self.process} + {self.memory} + {self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         trace, summary = self.played.trace, self.summary
         return {
-            "trace": trace.name, "seed": self.seed, "process": self.rules.process, "memory": self.rules.memory, **summary.as_dict(),
+            "trace": trace.name, "seed": self.seed, "process": self.rules.process, "memory": self.rules.memory,
+            "batch": self.rules.batch, **summary.as_dict(),
             "samples": [outcome.completion_s for outcome in self.played.outcomes if not outcome.failure],
         }  # fmt: skip
 

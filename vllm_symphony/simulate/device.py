@@ -22,7 +22,7 @@ from vllm_symphony.engine.sim.core import Cost, SimCore
 from vllm_symphony.engine.sim.job import SimJob
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import NotSupported, SymphonyError
-from vllm_symphony.kernel.effect import DropFile, GenerateDone, GenerateJob, GenerateTokens
+from vllm_symphony.kernel.effect import DropFile, ForwardDone, ForwardJob, GenerateDone, GenerateJob, GenerateTokens
 from vllm_symphony.simulate.steptime import Load, StepTime
 
 TOKEN = 7
@@ -31,7 +31,7 @@ NEGLIGIBLE = 1e-15
 
 
 class LeapCore(SimCore):
-    """Answers generates. `leap` takes the place of `begin`."""
+    """Answers generates, and forwards without distributions. `leap` takes the place of `begin`."""
 
     def __init__(
         self,
@@ -138,10 +138,10 @@ class LeapCore(SimCore):
         return min((t for t in (self.mover.next_end, self.fetches.due_s) if t is not None), default=inf)
 
     def _enqueue(self, job: SimJob) -> None:
-        if not isinstance(job.effect, GenerateJob):
-            raise NotSupported("the leaping device has no distributions: it answers generates only")
+        if isinstance(job.effect, ForwardJob) and (job.effect.outputs or job.effect.keep):
+            raise NotSupported("the leaping device has no distributions: it answers generates, and forwards without outputs")
         super()._enqueue(job)
-        self._left[job.id] = job.effect.max_tokens
+        self._left[job.id] = job.effect.max_tokens if isinstance(job.effect, GenerateJob) else 0
 
     def _compute(self, job: SimJob, n: int) -> None:
         job_id, tokens = job.effect.job, job.file.tokens
@@ -152,6 +152,11 @@ class LeapCore(SimCore):
             if job.computed < len(tokens):
                 return
             self._publish(job)
+            if isinstance(job.effect, ForwardJob):
+                self._end(job)
+                self._num_answered += 1
+                self.out.append(ForwardDone(job_id, (), job.span))
+                return
             n = 1
         tokens += [TOKEN] * n
         left = self._left[job_id] = self._left[job_id] - n
@@ -171,7 +176,8 @@ class LeapCore(SimCore):
         self._told[job.id] = drawn
 
     def fail(self, job: SimJob, error: SymphonyError) -> None:
-        self._tell_rest(job)
+        if isinstance(job.effect, GenerateJob):
+            self._tell_rest(job)
         super().fail(job, error)
 
     def _end(self, job: SimJob) -> None:

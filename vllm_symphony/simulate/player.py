@@ -39,7 +39,7 @@ from vllm_symphony.kernel.effect import (
 from vllm_symphony.kernel.kernel import Kernel
 from vllm_symphony.kernel.limits import DEFAULT
 from vllm_symphony.simulate import actor
-from vllm_symphony.simulate.actor import Actor, Ask, Fan, Thread
+from vllm_symphony.simulate.actor import Actor, Ask, Code, Fan, Thread
 from vllm_symphony.simulate.device import TOKEN, LeapCore
 from vllm_symphony.simulate.steptime import StepTime
 from vllm_symphony.simulate.trace import Script, Trace
@@ -297,7 +297,7 @@ class Player:
     def _ask(self, process: Actor, thread: Thread, ask: Ask) -> None:
         process.num_calls += 1
         process.waiting[process.num_calls] = thread
-        thread.waits_long = ask.op in ("generate", "call_tool")
+        thread.waits_long = ask.op in ("generate", "forward", "call_tool")
         if ask.op == "generate":
             process.asked_ns[process.num_calls] = self.now_ns
         self.kernel.call(process.pid, process.num_calls, thread.tid, ask.op, ask.args, self.now_ns)
@@ -335,6 +335,8 @@ class Player:
             return
         if isinstance(wish, Ask):
             self._ask(process, thread, wish)
+        elif isinstance(wish, Code):
+            self._after(wish.seconds, lambda: self._react(process, thread, None))
         else:
             self._spread(process, thread, wish)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from vllm_symphony.simulate.player import Host, Outcome, Played
 from vllm_symphony.simulate.steptime import Chunk
-from vllm_symphony.simulate.trace import Gap, Script
+from vllm_symphony.simulate.trace import Gap, Script, Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,10 @@ def alone_s(script: Script, host: Host) -> float:
     for step in script.steps:
         if isinstance(step, Gap):
             total += step.seconds
+            continue
+        if isinstance(step, Singles):
+            total += _decode_s(host, context, step.num_tokens, 1) + step.code_s * (step.num_tokens - 1)
+            context += step.num_tokens
             continue
         rows = max(1, step.forks)
         total += _prompt_s(host, context, pending + step.prompt, rows)

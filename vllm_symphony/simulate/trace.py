@@ -4,7 +4,8 @@
     {"at": 0.31, "principal": "ann", "name": "chat", "steps": [[256, 277], ["user", 4.2], [80, 277]]}      then a program each
     {"at": 0.44, "principal": "bob", "name": "tree", "prefix": ["manual", 900], "steps": [[467, 73, 8]]}
 
-A step is a call [prompt, decode] or [prompt, decode, forks], or a gap [tool, seconds]. No policy sees it: it is what happens, and
+A step is a call [prompt, decode] or [prompt, decode, forks], a gap [tool, seconds], or calls of a token each ["each", tokens,
+seconds]. No policy sees it: it is what happens, and
 what is to come is known to the player alone.
 """
 
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 
 from vllm_symphony.errors import InvalidArgument
 
+EACH = "each"
 FIELDS = {"at", "principal", "name", "steps", "prefix", "killed", "priority"}
 
 
@@ -39,7 +41,15 @@ class Gap:
     seconds: float
 
 
-Step = Turn | Gap
+@dataclass(frozen=True, slots=True)
+class Singles:
+    """`num_tokens` one by one, a call each; between two calls the program's own code runs for `code_s`."""
+
+    num_tokens: int
+    code_s: float = 0.0
+
+
+Step = Turn | Gap | Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,17 @@ class Script:
 
     @property
     def num_calls(self) -> int:
-        return sum(max(1, turn.forks) for turn in self.turns)
+        return sum(max(1, turn.forks) for turn in self.turns) + self.num_singles
 
     @property
     def num_tokens(self) -> int:
         """That the model decodes."""
-        return sum(turn.decode * max(1, turn.forks) for turn in self.turns)
+        return sum(turn.decode * max(1, turn.forks) for turn in self.turns) + self.num_singles
+
+    @property
+    def num_singles(self) -> int:
+        """Calls of a token each."""
+        return sum(step.num_tokens for step in self.steps if isinstance(step, Singles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +136,7 @@ def read(lines: Iterable[str]) -> Trace:
 
 def line_of(script: Script) -> dict[str, Any]:
     """A program as its line of the file has it."""
-    steps = [
-        [s.tool, round(s.seconds, 6)] if isinstance(s, Gap) else [s.prompt, s.decode, s.forks] if s.forks else [s.prompt, s.decode]
-        for s in script.steps
-    ]
+    steps = [_words(step) for step in script.steps]
     line = {"at": round(script.at_s, 6), "principal": script.principal, "name": script.name, "steps": steps}
     if script.prefix is not None:
         line["prefix"] = list(script.prefix)
@@ -133,6 +145,14 @@ def line_of(script: Script) -> dict[str, Any]:
     if script.priority:
         line["priority"] = script.priority
     return line
+
+
+def _words(step: Step) -> list[Any]:
+    if isinstance(step, Gap):
+        return [step.tool, round(step.seconds, 6)]
+    if isinstance(step, Singles):
+        return [EACH, step.num_tokens, round(step.code_s, 6)]
+    return [step.prompt, step.decode, step.forks] if step.forks else [step.prompt, step.decode]
 
 
 def _script(value: dict[str, Any]) -> Script:
@@ -155,6 +175,8 @@ def _script(value: dict[str, Any]) -> Script:
 
 def _step(value: list[Any]) -> Step:
     if isinstance(value[0], str):
+        if value[0] == EACH and len(value) == 3:
+            return Singles(_count(value[1], least=1), _seconds(value[2]))
         tool, seconds = value
         return Gap(tool, _seconds(seconds))
     prompt, decode, *more = value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vllm_symphony.engine.cohort import Cohort
+from vllm_symphony.errors import NotSupported
+from vllm_symphony.kernel.effect import SetPolicy
 
 
 class Hall:
@@ -15,7 +17,7 @@ class Hall:
         self.cohort = Cohort(lambda: self.now)
         self.cohort.wait = self.wait
         self.cohort.expected = expected
-        self.cohort.took(step_s)
+        self.cohort.took(expected, step_s)
 
     def queued(self) -> int:
         return sum(t <= self.now for t in self.arrivals)
@@ -63,12 +65,6 @@ def test_it_lasts_as_long_as_it_gains_rows_and_not_longer():
     late.hold(streams=16)
 
     assert late.now == pytest.approx(0.01 / 3)
-    one_program, equal, one_stream = (Hall(m, (), 0.01).cohort.limit_s(n) for m, n in ((1, 16), (16, 16), (16, 1)))
-    assert one_program < equal < one_stream < 0.01
-
-
-def test_streams_that_are_worth_more_are_held_up_less():
-    assert Hall(16, ()).cohort.limit_s(3 * 16) < Hall(16, ()).cohort.limit_s(16)
 
 
 def test_streams_are_not_held_up_for_programs_that_think_but_now_and_then_it_is_tried_again():
@@ -78,7 +74,7 @@ def test_streams_are_not_held_up_for_programs_that_think_but_now_and_then_it_is_
         hall.hold(streams=4)
 
     assert 50 < hall.cohort.num_waits < 80
-    assert hall.now < 0.1 * 1000 * hall.cohort.limit_s(4)
+    assert hall.now < 0.1 * 1000 * 0.01 / 3
 
 
 def test_programs_that_stop_to_think_and_then_decode_again_are_waited_for_again():
@@ -104,7 +100,20 @@ def test_a_plain_request_ends_it():
 
 def test_without_a_window_there_is_no_wait():
     hall = Hall(3, (0.0, 0.001, 0.001))
-    hall.cohort.window_s = 0.0
+    hall.cohort.choose("cohort", {"window_s": 0.0})
 
     assert hall.hold(streams=0) == 1
     assert hall.cohort.num_waits == 0
+
+
+def test_another_policy_is_taken_from_the_next_step_on_and_one_for_the_simulator_is_refused():
+    hall = Hall(3, (0.0, 0.001, 0.001))
+    hall.cohort.hear(SetPolicy("memory", "lru"))
+    assert hall.cohort.policy.name == "cohort"
+
+    hall.cohort.hear(SetPolicy("batch", "immediate"))
+    assert hall.hold(streams=0) == 1
+    with pytest.raises(NotSupported):
+        hall.cohort.hear(SetPolicy("batch", "rate"))
+
+    assert hall.cohort.policy.name == "immediate"

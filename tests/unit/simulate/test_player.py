@@ -13,7 +13,7 @@ from vllm_symphony.simulate.comparison import Rules
 from vllm_symphony.simulate.device import LeapCore
 from vllm_symphony.simulate.player import Host, Outcome, Player
 from vllm_symphony.simulate.steptime import StepTime
-from vllm_symphony.simulate.trace import Gap, Script, Step, Trace, Turn
+from vllm_symphony.simulate.trace import Gap, Script, Singles, Step, Trace, Turn
 from vllm_symphony.simulate.workload import Shape, generate
 
 SMALL = Host(num_pages=64, page_size=4, max_rows=4, max_tokens=32)
@@ -31,7 +31,8 @@ def played(trace: Trace, host: Host = SMALL) -> tuple[Outcome, ...]:
 turns = st.builds(Turn, st.integers(1, 20), st.integers(1, 12))
 gaps = st.builds(Gap, st.sampled_from(["read", "build"]), st.floats(0, 3))
 branches = st.builds(Turn, st.integers(0, 6), st.integers(1, 6), st.integers(1, 3))
-later = st.lists(st.one_of(turns, gaps, branches), max_size=4)
+singles = st.builds(Singles, st.integers(1, 6), st.sampled_from([0.0, 0.001, 0.02]))
+later = st.lists(st.one_of(turns, gaps, branches, singles), max_size=4)
 prefixes = st.sampled_from([None, ("book", 10), ("film", 24)])
 
 
@@ -45,7 +46,7 @@ def scripts(draw: st.DrawFn) -> Script:
 traces = st.lists(scripts(), min_size=1, max_size=6).map(lambda found: trace_of(*(s for s in sorted(found, key=lambda s: s.at_s))))
 
 
-rules = st.builds(Rules, st.sampled_from(sorted(catalogue.POLICIES)), st.sampled_from(["lru", "infercept", "ttl"]))
+rules = st.builds(Rules, *(st.sampled_from(sorted(catalogue.LEVELS[level])) for level in ("process", "memory", "batch")))
 hosts = st.sampled_from([SMALL, replace(SMALL, host_tokens=400), replace(SMALL, num_pages=40)])
 
 

@@ -93,7 +93,7 @@ def test_a_trace_that_was_written_is_played(tmp_path: Path, capsys: pytest.Captu
     [
         (["nothing"], "no workload"),
         (["mix", "--policy", "best"], "no process policy"),
-        (["mix", "--memory", "best"], "no such memory policy"),
+        (["mix", "--memory", "best"], "no memory policy"),
         (["mix", "--policy", "vtc:weight=heavy"], "NAME:PARAMETER=NUMBER"),
         (["mix", "--pages", "5", "--pressure", "2"], "--pages and --pressure"),
         (["mix", "--rate", "5", "--load", "2"], "--rate and --load"),

@@ -26,6 +26,7 @@ from vllm_symphony.engine.row_quota import RowQuota
 from vllm_symphony.engine.sim import grammar as grammars
 from vllm_symphony.engine.sim.edit import SimBench
 from vllm_symphony.engine.sim.former import Former
+from vllm_symphony.engine.sim.holding import Holding
 from vllm_symphony.engine.sim.job import SimJob, Writer
 from vllm_symphony.engine.sim.model import END, Model, Row, SimModel, text_result
 from vllm_symphony.engine.sim.mover import SimMover, SimPages
@@ -156,6 +157,8 @@ class SimCore:
         self._seed = seed
         self.surgery = Surgery(SimBench(self))
         self.former = Former(self, self.victims.predictor)
+        self.holding = Holding(clock)
+        self._num_answered = 0  # calls of one step, in the last one
 
     # ---- mail
 
@@ -183,6 +186,7 @@ class SimCore:
             self.out.append(JobFailed(job.job, InvalidArgument(f"{job.op}: {type(error).__name__}: {str(error)[:300]}")))
 
     def _take_mail(self) -> None:
+        num_calls = -len(self.jobs)
         while self.mail:
             e = self.mail.popleft()
             try:
@@ -190,6 +194,8 @@ class SimCore:
             except SymphonyError as error:
                 self.out.append(JobFailed(e.job, error))  # type: ignore[union-attr]
         self._sweep_rows()
+        if (num_calls := num_calls + len(self.jobs)) > 0:
+            self.holding.policy.came(num_calls, self.clock())
 
     # ---- files
 
@@ -308,6 +314,8 @@ class SimCore:
         """Who computes, and by which rules."""
         self.fetches.hear(e)
         self.former.queue.hear(e, self.clock())
+        if isinstance(e, SetPolicy):
+            self.holding.hear(e)
 
     # ---- tiers
 
@@ -405,16 +413,20 @@ class SimCore:
             or self.tiers.wanted
             or self.surgery.edits
             or self.fetches.due_s is not None
+            or self.holding.is_holding
         )
 
     def begin(self) -> float | None:
         """Take the mail and fix the next batch. The seconds that it takes; None: nothing can be computed (see `wake_at`)."""
         assert not self.is_stepping
+        came = bool(self.mail)
         self._take_mail()
         if self.tiers.poll() or self.surgery.is_waiting:
             self.surgery.try_again()
         self.fetches.advance()
-        self.wake_at = None
+        self.wake_at = self._held_until(came)
+        if self.wake_at is not None:
+            return None
         self.batch = self.former.form()
         if not self.batch and self.surgery.is_waiting:  # for calls that have just been ended for want of room
             self.surgery.try_again()
@@ -435,11 +447,20 @@ class SimCore:
         self.meter.step_seconds.observe(self.step_s)
         return self.step_s
 
+    def _held_until(self, came: bool) -> float | None:
+        """By the clock: when to look again, if the step is held."""
+        queue = self.former.queue
+        until_s = self.holding.until_s(queue.num_waiting + len(self.asks), queue.num_running, came=came)
+        if until_s is None:
+            return None
+        return min(t for t in (until_s, self.mover.next_end, self.fetches.due_s) if t is not None)
+
     def finish(self) -> None:
         """Compute the batch."""
         batch, self.batch = self.batch, []
         asks, self.batch_asks = self.batch_asks, []
         total = sum(n for _, n in batch) + len(asks)
+        self._num_answered = 0
         self.victims.measured.stepped(total // self.equal_steps, self.step_s / self.equal_steps)
         self.out.append(StepRan(self.step, self._began_ns, self._clock_ns(), len(batch) + len(asks), total))
         for e in asks:
@@ -461,6 +482,9 @@ class SimCore:
             except SymphonyError as error:
                 self.fail(job, error)
         self._sweep_rows()
+        took_s = self.clock() - self._began_ns / 1e9
+        self.holding.took(len(batch) + len(asks), took_s / self.equal_steps, self.equal_steps)
+        self.holding.expected = self.former.queue.num_waiting + len(self.asks) + self._num_answered
 
     def _compute(self, job: SimJob, n: int) -> None:
         f, size = job.file, self.table.page_size
@@ -480,6 +504,7 @@ class SimCore:
             if job.on_done is not None:
                 job.on_done(job, None)
                 return
+            self._num_answered += 1
             self.out.append(ForwardDone(job.id, tuple(job.distributions[i] for i in job.wanted), job.span))
             return
         progress, done = writer.take(self._row(job.blocks, job.computed - 1))
@@ -624,7 +649,8 @@ class SimCore:
             "jobs": len(self.jobs) + len(self.asks) + len(self.surgery.edits), "pages_total": self.table.num_pages,
             "pages_free": free, "pages_held": self.table.num_pages - free, "rows_kept": len(self._rows),
             "parked": self.former.num_parked, "yielded": self.former.num_yielded, "preempted": self.num_preempted,
-            "evicted": self.room.num_evicted, "out_of_room": self.former.num_failed_room, "waits": 0, **self.tiers.counters(),
+            "evicted": self.room.num_evicted, "out_of_room": self.former.num_failed_room,
+            "waits": self.holding.num_waits, "waited_s": self.holding.waited_s, **self.tiers.counters(),
         }  # fmt: skip
 
     _APPLY: ClassVar[dict[type, Callable[[SimCore, Any], None]]] = {

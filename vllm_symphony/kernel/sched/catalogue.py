@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from vllm_symphony.errors import InvalidArgument
+from vllm_symphony.errors import InvalidArgument, NotSupported
 from vllm_symphony.kernel.effect import SetPolicy
-from vllm_symphony.kernel.sched import memory, parameter
+from vllm_symphony.kernel.sched import batch, memory, parameter
 from vllm_symphony.kernel.sched.atlas import CriticalPath
 from vllm_symphony.kernel.sched.fcfs import FirstCome
 from vllm_symphony.kernel.sched.justitia import Costs, FairFinish
@@ -23,7 +23,7 @@ from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.priority import ByPriority
 from vllm_symphony.kernel.sched.vtc import EqualShares
 
-PROCESS, MEMORY = "process", "memory"  # levels of `SetPolicy`
+PROCESS, MEMORY, BATCH = "process", "memory", "batch"  # levels of `SetPolicy`
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy for policy in (FirstCome, ByPriority, EqualShares, AttainedService, CriticalPath, FairFinish)
 }
@@ -43,9 +43,10 @@ class Described(Protocol):
     def parameters(self) -> Mapping[str, Parameter]: ...
 
 
-LEVELS: Mapping[str, Mapping[str, Described]] = {PROCESS: POLICIES, MEMORY: memory.POLICIES}
-DEFAULTS: Mapping[str, str] = {PROCESS: DEFAULT, MEMORY: memory.DEFAULT}
-DECIDES: Mapping[str, str] = {PROCESS: "who goes first", MEMORY: "who holds pages while it waits"}
+LEVELS: Mapping[str, Mapping[str, Described]] = {PROCESS: POLICIES, MEMORY: memory.POLICIES, BATCH: batch.POLICIES}
+DEFAULTS: Mapping[str, str] = {PROCESS: DEFAULT, MEMORY: memory.DEFAULT, BATCH: batch.DEFAULT}
+DECIDES: Mapping[str, str] = {PROCESS: "who goes first", MEMORY: "who holds pages while it waits", BATCH: "when a step begins"}
+SIMULATED = frozenset(name for name, policy in batch.POLICIES.items() if not policy.on_engine)  # they are to compare with
 
 
 def policy_of(name: str, parameters: Mapping[str, float], costs: Costs) -> Policy:
@@ -55,18 +56,26 @@ def policy_of(name: str, parameters: Mapping[str, float], costs: Costs) -> Polic
     return FairFinish(costs) if chosen is FairFinish else chosen(**parameters)
 
 
-def demand(level: str, name: str, parameters: Mapping[str, float]) -> Described:
-    """The policy. Raises InvalidArgument: there is no such level, policy or parameter, or a value is too small."""
+def demand(level: str, name: str, parameters: Mapping[str, float], *, simulated: bool = False) -> Described:
+    """The policy, for a server or for a simulation.
+
+    Raises:
+        InvalidArgument: there is no such level, policy or parameter, or a value is too small.
+        NotSupported: the policy is for the simulator only.
+    """
     if level not in LEVELS:
         raise InvalidArgument(f"no level of scheduling is called {level[:64]!r}: there are {', '.join(LEVELS)}", level=level[:64])
     known = LEVELS[level]
     if name not in known:
         raise InvalidArgument(f"no {level} policy is called {name[:64]!r}: there are {', '.join(known)}", policy=name[:64])
+    if name in SIMULATED and not simulated:
+        served = ", ".join(other for other in known if other not in SIMULATED)
+        raise NotSupported(f"{name} is for `symphony simulate` only; here there are {served}")
     parameter.demand(name, known[name].parameters, parameters)
     return known[name]
 
 
-def parsed(level: str, text: str) -> SetPolicy:
+def parsed(level: str, text: str, *, simulated: bool = False) -> SetPolicy:
     """Of `name` or `name:parameter=value,...`. Raises InvalidArgument: it is no such text, or as `demand` does."""
     name, _, rest = text.partition(":")
     given: dict[str, float] = {}
@@ -79,7 +88,7 @@ def parsed(level: str, text: str) -> SetPolicy:
         if key in given:
             raise InvalidArgument(f"{key[:64]} stands twice in {text[:256]!r}")
         given[key] = number
-    demand(level, name, given)
+    demand(level, name, given, simulated=simulated)
     return SetPolicy(level, name, tuple(given.items()))
 
 
@@ -96,6 +105,7 @@ def values(level: str, name: str, parameters: Mapping[str, float]) -> dict[str, 
 def told(level: str) -> Iterator[str]:
     """A line for each policy of a level and for each of its parameters, for a help."""
     for name, policy in LEVELS[level].items():
-        yield f"{name:<10} {policy.help}{' (default)' if name == DEFAULTS[level] else ''}"
+        mark = " (default)" if name == DEFAULTS[level] else " (simulated only)" if name in SIMULATED else ""
+        yield f"{name:<10} {policy.help}{mark}"
         for key, known in policy.parameters.items():
             yield f"{'':<10}   {key}: {known.help} ({known.default:g})"
