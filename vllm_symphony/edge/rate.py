@@ -23,7 +23,7 @@ from vllm_symphony.errors import InvalidArgument, QuotaExceeded
 
 EVERYBODY = "*"
 RETRY_AT_ONCE_S = 0.1  # a request ends when it ends
-MAX_BUCKETS = 1024  # above it those that are full again are forgotten
+MAX_BUCKETS = 1024  # above it those that are full again are forgotten; where many stay, at twice as many again
 _MAX_PER_S = 1e6
 _ROUNDING = 1e-6  # of a drop: who waited as long as it was told is not told to wait again
 
@@ -102,6 +102,7 @@ class Rates:
         self._tell = refused
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
+        self._num_to_look = MAX_BUCKETS  # for those that are full again
         self._num_open: dict[str, int] = {}
         self.num_refused = 0
 
@@ -177,8 +178,9 @@ class Rates:
             return None
         bucket = self._buckets.get(whose)
         if bucket is None or bucket.limit != limit:
-            if len(self._buckets) >= MAX_BUCKETS:
+            if len(self._buckets) >= self._num_to_look:
                 self._buckets = {k: b for k, b in self._buckets.items() if b.wait_s(now_s, b.limit.burst) > 0}
+                self._num_to_look = max(MAX_BUCKETS, 2 * len(self._buckets))
             bucket = self._buckets[whose] = _Bucket(limit, now_s)
         return bucket
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_symphony.edge.rate import MAX_BUCKETS, Limit, Rates, limit_of, limits_of
+from vllm_symphony.edge.rate import MAX_BUCKETS, Limit, Rates, _Bucket, limit_of, limits_of
 from vllm_symphony.errors import InvalidArgument, QuotaExceeded
 
 
@@ -135,6 +135,21 @@ def test_buckets_that_are_full_again_are_forgotten(clock):
     assert len(door._buckets) <= 2
     with pytest.raises(QuotaExceeded):
         door.admit("p0", 2)
+
+
+def test_in_a_flood_of_many_sources_each_pays_for_a_few_looks_only(clock, monkeypatch):
+    door, num_looks, wait_s = rates(clock, "*=1/s:20"), 0, _Bucket.wait_s
+
+    def counted(bucket: _Bucket, now_s: float, cost: float) -> float:
+        nonlocal num_looks
+        num_looks += 1
+        return wait_s(bucket, now_s, cost)
+
+    monkeypatch.setattr(_Bucket, "wait_s", counted)
+    for i in range(8 * MAX_BUCKETS):
+        door.admit(f"p{i}")
+
+    assert num_looks <= 3 * 8 * MAX_BUCKETS
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 20), st.integers(1, 20))
