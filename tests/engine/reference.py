@@ -48,9 +48,9 @@ def long_prompt(driver: Driver, num_tokens: int, salt: int = 0) -> list[int]:
 
 
 def start_plain(
-    driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5, *, priority: int = 0, **params: Any
+    driver: Driver, prompt: Sequence[int], n: int, k: int | None = 5, *, priority: int = 0, wait: bool = True, **params: Any
 ) -> queue.Queue[Any]:
-    """Begin a plain vLLM request beside the files."""
+    """Begin a plain vLLM request beside the files. `wait`: until the engine has it."""
     from vllm import SamplingParams
     from vllm.v1.request import Request
 
@@ -60,7 +60,7 @@ def start_plain(
     request = Request(f"plain-{next(_SERIAL)}", list(prompt), sampling, None, block_hasher=hasher, priority=priority)
     if request.use_structured_output:
         driver.call(lambda: driver.host.core.structured_output_manager.grammar_init(request))
-    driver.host.add_plain(request, q.put)
+    driver.host.add_plain(request, q.put, wait=wait)
     return q
 
 

@@ -23,7 +23,6 @@ from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import Request, RequestStatus
 
 from vllm_symphony.engine.job import FileJob
-from vllm_symphony.engine.order import MISSES
 from vllm_symphony.engine.page_table import PagedFile
 from vllm_symphony.engine.room import STALE_S, Room
 from vllm_symphony.engine.share import Pair, Row, cut
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
     from vllm_symphony.engine.device import FileDevice
     from vllm_symphony.engine.scheduler import SymphonyMixin
 
+FEW = 8  # calls that are looked at beside those that there are rows for ...
+MISSES = 64  # ... and when many of them had no room
 FOR_PAGES, FOR_A_ROW = "pages", "row"  # why a request is parked
+MAY_BEGIN = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 FAVOUR = 1e12  # seconds: older than everything
 PLAIN, PROGRAMS = False, True  # the sides
 
@@ -53,6 +55,8 @@ class Admission:
         self.room = Room(device.table, device.tiers, device.clock, device.retire_all)
         self.cuts: dict[Request, int] = {}  # in this step these compute no more tokens than that
         self.num_parked = self.num_yielded = self.num_failed_room = 0
+        self._line: list[FileJob] = []  # calls that may have a row in this look, in the run queue's order
+        self._width = FEW
         self._favoured: bool | None = None
         self._stuck_since: dict[bool, float] = {}
         self._clock_offset = time.time() - time.monotonic()
@@ -65,14 +69,17 @@ class Admission:
         self.cuts = {}
         if not self.device.jobs and (not s.num_held() or len(s.running) >= self._rows) and self._is_roomy(s.running):
             return  # idle files beside plain requests that run
+        looks_far = False
         while True:
             order.settle(job for job in self._jobs(s.running) if order.runs(job))
-            held = self._held()
+            held = self._held(looks_far)
             free = self._keep_running(held)
             began = self._begin(held, free)
             if s.running or began or not (s.parked or s.num_held()):
                 break
-            if not self._force_room():
+            if not looks_far and len(held) < s.num_held():
+                looks_far = True  # none of the first can begin, and the device has nothing else to do
+            elif not self._force_room():
                 break
         order.settle(self._jobs((*s.running, *began)))
         if self._may_cut and self.device.jobs:
@@ -87,21 +94,40 @@ class Admission:
         """How many a step holds."""
         return int(self.scheduler.max_num_active_reqs - self.scheduler.num_waiting_for_streaming_input)
 
-    def _held(self) -> list[Request]:
-        """Those that might begin now. Long queues are not looked through in each step: as many as there are rows are enough, beside
-        those that wait for something else; but not of plain requests where vLLM may pass over some for reasons of its own."""
-        s, jobs = self.scheduler, self.device.jobs
-        held = [*s.kv_holding_waiting.held, *s.waiting.held]
-        if len(held) <= self._rows:
-            return held
-        rest: set[Request] = set()
-        if not (s.policy == SchedulingPolicy.PRIORITY or s.lora_config or s.connector is not None):
-            may_begin = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
-            rest.update([r for r in held if r.status in may_begin and r.request_id not in jobs][self._rows :])
-        if len(jobs) > self._rows + MISSES and s.running:
-            first = {job.request for job in self.device.order.first(self._rows + MISSES)}
-            rest.update(r for r in held if r.request_id in jobs and r not in first)
-        return [r for r in held if r not in rest] if rest else held
+    def _held(self, looks_far: bool) -> list[Request]:
+        """Those that might begin now: plain requests in order of arrival, then calls in the run queue's order. Long queues are not
+        looked through in each step: as many as there are rows are enough, unless `looks_far`. But vLLM may pass over plain requests
+        for its own reasons."""
+        s, rows = self.scheduler, self._rows
+        gates = (s.kv_holding_waiting, s.waiting)
+        passes_over = s.policy == SchedulingPolicy.PRIORITY or s.lora_config or s.connector is not None
+        held: list[Request] = []
+        for gate in gates:
+            num = 0
+            for r in gate.plain:
+                if num >= rows and not (passes_over or looks_far):
+                    break
+                held.append(r)
+                num += r.status in MAY_BEGIN
+        self._line = self._first_calls(len(held), looks_far)
+        return held + [job.request for job in self._line if any(job.request in gate.calls for gate in gates)]
+
+    def _first_calls(self, num_plain: int, looks_far: bool) -> list[FileJob]:
+        """As many as there may be rows for, and a few that may have no room: more of these when rows were left in the last look.
+        None of a principal that may have no more at once."""
+        s, order, rows = self.scheduler, self.device.order, self._rows
+        num = self.num_calls_held
+        if not num and len(s.running) + num_plain <= rows and not order.has_caps:
+            return []
+        if not looks_far:
+            free, owed = rows - len(s.running), math.ceil(s.share.part * rows) - order.num_running
+            num = min(num, max(free, owed, 0) + self._width)
+        num_aside = sum(not order.runs(job) for job in self._jobs(s.running))  # were parked, or at rest
+        return order.first(num + num_aside)
+
+    @property
+    def num_calls_held(self) -> int:
+        return len(self.scheduler.waiting.calls) + len(self.scheduler.kv_holding_waiting.calls)
 
     def _jobs(self, requests: Iterable[Request]) -> list[FileJob]:
         jobs = self.device.jobs
@@ -192,7 +218,7 @@ class Admission:
         s, device = self.scheduler, self.device
         if device.tiers.busy:
             return False  # what moves makes room, or is waited for
-        waiting = [*s.parked, *s.kv_holding_waiting.held, *s.waiting.held]
+        waiting = [*s.parked, *s.kv_holding_waiting, *s.waiting]
         ready = [r for r in waiting if r.status != RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR]
         if not ready:
             return False
@@ -234,13 +260,15 @@ class Admission:
         """A side that waits while only the other moves is favoured soon; if that does not help, a parked request gives way."""
         s, jobs, now = self.scheduler, self.device.jobs, self.device.clock()
         moving = {r.request_id in jobs for r in (*s.running, *began)}
-        wanting = {r.request_id in jobs for r in (*s.parked, *s.kv_holding_waiting.held, *s.waiting.held)}
+        gates = (s.kv_holding_waiting, s.waiting)
+        wanting = {r.request_id in jobs for r in s.parked}
+        wanting |= {side for gate in gates for side, held in ((PLAIN, gate.plain), (PROGRAMS, gate.calls)) if held}
         for side in (PLAIN, PROGRAMS):
             if side in moving or side not in wanting:
                 self._stuck_since.pop(side, None)
             elif now - self._stuck_since.setdefault(side, now) > 2 * STALE_S and not self.device.tiers.busy:
                 self._stuck_since[side] = now - STALE_S
-                mine = [r for r in (*s.parked, *s.waiting.held, *s.kv_holding_waiting.held) if (r.request_id in jobs) is side]
+                mine = [r for r in (*s.parked, *s.waiting, *s.kv_holding_waiting) if (r.request_id in jobs) is side]
                 self._preempt_youngest(min(mine, key=self._age))
 
     # ---- who begins
@@ -272,6 +300,7 @@ class Admission:
             free -= need
             began.append(r)
         left = max(0, rows - len(s.running) - len(began))  # of those whom pages kept from beginning
+        self._width = min(MISSES, 2 * self._width) if left and len(held) < s.num_held() + len(began) else FEW
         back = [r for r in yielded if not self._is_capped(r)][:left]
         s.running += back
         away = [r for r in yielded if r not in back] if back else yielded
@@ -299,21 +328,10 @@ class Admission:
                     device.tiers.is_below(job.file, job.lowest)
             except SymphonyError as error:
                 device.fail(job, error)
-        still_held = (r for r in held if r in s.waiting.held or r in s.kv_holding_waiting.held)
-        ready = sorted((r for r in still_held if r not in not_ready), key=self._arrival)
-        places = [i for i, r in enumerate(ready) if r.request_id in device.jobs]
-        ours = self._queued(self._jobs(ready))
-        for i, job in zip(places, ours, strict=False):
-            ready[i] = job.request
-        left = set(places[len(ours) :])
-        return [r for i, r in enumerate(ready) if i not in left] if left else ready
-
-    def _queued(self, waiting: list[FileJob]) -> list[FileJob]:
-        """These in the run queue's order, without those whose principal may have no more at once."""
-        if not waiting:
-            return []
-        known = set(waiting)
-        return [job for job in self.device.order.first(max(len(waiting), self._rows) + MISSES) if job in known]
+        still_held = (r for r in held if s.waiting.holds(r) or s.kv_holding_waiting.holds(r))
+        ready = [r for r in still_held if r not in not_ready]
+        ours = iter([r for r in ready if r.request_id in device.jobs])
+        return [next(ours) if r.request_id in device.jobs else r for r in sorted(ready, key=self._arrival)]
 
     def _divide_rows(self, ready: list[Request], rows: int) -> list[Request]:
         """There are more requests than rows, or perhaps than a principal may have at once: put those first in `ready` that may
@@ -325,7 +343,8 @@ class Admission:
         programs = self._jobs((*running, *ready))
         num = s.share.rows.divide(rows, Pair(len(plain), len(programs)))
         order.settle(job for job in self._jobs(running) if order.runs(job))
-        waiting = self._queued([job for job in programs if not order.runs(job)])
+        there = set(programs)
+        waiting = [job for job in self._line if job in there and not order.runs(job)]
         chosen = {*plain[: num.plain], *(job.request for job in order.choose(num.programs, waiting))}
         ready[:] = sorted((r for r in ready if r in chosen or not self._is_capped(r)), key=lambda r: r not in chosen)
         s.running[:] = [r for r in s.running if r in chosen]
@@ -334,13 +353,13 @@ class Admission:
     def _open(self, r: Request) -> None:
         """To vLLM's next step, with its file's pages."""
         s = self.scheduler
-        gate = s.waiting if r in s.waiting.held else s.kv_holding_waiting
+        gate = s.waiting if s.waiting.holds(r) else s.kv_holding_waiting
         if (job := self.device.jobs.get(r.request_id)) is not None:
             self.device.tiers.disturb(job.file)
             if self.device.lending.start(job) and gate is s.waiting:
                 gate.take(r)
                 gate = s.kv_holding_waiting
-                gate.held[r] = None
+                gate.hold(r)
         gate.admit(r)
 
     def unstart(self) -> None:

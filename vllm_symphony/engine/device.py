@@ -494,9 +494,9 @@ class FileDevice:
             return None  # the runner does not look at a step without work, and rows that it should drop would be lost
         plan = StepPlan(drop=self.rows.take_drops())
         num_rows = num_tokens = busy_tokens = 0  # of programs
-        for rid, job in self.jobs.items():
-            n = scheduled.get(rid)
-            if n is None:
+        for rid, n in scheduled.items():
+            job = self.jobs.get(rid)
+            if job is None:
                 continue
             num_rows, num_tokens = num_rows + 1, num_tokens + n
             if not job.first_step:

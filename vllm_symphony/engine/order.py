@@ -19,8 +19,6 @@ from vllm_symphony.kernel.sched.runnable import Runnable, Service
 if TYPE_CHECKING:
     from vllm_symphony.engine.job import FileJob
 
-MISSES = 64  # so many calls are looked at beside those that there are rows for
-
 
 class Order:
     """`step_tokens`: what one that decodes computes in a step."""
@@ -72,6 +70,10 @@ class Order:
 
     # ---- what follows
 
+    @property
+    def num_running(self) -> int:
+        return len(self._on)
+
     def runs(self, job: FileJob) -> bool:
         return job in self._on
 
@@ -86,7 +88,7 @@ class Order:
     @property
     def has_caps(self) -> bool:
         """Some principal may not have any number of calls at once."""
-        return any(principal.cap is not None for principal in self.queue.principals.values())
+        return self.queue.has_caps
 
     def is_capped(self, job: FileJob) -> bool:
         return self.queue.principals[self._calls[job].program.principal].cap is not None

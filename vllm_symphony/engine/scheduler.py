@@ -124,7 +124,7 @@ class SymphonyMixin(_Base):
 
     def room_was_made(self) -> None:
         """Blocks were freed or a file let go: look again, if anybody waits."""
-        if self.parked or self.returning or self.waiting.held or self.kv_holding_waiting.held:
+        if self.parked or self.returning or self.num_held():
             self.runnable = True
 
     def has_requests(self) -> bool:
@@ -169,7 +169,7 @@ class SymphonyMixin(_Base):
         return min((t for t in (self.wake_at, self.goodbye_at, fetch_at) if t is not None), default=None)
 
     def num_held(self) -> int:
-        return len(self.waiting.held) + len(self.kv_holding_waiting.held)
+        return int(self.waiting.num_held + self.kv_holding_waiting.num_held)
 
     def get_request_counts(self) -> tuple[int, int]:
         waiting = len(self.waiting) + len(self.kv_holding_waiting) + self.num_held()
@@ -180,7 +180,7 @@ class SymphonyMixin(_Base):
             return 0
         running = len(self.running) + len(self.parked) + len(self.returning)
         if self._pause_state != PauseState.UNPAUSED:
-            return running + len(self.kv_holding_waiting.held)
+            return running + int(self.kv_holding_waiting.num_held)
         if not (self.runnable or self.running):
             return 0
         return running + self.num_held() - self.num_waiting_for_streaming_input
@@ -267,7 +267,7 @@ class SymphonyMixin(_Base):
         if len(self.running) + self.num_waiting_for_streaming_input >= self.max_num_active_reqs:
             return  # it would not look at them
         for gate in (self.kv_holding_waiting, self.waiting):
-            held = list(gate.held)
+            held = [*gate.plain, *gate.calls]
             if self.policy == SchedulingPolicy.PRIORITY:
                 held.sort()
             for request in held:
@@ -285,8 +285,7 @@ class SymphonyMixin(_Base):
         return generates + (len(self.running) - generates) * self.share.plain / self.share.programs
 
     def _num_file_calls_held(self) -> int:
-        held = sum(1 for gate in (self.waiting, self.kv_holding_waiting) for r in gate.held if r.client_index == CLIENT)
-        return held + len(self.returning)
+        return self.admission.num_calls_held + len(self.returning)
 
     # ---- results
 

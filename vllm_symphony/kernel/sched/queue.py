@@ -58,6 +58,7 @@ class RunQueue:
         self.programs: dict[Pid, Program] = {}  # by the pids of their processes
         self.calls: dict[Runnable, None] = {}  # that wait or run, in order of arrival
         self.num_running = 0
+        self.has_caps = False
         self._counters: Counters[str] = Counters()
         self._ready: Ranking[str] = Ranking()  # principals with calls that may begin
         self._weight = 0.0  # of principals that want something
@@ -102,6 +103,7 @@ class RunQueue:
         if principal.is_counted:
             self._weight += weight - principal.weight
         principal.weight, principal.cap = weight, cap
+        self.has_caps = any(p.cap is not None for p in self.principals.values())
         self._counters.weigh(name, weight)
         self._place(principal)
 
