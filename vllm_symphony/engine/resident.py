@@ -114,6 +114,10 @@ class Residents:
 
     # ---- what is known
 
+    @property
+    def num_threads(self) -> int:
+        return sum(map(len, self._of.values()))
+
     def thread_of(self, f: PagedFile) -> Thread | None:
         key = self._users.get(f)
         return None if key is None else self._of[key[0]][key[1]]

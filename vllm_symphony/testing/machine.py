@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ class Machine(World):
             spawn = calls.Spawn(source, program.__name__, to_json(bind_arguments(program, bound)), program.__name__, tools=("*",))
         future = self.client.call("spawn", replace(spawn, **more))
         return self.runs[future.result().pid]
+
+    @contextmanager
+    def acting_as(self, principal: str) -> Iterator[None]:
+        """What is started or called meanwhile is this principal's."""
+        before, self.root = self.root, self.connection_of(principal)
+        try:
+            yield
+        finally:
+            self.root = before
 
     def feed(self, run: Run, text: str = "", *, eof: bool = False) -> None:
         """Write to its standard input, which programs read by `lip.stdin`."""
@@ -237,8 +247,9 @@ class Machine(World):
             for run in self.runs.values():
                 if run.task is not None and not run.task.done():
                     self.end_by_kill(run)
-            self.client.close()
-            self.kernel.disconnected(self.root, self.now_ns)
+            self.close_connections()
+            for pid in self.connections.values():
+                self.kernel.disconnected(pid, self.now_ns)
             self._carry_out()
             self.drive(self.all_ended())
             if self.kernel.save(self.now_ns):

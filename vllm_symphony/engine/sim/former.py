@@ -34,7 +34,7 @@ class Former:
         self._job_of: dict[Runnable, SimJob] = {}
         self._running: dict[SimJob, Runnable] = {}
         self._born: dict[SimJob, float] = {}  # of those that wait and have no pages yet, their files'
-        self._parked: list[SimJob] = []
+        self.parked: list[SimJob] = []
         self._batch: Batch = []
         self._tokens = 0  # of the step that are left
 
@@ -83,27 +83,31 @@ class Former:
         core = self.core
         while core.jobs:
             self.queue.age(core.clock())
-            self._batch, self._parked, self._tokens = [], [], core.cost.max_tokens
-            winners, losers = self._give_way()
+            aside = set(self.parked)
+            self._batch, self.parked, self._tokens = [], [], core.cost.max_tokens
+            winners, losers = self._give_way(aside)
             self._go_on(sorted(self._running, key=self._place))
             self._begin(winners)
             left = [job for job in losers if job not in self._running]
             self._go_on(left[: self.queue.rows - len(self._batch)])
             self.num_yielded += sum(job not in self._running for job in left)
-            self.num_parked += len(self._parked)
+            self.num_parked += len(self.parked)
             if self._batch or not core.jobs or not self._force_room():
                 return self._batch
         return []
 
-    def _give_way(self) -> tuple[list[Runnable], list[SimJob]]:
-        """Take rows from those that must yield; who is to have them, and who had them."""
+    def _give_way(self, aside: set[SimJob]) -> tuple[list[Runnable], list[SimJob]]:
+        """Take rows from those that must yield; who is to have them, and who had them. Those `aside`, for want of pages in the last
+        look, have none to give."""
         queue, now_s = self.queue, self.core.clock()
         winners: list[Runnable] = []
         losers: list[SimJob] = []
-        while len(self._running) + len(winners) >= queue.rows and (loser := queue.rival(self._running.values())) is not None:
+        seated = [call for job, call in self._running.items() if job not in aside]
+        while len(seated) + len(winners) >= queue.rows and (loser := queue.rival(seated)) is not None:
             winner = queue.take(now_s)
             assert winner is not None
             winners.append(winner)
+            seated.remove(loser)
             losers.append(self._job_of[loser])
             self._stop(losers[-1])
         for job in sorted(self._running, key=self._place)[queue.rows :]:  # some had stood aside for want of pages
@@ -177,7 +181,7 @@ class Former:
         need = max(0, core.table.pages(job.computed + n) - len(job.blocks))
         self._reclaim(need, job)
         if need > core.pool.get_num_free_blocks():
-            self._parked.append(job)
+            self.parked.append(job)
             return False
         job.blocks += core.pool.get_new_blocks(need)
         if not job.call.is_running:
@@ -218,7 +222,7 @@ class Former:
         need = 1 if oldest.lent else core.pages_needed(oldest)
         if core.room.relieve(need - core.pool.get_num_free_blocks(), oldest.file):
             return True
-        victims = [job for job in self._parked if job is not oldest]
+        victims = [job for job in self.parked if job is not oldest]
         if victims:
             core.preempt(max(victims, key=_age))
             return True
