@@ -106,12 +106,10 @@ async def call(client: Client, args: argparse.Namespace) -> int:
 def lines(found: SchedResult) -> list[str]:
     """Policies, principals, the queue, and how well costs are foreseen."""
     errors = ", ".join(f"{quantity} {error:.0%}" for quantity, error in sorted(found.errors.items()))
-    return [
-        *table.lines(found.policies, POLICY_COLUMNS), "",
-        *(table.lines(found.principals, PRINCIPAL_COLUMNS) if found.principals else ()), "",
-        f"{found.num_running} calls compute, {found.num_queued} wait for their turn",
-        *([f"predictions are off by: {errors}"] if errors else ()),
-    ]  # fmt: skip
+    principals = [*table.lines(found.principals, PRINCIPAL_COLUMNS), ""] if found.principals else []
+    queue = f"{found.num_running} calls compute, {found.num_queued} wait for their turn"
+    foreseen = [f"predictions are off by: {errors}"] if errors else []
+    return [*table.lines(found.policies, POLICY_COLUMNS), "", *principals, queue, *foreseen]
 
 
 def parameters(policy: PolicyStat) -> str:

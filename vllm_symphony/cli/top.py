@@ -1,8 +1,10 @@
 """symphony top: what processes use, again and again (cli/top.py).
 
 symphony at unix:...   up 2h07m   12 processes   pages 120/4,096   31.0 tokens/s
-PID  STATE    DEVICE   CPU  MEMORY    IN/S  OUT/S  PAGES  NAME      WAITS FOR
- 12  running   61.0%  2.0%  31.2 MiB   0.0   31.0     12  triage    generate
+justitia, infercept, cohort   8 calls compute, 40 wait   predictions off by: tokens 25%
+PID  STATE    DEVICE   CPU  MEMORY    IN/S  OUT/S  PAGES  RUN  QUEUED  SERVICE  NAME      WAITS FOR
+ 12  running   61.0%  2.0%  31.2 MiB   0.0   31.0     12    1       0     4120  triage    generate
+ 13  running    0.0%  0.0%  31.2 MiB   0.0    0.0      3    0       1       96  triage    generate (its turn)
 
 On a terminal each look takes the place of the one before, until Ctrl-C; elsewhere looks follow each other, so that a file holds
 them all. Rates are between two looks; in the first one since the process started.
@@ -19,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vllm_symphony.abi.calls import SchedResult
 from vllm_symphony.abi.types import FsStat, ProcessStat
 from vllm_symphony.cli import size, table
 from vllm_symphony.cli.command import natural
@@ -37,9 +40,12 @@ COLUMNS = {
     "IN/S": lambda r: f"{r.tokens_in:.1f}",
     "OUT/S": lambda r: f"{r.tokens_out:.1f}",
     "PAGES": lambda r: r.process.num_pages,
+    "RUN": lambda r: r.process.num_running,
+    "QUEUED": lambda r: r.process.num_queued,
+    "SERVICE": lambda r: f"{r.process.service:.0f}",
     "PRINCIPAL": lambda r: r.process.principal,
     "NAME": lambda r: r.process.program or r.process.name or "-",
-    "WAITS FOR": lambda r: ",".join(r.process.waiting) or "-",
+    "WAITS FOR": lambda r: waits_for(r.process),
 }
 
 
@@ -61,6 +67,7 @@ class Look:
     t_ns: int
     uptime_s: float
     room: FsStat
+    sched: SchedResult
     rows: tuple[Row, ...]
 
 
@@ -68,7 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--delay", type=_delay, default=2.0, metavar="TIME", help="between two looks (default: 2s)")
     parser.add_argument("-n", "--count", type=natural, metavar="N", help="end after so many looks")
     parser.add_argument("--once", action="store_true", help="one look: as -n 1")
-    parser.add_argument("--json", action="store_true", help="each look as a JSON line: t_ns, uptime_s, room, processes")
+    parser.add_argument("--json", action="store_true", help="each look as a JSON line: t_ns, uptime_s, room, sched, processes")
 
 
 async def call(client: Client, args: argparse.Namespace) -> int:
@@ -90,11 +97,11 @@ async def call(client: Client, args: argparse.Namespace) -> int:
 
 
 async def _look(client: Client, last: Mapping[int, ProcessStat], last_ns: int) -> Look:
-    info, processes, room = await client.info(), await client.ps(), await client.statfs()
+    info, processes, room, sched = await client.info(), await client.ps(), await client.statfs(), await client.sched()
     now_ns = time.time_ns()
     rows = [rated(p, last.get(p.pid), now_ns, last_ns) for p in processes if p.exit is None]
     rows.sort(key=lambda row: (-row.device, -row.cpu, -row.tokens_out, row.process.pid))
-    return Look(now_ns, info.uptime_s, room, tuple(rows))
+    return Look(now_ns, info.uptime_s, room, sched, tuple(rows))
 
 
 def rated(process: ProcessStat, before: ProcessStat | None, now_ns: int, last_ns: int) -> Row:
@@ -115,7 +122,21 @@ def _lines(look: Look, target: str) -> list[str]:
         f"symphony at {target}   up {duration(look.uptime_s)}   {len(look.rows)} processes   "
         f"pages {pages - look.room.device_pages_free:,}/{pages:,}   {speed:.1f} tokens/s"
     )
-    return [head, *table.lines(look.rows, COLUMNS)]
+    return [head, scheduling(look.sched), *table.lines(look.rows, COLUMNS)]
+
+
+def scheduling(sched: SchedResult) -> str:
+    """Who decides, how many wait, and how well costs are foreseen."""
+    policies = ", ".join(p.policy for p in sched.policies)
+    errors = ", ".join(f"{quantity} {error:.0%}" for quantity, error in sorted(sched.errors.items()))
+    told = f"{policies}   {sched.num_running} calls compute, {sched.num_queued} wait"
+    return f"{told}   predictions off by: {errors}" if errors else told
+
+
+def waits_for(process: ProcessStat) -> str:
+    """The calls that it is in; it waits for its turn where the device computes none of them."""
+    calls = ",".join(process.waiting) or "-"
+    return f"{calls} (its turn)" if process.num_queued and not process.num_running else calls
 
 
 def _print(lines: Sequence[str], *, in_place: bool, is_first: bool) -> None:
@@ -133,7 +154,7 @@ def _fields(look: Look) -> dict[str, Any]:
         asdict(r.process) | {"rates": {"device": r.device, "cpu": r.cpu, "tokens_in": r.tokens_in, "tokens_out": r.tokens_out}}
         for r in look.rows
     ]
-    return {"t_ns": look.t_ns, "uptime_s": look.uptime_s, "room": asdict(look.room), "processes": rows}
+    return {"t_ns": look.t_ns, "uptime_s": look.uptime_s, "room": asdict(look.room), "sched": asdict(look.sched), "processes": rows}
 
 
 def _delay(text: str) -> float:

@@ -183,7 +183,9 @@ def info(m: Machine, call: Call, a: NoArgs) -> InfoResult:
     demand_door(call)
     host = m.info() if m.info is not None else {}
     policies = {p.level: {"policy": p.policy, "from": p.source, "parameters": p.parameters} for p in m.sched.shown()}
-    return InfoResult(json.dumps({**host, "sched": policies, "kernel": m.counters()}, default=str))
+    view = m.queue_view()
+    queue = {"running": view.running, "waiting": view.queued}
+    return InfoResult(json.dumps({**host, "sched": policies, "queue": queue, "kernel": m.counters()}, default=str))
 
 
 def model_info(m: Machine, call: Call, a: NoArgs) -> ModelInfoResult:

@@ -57,6 +57,8 @@ class Glances:
             **processes_shown(processes),
             "engine": info.get("engine", {}),
             "kernel": info.get("kernel", {}),
+            "queue": info.get("queue", {}),
+            "policies": {level: p["policy"] for level, p in info.get("sched", {}).items()},
         }
 
 

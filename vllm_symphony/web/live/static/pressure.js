@@ -14,7 +14,7 @@ export class Pressure {
   }
 
   /** `speed`: what news said of the last seconds (news.js). */
-  show({ room, engine, kernel, running }, speed) {
+  show({ room, engine, kernel, queue, policies, running }, speed) {
     const used = room.device_pages - room.device_pages_free;
     const t = this.tiles;
     t.pages.show(used, room.device_pages, count(used), `of ${many(room.device_pages, "page")}`,
@@ -23,10 +23,10 @@ export class Pressure {
       engine.host_pages === undefined ? "" : many(engine.host_pages, "page"));
     t.disk.show(room.disk_bytes_used, room.disk_bytes, bytes(room.disk_bytes_used), `of ${bytes(room.disk_bytes)}`,
       `${engine.disk_pages === undefined ? "" : `${many(engine.disk_pages, "page")} · `}${bytes(room.disk_bytes_free)} of the disk free`);
-    const waiting = engine.held_now ?? 0;
+    const waiting = engine.held_now ?? queue?.waiting ?? 0;
     const parked = engine.parked_now ?? 0;
     t.queue.show(waiting + parked, null, count(waiting), "waiting",
-      `${count(engine.running ?? engine.jobs)} in the batch · ${count(parked)} parked now, ${count(engine.parked)} so far · ${count(engine.preempted)} preempted`);
+      `${count(engine.running ?? queue?.running ?? 0)} in the batch · ${count(parked)} parked now, ${count(engine.parked)} so far · ${count(engine.preempted)} preempted${policies?.process ? ` · by ${policies.process}` : ""}`);
     t.speed.show(speed.tokensPerS, null, rate(speed.tokensPerS), "tokens/s",
       `${rate(speed.stepsPerS)} steps/s · ${took(speed.meanMs)} each · ${percent(speed.busy)} busy`);
     t.programs.show(running, null, count(running), running === 1 ? "process runs" : "processes run",
