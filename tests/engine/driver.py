@@ -33,6 +33,7 @@ from vllm_symphony.kernel.effect import (
 )  # fmt: skip
 
 TIMEOUT_S = 60
+OF_NOBODY = Owner()
 
 
 @dataclass
@@ -96,14 +97,14 @@ class Driver:
         job, q = self.job()
         dst = Ino(next(self.inos))
         self.lengths[dst] = sum(stop - start for start, stop in spans)
-        self.submit(ExtractJob(job, src, dst, tuple(Span(*s) for s in spans), compact, "", Owner(arrival=job)))
+        self.submit(ExtractJob(job, src, dst, tuple(Span(*s) for s in spans), compact, "", Owner()))
         return job, dst, q
 
     def start_concat(self, *srcs: Ino) -> tuple[JobId, Ino, queue.Queue[Any]]:
         job, q = self.job()
         dst = Ino(next(self.inos))
         self.lengths[dst] = sum(self.lengths[src] for src in srcs)
-        self.submit(ConcatJob(job, tuple((src, self.lengths[src]) for src in srcs), dst, "", Owner(arrival=job)))
+        self.submit(ConcatJob(job, tuple((src, self.lengths[src]) for src in srcs), dst, "", Owner()))
         return job, dst, q
 
     def extract(self, src: Ino, *spans: tuple[int, int], compact: bool = False) -> Ino:
@@ -147,7 +148,7 @@ class Driver:
         kept = tuple(i for i in kept if i in outs)
         job, q = self.job()
         at = self.lengths[ino] if start is None else start
-        self.submit(ForwardJob(job, ino, list(tokens), at, outs, top_k, kept, temperature, entropy, Owner(arrival=job)))
+        self.submit(ForwardJob(job, ino, list(tokens), at, outs, top_k, kept, temperature, entropy, Owner()))
         return job, q
 
     def forward(self, ino: Ino, tokens: list[int], **kw: Any) -> tuple[Distribution, ...]:
@@ -163,14 +164,14 @@ class Driver:
         self, ino: Ino, max_tokens: int, *, sampler: Sampler = Sampler(), penalty_from: int | None = None,
         stop: tuple[str, ...] = (), stop_tokens: tuple[int, ...] = (), ignore_eos: bool = True,
         grammar: Grammar | None = None, until: Predicate | None = None, logprobs: bool = False,
-        start: int | None = None, text: bool = True,
+        start: int | None = None, text: bool = True, owner: Owner = OF_NOBODY,
     ) -> tuple[JobId, queue.Queue[Any]]:  # fmt: skip
         job, q = self.job()
         n = self.lengths[ino]
         self.submit(
             GenerateJob(
                 job, ino, max_tokens, sampler, n if penalty_from is None else penalty_from, stop, stop_tokens, ignore_eos, grammar,
-                until, logprobs, n if start is None else start, Owner(arrival=job), text,
+                until, logprobs, n if start is None else start, owner, text,
             )
         )  # fmt: skip
         return job, q
@@ -200,7 +201,7 @@ class Driver:
         first_draw: int = 0,
     ) -> tuple[list[int], list[float]]:  # fmt: skip
         job, q = self.job()
-        self.submit(SampleJob(job, ino, position, sampler, penalty_from, grammar, n, first_draw, Owner(arrival=job)))
+        self.submit(SampleJob(job, ino, position, sampler, penalty_from, grammar, n, first_draw, Owner()))
         done = q.get(timeout=TIMEOUT_S)
         if isinstance(done, JobFailed):
             raise done.error
@@ -208,7 +209,7 @@ class Driver:
 
     def row(self, ino: Ino, position: int) -> list[float]:
         job, q = self.job()
-        self.submit(RowJob(job, ino, position, Owner(arrival=job)))
+        self.submit(RowJob(job, ino, position, Owner()))
         done = q.get(timeout=TIMEOUT_S)
         if isinstance(done, JobFailed):
             raise done.error

@@ -64,13 +64,13 @@ def ask(dev: Driver, effect: Callable[[int], Any]) -> Any:
 
 
 def move(dev: Driver, ino: Any, tier: str) -> MoveDone:
-    done = ask(dev, lambda job: MoveJob(job, ino, tier, Owner(arrival=job)))
+    done = ask(dev, lambda job: MoveJob(job, ino, tier, Owner()))
     assert isinstance(done, MoveDone)
     return done
 
 
 def save(dev: Driver, ino: Any) -> SaveDone:
-    done = ask(dev, lambda job: SaveJob(job, ino, Owner(arrival=job)))
+    done = ask(dev, lambda job: SaveJob(job, ino, Owner()))
     assert isinstance(done, SaveDone)
     return done
 
@@ -312,7 +312,7 @@ def case_cancelled_moves_leave_all_as_it_was(dev: Driver) -> None:
             if tier == "device":
                 move(dev, f, "host")
             job, q = dev.job()
-            dev.submit(MoveJob(job, f, tier, Owner(arrival=job)))
+            dev.submit(MoveJob(job, f, tier, Owner()))
             dev.cancel(job)
             done = q.get(timeout=60)
             assert isinstance(done, MoveDone) or isinstance(done.error, Interrupted)
@@ -328,7 +328,7 @@ def case_files_that_go_while_they_move_leave_nothing(dev: Driver) -> None:
         if tier == "device":
             move(dev, f, "disk")
         job, q = dev.job()
-        dev.submit(MoveJob(job, f, tier, Owner(arrival=job)))
+        dev.submit(MoveJob(job, f, tier, Owner()))
         rest(dev, f)
         assert q.get(timeout=60).job == job
 
@@ -338,7 +338,7 @@ def case_a_file_that_is_cut_and_written_while_it_is_saved_is_right(dev: Driver) 
     f = dev.create(prompt)
     dev.forward(f, [])
     job, q = dev.job()
-    dev.submit(SaveJob(job, f, Owner(arrival=job)))
+    dev.submit(SaveJob(job, f, Owner()))
     dev.truncate(f, 100)
     got = dev.forward(f, [9, 8, 7])
 

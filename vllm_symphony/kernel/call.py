@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vllm_symphony.abi.types import Credentials, JobId
+from vllm_symphony.abi.types import Credentials
 from vllm_symphony.errors import SymphonyError
 from vllm_symphony.kernel.effect import Owner
 from vllm_symphony.kernel.timer import Timer
@@ -56,10 +56,11 @@ class Call:
         self.step_first: int | None = None
         self.step_last: int | None = None
 
-    def owner(self, job: JobId) -> Owner:
+    @property
+    def owner(self) -> Owner:
         """Whose a job for this call is."""
         process = self.process
-        return Owner(process.pid, self.tid, self.cred.principal, process.program or process.name, process.priority, job)
+        return Owner(process.pid, self.tid, self.cred.principal, process.program or process.name, process.priority)
 
     def tallies(self) -> tuple[Tally, ...]:
         """Who counts what it uses: its process, and its thread if that runs."""

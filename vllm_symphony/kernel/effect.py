@@ -49,14 +49,13 @@ from vllm_symphony.kernel.sched.view import QueueView
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a job is, as scheduling sees it (kernel/sched/). `program`: its name in the registry, else its file's; `priority`: what
-    it declares, higher first; `arrival`: the job's number. Pid 0: the kernel itself."""
+    it declares, higher first. Pid 0: the kernel itself."""
 
     pid: Pid = Pid(0)  # noqa: RUF009  a number
     tid: int = 0
     principal: str = ""
     program: str = ""
     priority: int = 0
-    arrival: int = 0
 
 
 # ---- to the device: residency (no completion)

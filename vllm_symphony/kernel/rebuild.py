@@ -199,7 +199,7 @@ class Rebuild(Pending):
         m.num_jobs += 1
         self.id = self.inode.writer = JobId(m.num_jobs)
         m.works[self.id] = self
-        return Owner(arrival=self.id)
+        return Owner()
 
 
 def _flat(ops: Ops) -> list[Step]:

@@ -51,7 +51,7 @@ class Save(Pending):
         m.num_jobs += 1
         self.id = JobId(m.num_jobs)
         m.works[self.id] = self
-        m.emit(SaveJob(self.id, inode.ino, Owner(arrival=self.id)))
+        m.emit(SaveJob(self.id, inode.ino, Owner()))
 
     def interrupt(self, m: Machine, error: SymphonyError, now_ns: int) -> None:
         """End it early; `on_done` hears `error`."""

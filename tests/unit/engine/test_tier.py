@@ -155,12 +155,12 @@ class Rig:
 
     def move(self, f: PagedFile, tier: str) -> JobId:
         self.jobs += 1
-        self.tiers.submit(MoveJob(JobId(self.jobs), f.ino, tier, Owner(arrival=self.jobs)))
+        self.tiers.submit(MoveJob(JobId(self.jobs), f.ino, tier, Owner()))
         return JobId(self.jobs)
 
     def save(self, f: PagedFile) -> JobId:
         self.jobs += 1
-        self.tiers.submit(SaveJob(JobId(self.jobs), f.ino, Owner(arrival=self.jobs)))
+        self.tiers.submit(SaveJob(JobId(self.jobs), f.ino, Owner()))
         return JobId(self.jobs)
 
     def end(self, error: Any = None) -> None:

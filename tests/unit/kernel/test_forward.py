@@ -260,7 +260,7 @@ def test_jobs_are_ordered_by_arrival(w: World) -> None:
         w.start("forward", fd=fd, tokens=[1])
 
     first, second = w.sent(ForwardJob)
-    assert first.owner.arrival < second.owner.arrival
+    assert first.job < second.job
     w.reap()
 
 

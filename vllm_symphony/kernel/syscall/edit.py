@@ -97,7 +97,7 @@ def extract(m: Machine, call: Call, a: Extract) -> FdResult | None:
     num_stay = 0 if spans[0].start else spans[0].stop
     _demand_pages(m, inode, dst, min(num_stay, _num_compact(inode)) if compact else num_stay)
     work = EditWork(m, call, dst)
-    owner = call.owner(work.id)
+    owner = call.owner
     m.emit(ExtractJob(work.id, inode.ino, dst.ino, spans, compact, dst.domain, owner))
     _wait(m, call, work, a.timeout_s)
     return None
@@ -138,7 +138,7 @@ def concat(m: Machine, call: Call, a: Concat) -> FdResult | None:
     else:
         _demand_pages(m, others[0], dst, _num_compact(others[0]))
     work = EditWork(m, call, dst)
-    owner = call.owner(work.id)
+    owner = call.owner
     srcs: list[tuple[Ino, int]] = [(inode.ino, inode.length) for inode in (first.inode, *others)]
     m.emit(ConcatJob(work.id, tuple(srcs), dst.ino, dst.domain, owner))
     _wait(m, call, work, a.timeout_s)

@@ -172,7 +172,7 @@ def submit(m: Machine, call: Call, a: Forward) -> ForwardWork:
     work.planned = inode.length + num_tokens
     work.hold(num_tokens)
     inode.stale = False  # what is exact is computed again
-    owner = call.owner(work.id)
+    owner = call.owner
     m.effects.append(ForwardJob(work.id, inode.ino, tokens, start, outputs, a.top_k, keep, a.temperature, a.entropy, owner))
     if a.timeout_s is not None:
         work.limit(m, a.timeout_s, call.start_ns)

@@ -172,7 +172,7 @@ def generate(m: Machine, call: Call, a: Generate) -> None:
             until=a.until,
             logprobs=a.logprobs,
             start=inode.next_position,
-            owner=call.owner(work.id),
+            owner=call.owner,
             text=a.text,
         )
     )

@@ -88,7 +88,7 @@ def sample(m: Machine, call: Call, a: Sample) -> None:
     work = SampleWork(m, call, file, a.fd, position, grammar)
     work.hold(a.n)
     call.pending = work
-    owner = call.owner(work.id)
+    owner = call.owner
     m.emit(SampleJob(work.id, file.inode.ino, position, a.sampler, penalty_from, grammar, a.n, a.first_draw, owner))
     work.limit(m, a.timeout_s, call.start_ns)
 
@@ -101,7 +101,7 @@ def logits(m: Machine, call: Call, a: Logits) -> None:
 
     work = RowWork(m, call, file, a.fd, position)
     call.pending = work
-    m.emit(RowJob(work.id, file.inode.ino, position, call.owner(work.id)))
+    m.emit(RowJob(work.id, file.inode.ino, position, call.owner))
     work.limit(m, a.timeout_s, call.start_ns)
 
 

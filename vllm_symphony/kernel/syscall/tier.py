@@ -89,7 +89,7 @@ def advise(m: Machine, call: Call, a: Advise) -> Done | None:
     m.num_jobs += 1
     job = JobId(m.num_jobs)
     tier = "device" if a.advice == "willneed" else a.tier
-    m.emit(MoveJob(job, inode.ino, tier, call.owner(job)))
+    m.emit(MoveJob(job, inode.ino, tier, call.owner))
     if not a.wait:
         return Done()  # its completion is for nobody
     call.pending = MoveWork(m, call, job, a)
