@@ -17,7 +17,8 @@ from tests.engine.reference import Ties, best, decode, finish_plain, long_prompt
 from vllm_symphony.engine.admission import is_ending
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
 from vllm_symphony.engine.share import Share
-from vllm_symphony.kernel.effect import CancelJob, DropFile
+from vllm_symphony.kernel.effect import CancelJob, DropFile, SetPolicy, Weigh
+from vllm_symphony.kernel.sched import catalogue
 
 NUM_PAGES = 160
 ROWS, TOKENS = 8, 64  # of a step
@@ -319,3 +320,29 @@ def case_priorities_of_plain_requests_hold_beside_programs(dev: Driver) -> None:
     assert seen.begun == sorted(seen.begun, reverse=True)
     assert got == [a.tokens for a in alone[:20]]
     assert seen.longest_wait(1) <= 1
+
+
+def case_no_call_is_lost_when_policies_weights_and_caps_change_while_200_wait(dev: Driver) -> None:
+    texts = prompts(dev, 8)
+    alone = [plain(dev, t, 4).tokens for t in texts]
+    served = [(level, name) for level, known in catalogue.LEVELS.items() for name in known if name not in catalogue.SIMULATED]
+    changes = [*(SetPolicy(level, name) for level, name in served), Weigh("", 2.0, 3), Weigh("", 0.5, None)] * 3
+    queue, preempted = dev.host.device.order.queue, dev.counters()["preempted"]
+    waiting = []
+
+    with all_at_once(dev, 200):
+        files = [dev.create(texts[i % 8]) for i in range(200)]
+        calls = [dev.start_generate(f, 4)[1] for f in files]
+    for change in changes:
+        dev.submit(change)
+        waiting.append(dev.call(lambda: queue.num_waiting))  # after it, and a step or more later
+    got = [dev.collect(f, q).tokens for f, q in zip(files, calls, strict=True)]
+
+    assert got == [alone[i % 8] for i in range(200)]
+    assert waiting[0] >= 100 and waiting[len(served)] > 0, "policies changed while many waited"
+    assert dev.counters()["preempted"] == preempted
+    for level, name in catalogue.DEFAULTS.items():
+        dev.submit(SetPolicy(level, name))
+    dev.submit(Weigh(""))
+    dev.check()
+    dev.drop(*files)
