@@ -7,7 +7,7 @@ from vllm_symphony.kernel.syscall.table import SYSCALLS
 
 PURE = {
     "__future__", "array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "fnmatch", "functools", "hashlib",
-    "heapq", "itertools", "json", "math", "msgspec", "typing",
+    "heapq", "itertools", "json", "math", "msgspec", "types", "typing",
 }  # fmt: skip
 
 
