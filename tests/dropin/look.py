@@ -22,9 +22,9 @@ def steps_and_calls(probe: Any) -> tuple[list[Any], list[Any]]:
     return [_shown(s) for s in steps], [_shown(c) for c in calls]
 
 
-def running(probe: Any) -> int:
-    """Requests in steps."""
-    return len(probe.core.scheduler.running)
+def calls_that_wait(probe: Any) -> int:
+    """vLLM's control calls that have reached the engine, which has not taken them."""
+    return sum(getattr(kind, "name", "") == "UTILITY" for kind, _ in list(probe.core.input_queue.queue))
 
 
 def engine(probe: Any) -> list[Any]:

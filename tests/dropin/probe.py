@@ -3,7 +3,7 @@
     test --unix socket, one JSON line each way--> thread here --input queue--> engine thread, between two steps
 
 What can be asked stands in look.py, whose text comes with each question. `hold` keeps the engine from its next step, until the
-connection that asked is closed.
+connection that asked is closed; `hold amid` does so after the next step that leaves a request running, and says when it is armed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,19 @@ def _settle_after_the_platform(settings: dict[str, Any]) -> None:
 class Probe:
     def __init__(self, core: Any) -> None:
         self.core = core
-        handle = core._handle_client_request
+        self._amid: list[Callable[[], None]] = []  # to be called after a step that leaves a request running
+        handle, step = core._handle_client_request, core._process_engine_step
 
         def with_calls(kind: Any, request: Any) -> None:
             request() if kind is self else handle(kind, request)
 
-        core._handle_client_request = with_calls
+        def with_holds() -> bool:
+            executed: bool = step()
+            while self._amid and core.scheduler.running:
+                self._amid.pop()()
+            return executed
+
+        core._handle_client_request, core._process_engine_step = with_calls, with_holds
 
     def start(self, path: str) -> None:
         listener = socket.socket(socket.AF_UNIX)
@@ -88,7 +96,10 @@ class Probe:
         with connection:
             asked = json.loads(connection.makefile().readline())
             if asked["do"] == "hold":
-                self._hold(connection)
+                self.in_engine(lambda: _hold(connection))
+                return
+            if asked["do"] == "hold amid":
+                self._hold_amid(connection)
                 return
             try:
                 names: dict[str, Any] = {"__name__": "look"}
@@ -116,11 +127,24 @@ class Probe:
             raise error
         return value
 
-    def _hold(self, connection: socket.socket) -> None:
-        """Keep the engine from its next step until the other end closes."""
+    def _hold_amid(self, connection: socket.socket) -> None:
+        """Hold the engine once, when it is next amid a request; or never, where the other end is closed before."""
+        is_over = threading.Event()
 
-        def wait() -> None:
-            connection.sendall(b'{"value": null}\n')
-            connection.recv(1)
+        def hold() -> None:
+            with suppress(OSError):
+                _hold(connection)
+            is_over.set()
 
-        self.in_engine(wait)
+        self._amid.append(hold)
+        connection.sendall(SAID)
+        assert is_over.wait(WAIT_S), "the engine was never amid a request, or is held"
+
+
+SAID = b'{"value": null}\n'
+
+
+def _hold(connection: socket.socket) -> None:
+    """Keep the engine from its next step until the other end closes."""
+    connection.sendall(SAID)
+    connection.recv(1)

@@ -17,11 +17,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -165,23 +165,38 @@ class Served:
 
     def probe(self, do: str, **args: Any) -> Any:
         """Have a function of look.py run in the engine process, and give what it gave."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(120.0)
-            probe.connect(str(self.folder / "probe.sock"))
-            probe.sendall(json.dumps({"do": do, "args": args, "look": LOOK.read_text()}).encode() + b"\n")
-            answer = json.loads(probe.makefile().readline())
+        with self._asked_of_probe(do, args=args, look=LOOK.read_text()) as answers:
+            answer = json.loads(answers.readline())
         assert "error" not in answer, answer["error"]
         return answer["value"]
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """The engine takes what comes, and begins no step meanwhile."""
+        with self._asked_of_probe("hold") as answers:
+            assert json.loads(answers.readline()) == {"value": None}
+            yield
+
+    @contextmanager
+    def held_amid(self) -> Iterator[Callable[[], None]]:
+        """As `held`, from the end of the next step that leaves a request running; gives what waits for that."""
+
+        def wait() -> None:
+            assert json.loads(answers.readline()) == {"value": None}
+
+        with self._asked_of_probe("hold amid") as answers:
+            wait()  # it is armed
+            yield wait
+
+    @contextmanager
+    def _asked_of_probe(self, do: str, **words: Any) -> Iterator[TextIO]:
+        """The probe's answers, a line each."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(120.0)
             probe.connect(str(self.folder / "probe.sock"))
-            probe.sendall(json.dumps({"do": "hold"}).encode() + b"\n")
-            assert json.loads(probe.makefile().readline()) == {"value": None}
-            yield
+            probe.sendall(json.dumps({"do": do, **words}).encode() + b"\n")
+            with probe.makefile() as answers:
+                yield answers
 
 
 def _answer(status: int, data: bytes, headers: Any) -> Answer:

@@ -6,7 +6,9 @@ import http.client
 import json
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,16 +16,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conformance.host import eventually
-from tests.counts import FULL
-from tests.dropin.server import PAGE, TINY, Served
+from tests.dropin.server import PAGE, TINY, Answer, Served
 from tests.dropin.test_tokens import programs, prompt
 from vllm_symphony.abi.calls import Extract, FdArgs, Forward, Generate, NoArgs, Open, Read
 from vllm_symphony.abi.types import Span, pack_tokens, unpack_tokens
 from vllm_symphony.errors import StaleFile
 
-NUM = 1500  # tokens of a generate that is met while it runs
-TRIES = 5
-in_time = pytest.mark.skipif(not FULL, reason="acts while a generate of a second runs, which a busy machine misses: at full counts")
+NUM = 20  # tokens of a generate that is met while it runs
 
 
 @pytest.fixture(autouse=True)
@@ -34,36 +33,51 @@ def goes_on(server_b) -> Iterator[None]:
     server_b.probe("settle")
 
 
+@dataclass
 class Generating:
-    """A generate over a file, in a thread; one that was over before it was met is made again."""
+    """A generate over a file: the engine is in the middle of it, and stands still until calls meet it there."""
 
-    def __init__(self, served: Served, seed: int = 1, length: int = 100, num: int = NUM) -> None:
-        self._served, self._tokens, self._num = served, prompt(seed, length), num
-        self.expected = served.tokens(self._tokens, num)
-        self._pool = ThreadPoolExecutor(1)
-        for _ in range(TRIES):
-            self._answer = self._pool.submit(self._run)
-            eventually(lambda: served.probe("running") or self.is_over, lambda: f"it never ran: {served.probe('state')}")
-            if not self.is_over:
-                return
-        raise AssertionError(f"{TRIES} times over before it was met")
+    served: Served
+    expected: list[int]
+    answer: Future[list[int]]
+    pool: ThreadPoolExecutor
+    hold: ExitStack
 
-    def _run(self) -> list[int]:
-        with self._served.client() as client:
-            fd = client.ask("open", Open(tokens=pack_tokens(self._tokens))).fd
-            told = client.ask("generate", Generate(fd, self._num, ignore_eos=True))
-            client.ask("close", FdArgs(fd))
-        found: list[int] = unpack_tokens(told.tokens)
-        return found
+    def meet(self, *paths: str) -> list[Answer]:
+        """Have the engine take these calls, in this order, before its next step; from then on it goes on."""
+        answers = []
+        for num, path in enumerate(paths, 1):
+            answers.append(self.pool.submit(self.served.ask, path, {}))
+            eventually(lambda num=num: self.served.probe("calls_that_wait") == num, f"{path} never reached the engine")
+        self.hold.close()
+        return [answer.result() for answer in answers]
 
     @property
     def is_over(self) -> bool:
-        return self._answer.done()
+        return self.answer.done()
 
     def finish(self) -> list[int]:
-        found = self._answer.result(120)
-        self._pool.shutdown()
-        return found
+        return self.answer.result(120)
+
+
+@contextmanager
+def generating(served: Served, seed: int = 1) -> Iterator[Generating]:
+    tokens = prompt(seed, 100)
+    expected = served.tokens(tokens, NUM)
+    with ThreadPoolExecutor() as pool, ExitStack() as hold:
+        wait_until_held = hold.enter_context(served.held_amid())
+        answer = pool.submit(generate, served, tokens)
+        wait_until_held()
+        yield Generating(served, expected, answer, pool, hold)
+
+
+def generate(served: Served, tokens: list[int]) -> list[int]:
+    with served.client() as client:
+        fd = client.ask("open", Open(tokens=pack_tokens(tokens))).fd
+        told = client.ask("generate", Generate(fd, NUM, ignore_eos=True))
+        client.ask("close", FdArgs(fd))
+    found: list[int] = unpack_tokens(told.tokens)
+    return found
 
 
 def stream(served: Served, **body: Any) -> http.client.HTTPResponse:
@@ -90,34 +104,30 @@ def test_a_client_that_leaves_ends_its_request_and_disturbs_no_program(server_b)
         server_b.probe("check")
 
 
-@in_time
 @pytest.mark.parametrize("clear", ["true", "false"])
 @pytest.mark.parametrize("mode", ["abort", "keep"])
 def test_a_pause_holds_calls_of_files_and_they_go_on_where_they_were(server_b, mode, clear):
-    generating = Generating(server_b)
+    with generating(server_b) as running:
+        (paused,) = running.meet(f"/pause?mode={mode}&clear_cache={clear}")
 
-    assert server_b.ask(f"/pause?mode={mode}&clear_cache={clear}", {}).status == 200
-
-    steps = server_b.probe("counters")["steps"]
-    with server_b.client() as client:  # what needs no step works
-        for _ in range(20):
+        assert paused.status == 200
+        steps = server_b.probe("counters")["steps"]
+        with server_b.client() as client:  # what needs no step works
             fd = client.ask("open", Open(tokens=pack_tokens([50, 51]))).fd
             assert unpack_tokens(client.ask("read", Read(fd)).tokens) == [50, 51]
             client.ask("close", FdArgs(fd))
-    assert server_b.probe("counters")["steps"] <= steps + 1  # one in which workers forget what has ended
-    assert not generating.is_over
-    assert server_b.ask("/resume", {}).status == 200
-    assert generating.finish() == generating.expected
+        assert server_b.probe("counters")["steps"] == steps and not running.is_over
+        assert server_b.ask("/resume", {}).status == 200
+        assert running.finish() == running.expected
 
 
-@in_time
 def test_a_pause_that_waits_ends_when_the_calls_that_run_have_ended(server_b):
-    generating = Generating(server_b)
+    with generating(server_b) as running:
+        (paused,) = running.meet("/pause?mode=wait")
 
-    assert server_b.ask("/pause?mode=wait", {}).status == 200
-
-    assert generating.finish() == generating.expected
-    server_b.ask("/resume", {})
+        assert paused.status == 200
+        assert running.finish() == running.expected
+        server_b.ask("/resume", {})
 
 
 def test_plain_requests_are_aborted_by_a_pause_as_vllm_does(server_b):
@@ -129,27 +139,26 @@ def test_plain_requests_are_aborted_by_a_pause_as_vllm_does(server_b):
     answer.close()
 
 
-@in_time
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_asleep_calls_of_files_wait_and_awake_they_go_on(server_b, level):
-    generating = Generating(server_b)
     with server_b.client() as client:
         fd = client.ask("open", Open(tokens=pack_tokens(prompt(5, 70)))).fd
         client.ask("forward", Forward(fd, top_k=1))
+        with generating(server_b) as running:
+            (asleep,) = running.meet(f"/sleep?level={level}")
 
-        assert server_b.ask(f"/sleep?level={level}", {}).status == 200
-
-        assert server_b.ask("/is_sleeping").body == {"is_sleeping": True}
-        if level:
-            assert server_b.probe("counters")["pages_held"] == 0
-        call = client.send("generate", Generate(fd, 4, ignore_eos=True))
-        assert not generating.is_over
-        assert server_b.ask("/wake_up", {}).status == 200
-        while (answer := client.answer()).id != call or answer.part:
-            pass
-        assert answer.err is None
-        client.ask("close", FdArgs(fd))
-    assert generating.finish() == generating.expected
+            assert asleep.status == 200
+            assert server_b.ask("/is_sleeping").body == {"is_sleeping": True}
+            if level:
+                assert server_b.probe("counters")["pages_held"] == 0
+            call = client.send("generate", Generate(fd, 4, ignore_eos=True))
+            assert not running.is_over
+            assert server_b.ask("/wake_up", {}).status == 200
+            while (answer := client.answer()).id != call or answer.part:
+                pass
+            assert answer.err is None
+            client.ask("close", FdArgs(fd))
+            assert running.finish() == running.expected
 
 
 def test_a_reset_of_the_prefix_cache_takes_the_pages_of_files_and_they_are_computed_again(server_b):
@@ -165,14 +174,12 @@ def test_a_reset_of_the_prefix_cache_takes_the_pages_of_files_and_they_are_compu
         client.ask("close", FdArgs(fd))
 
 
-@in_time
 def test_a_reset_with_running_calls_is_refused_or_has_them_computed_again(server_b):
-    generating = Generating(server_b)
+    with generating(server_b) as running:
+        refused, done = running.meet("/reset_prefix_cache", "/reset_prefix_cache?reset_running_requests=true")
 
-    assert server_b.ask("/reset_prefix_cache", {}).body == {"success": False}
-    assert server_b.ask("/reset_prefix_cache?reset_running_requests=true", {}).body == {"success": True}
-
-    assert generating.finish() == generating.expected
+        assert (refused.body, done.body) == ({"success": False}, {"success": True})
+        assert running.finish() == running.expected
 
 
 def test_pages_of_edited_files_go_below_when_the_cache_is_reset(server_b):
@@ -255,13 +262,12 @@ def test_with_new_weights_no_page_of_before_is_used_again(server_b, other_weight
             client.ask("close", FdArgs(fd))
 
 
-@in_time
 def test_a_call_that_runs_while_the_weights_change_is_computed_with_the_new_ones(server_b, other_weights):
-    generating = Generating(server_b, seed=4)
+    with generating(server_b, seed=4) as running:
+        running.meet("/pause?mode=keep")
+        reload(server_b, other_weights)
+        server_b.ask("/resume", {})
 
-    server_b.ask("/pause?mode=keep", {})
-    reload(server_b, other_weights)
-    server_b.ask("/resume", {})
-
-    assert len(generating.finish()) == NUM
+        found = running.finish()
+    assert len(found) == NUM and found != running.expected
     server_b.probe("check")
