@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.trace.opened import check
 from vllm_symphony import lip
-from vllm_symphony.abi.calls import PidArgs, Strace, StracePart
+from vllm_symphony.abi.calls import PidArgs, Setweight, Strace, StracePart
 from vllm_symphony.engine.sim import Cost
 from vllm_symphony.testing import Machine, Run
 from vllm_symphony.testing.world import EPOCH_NS
@@ -89,6 +89,17 @@ def test_a_call_waits_for_its_turn_when_the_batch_is_full():
 
         assert why(m, first) == ("generate", "batch", "in step 1")
         assert why(m, second) == ("generate", "queue", "calls in the batch: 1")
+        m.run()
+
+
+def test_a_call_waits_for_its_turn_when_its_principal_is_at_its_cap():
+    with Machine(cost=Cost(step_s=1.0)) as m:
+        m.call("setweight", Setweight("ann", cap=1))
+        first, second = m.start(write, 5), m.start(write, 5)
+        m.advance(0.5)
+
+        assert why(m, first) == ("generate", "batch", "in step 1")
+        assert why(m, second) == ("generate", "queue", "calls in the batch: 1; calls of ann that compute: 1, its cap: 1")
         m.run()
 
 

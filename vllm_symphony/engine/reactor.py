@@ -217,7 +217,8 @@ class Reactor:
 
     def _main(self) -> None:
         try:
-            self._carry_out()  # what the kernel restored
+            self._carry_out()  # what the kernel restored, and was told at the start
+            self._hand_over()
             while not self._may_end():
                 self._turn()
         except BaseException as e:  # the thread's boundary: tell whoever owns us

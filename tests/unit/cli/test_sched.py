@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import queue
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from vllm_symphony.abi.calls import SchedResult
 from vllm_symphony.abi.types import PolicyStat, PrincipalStat
 from vllm_symphony.cli import sched, serve
 from vllm_symphony.engine.boot import Ground, host_parser
+from vllm_symphony.engine.sim import SimDevice
 from vllm_symphony.errors import InvalidArgument
 from vllm_symphony.kernel.effect import SetPolicy
 from vllm_symphony.kernel.sched import catalogue
@@ -37,6 +41,30 @@ def test_policies_reach_the_host():
     assert Ground(host_parser().parse_args(words)).policies == (
         SetPolicy("process", "plas", (("quantum", 64.0),)), SetPolicy("memory", "lru"), SetPolicy("batch", "immediate"),
     )  # fmt: skip
+
+
+class Listening(SimDevice):
+    """Remembers what it was told first."""
+
+    def __init__(self, **sim: Any) -> None:
+        super().__init__(**sim)
+        self.told: queue.Queue[list[Any]] = queue.Queue()
+
+    def submit(self, effects: Any) -> None:
+        self.told.put(list(effects))
+        super().submit(effects)
+
+
+def test_the_device_is_told_before_anybody_calls(tmp_path: Path):
+    words = host_words("--sched-policy", "plas:quantum=64", "--memory-policy", "ttl")
+    ground = Ground(host_parser().parse_args([*words, "--socket", str(tmp_path / "kernel.sock")]))
+    device = Listening(tiers=ground.tiers)
+
+    reactor, _ = ground.boot(device, lambda _: None, lambda _: None)
+    told = device.told.get(timeout=10)
+    reactor.stop()
+
+    assert told == [SetPolicy("process", "plas", (("quantum", 64.0),)), SetPolicy("memory", "ttl")]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from vllm_symphony.kernel.lifecycle import ChildWait
 from vllm_symphony.kernel.machine import Machine
 from vllm_symphony.kernel.process import Kind, Process
 from vllm_symphony.kernel.saving import Upkeep
+from vllm_symphony.kernel.sched.view import NOTHING
 from vllm_symphony.kernel.syscall.find import FindWork
 from vllm_symphony.kernel.syscall.forward import Batch
 from vllm_symphony.kernel.syscall.text import TextWork
@@ -125,9 +126,19 @@ def _job(m: Machine, job: Job, cred: Credentials) -> tuple[str, str]:
     cause, detail = m.job_state(job.id)
     if cause == "pages" and (holders := _holders(m, job, cred)):
         detail = f"{detail}; held by {holders}"
+    if cause == "queue" and (capped := _capped(m, job.process.cred.principal)):
+        detail = f"{detail}; {capped}" if detail else capped
     if job.stopping is not None:
         detail = f"{detail}; it was told to stop: {job.stopping.message}" if detail else f"told to stop: {job.stopping.message}"
     return cause, detail
+
+
+def _capped(m: Machine, principal: str) -> str:
+    """That no more calls of it compute at once, if so many do."""
+    cap = m.sched.weight(principal).cap
+    if cap is None or (running := m.queue_view().principals.get(principal, NOTHING).running) < cap:
+        return ""
+    return f"calls of {principal} that compute: {running}, its cap: {cap}"
 
 
 def _holders(m: Machine, job: Job, cred: Credentials) -> str:
