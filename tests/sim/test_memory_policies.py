@@ -63,7 +63,7 @@ def start(m: Machine, programs: list[tuple[int, list[tuple[str, int]]]]) -> list
     return [m.start(agent, prompt, turns) for prompt, turns in programs]
 
 
-@pytest.mark.parametrize("pressure", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("pressure", [0.5, 1, 2, 4, 8, 16])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_all_end_at_any_pressure_and_moves_are_bounded_by_calls(policy, pressure, seed):

@@ -14,19 +14,23 @@ from vllm_symphony.kernel.sched.priority import ByPriority
 from vllm_symphony.kernel.sched.queue import RunQueue
 from vllm_symphony.kernel.sched.runnable import Runnable
 
-TRACES = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 12)), min_size=1, max_size=60)
+ASK = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 12))  # program, prompt, decode
+TRACES = st.lists(st.one_of(ASK, ASK, ASK, st.integers(1, 5)), min_size=1, max_size=60)  # or a program that is killed
 ROWS = st.integers(1, 3)
 relaxed = settings(max_examples=100, deadline=None)
 
 
-def play(device: CountingDevice, trace: list[tuple[int, int, int]]):
+def play(device: CountingDevice, trace: list[tuple[int, int, int] | int]):
     """Yields after each look: who had a row before, and who has one now."""
     for pid in range(1, 6):
         device.program(pid, priority=pid)
     events = iter(trace)
     while (event := next(events, None)) is not None or device.works:
-        if event is not None:
+        if isinstance(event, tuple):
             device.ask(*event)
+        elif event is not None:
+            for call in [call for call, work in device.works.items() if work.pid == event]:
+                device.cancel(call)
         before = set(device.running)
         device.look()
         yield before, [call for call in device.running if call not in before]
