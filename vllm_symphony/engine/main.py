@@ -9,6 +9,7 @@ engine died), 1 (anything else).
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -64,13 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     ours, vllm_words = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     args = host_parser().parse_args(ours)
-    begin_vllm_log("host", args.log_level, args.log_format, Path(args.socket).parent)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", args.log_level.upper())
-    status = Status(args.status_fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    beside.end_with_parent()
+    status = begin("host", args, Path(args.socket).parent)
     try:
         ground = Ground(args)
         device = make_device(args.device, vllm_words, status, ground)
@@ -82,6 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         status.error(str(e).strip() or type(e).__name__, 1)
         return 1
     return serve(device, ground, status, stop)
+
+
+def begin(process: str, args: argparse.Namespace, folder: Path) -> Status:
+    """What a process with an engine does first, by the host's flags: its log in `folder`, its word to the parent, its end."""
+    begin_vllm_log(process, args.log_level, args.log_format, folder)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", args.log_level.upper())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    beside.end_with_parent()
+    return Status(args.status_fd)
 
 
 def serve(device: Device, ground: Ground, status: Status, stop: threading.Event) -> int:

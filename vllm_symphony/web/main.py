@@ -21,13 +21,11 @@ from typing import Any
 
 from vllm_symphony.abi.address import HostPort, host_port
 from vllm_symphony.edge.guard import Rules
-from vllm_symphony.engine import beside
 from vllm_symphony.engine.boot import host_parser
 from vllm_symphony.engine.defaults import cpu_defaults, prepare_cpu, settle_model
-from vllm_symphony.engine.main import EXIT_USAGE, Status, leave
+from vllm_symphony.engine.main import EXIT_USAGE, Status, begin, leave
 from vllm_symphony.engine.seats import ON_BY_DEFAULT, PLUGIN
 from vllm_symphony.errors import InvalidArgument
-from vllm_symphony.trace.lines import begin_vllm_log
 from vllm_symphony.web import launch
 from vllm_symphony.web.connection import Connection
 from vllm_symphony.web.plugin import StartFailed
@@ -45,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Rules.read, default=Rules(), help="how fast, and what is recorded, as Rules.text wrote it")
     args, host_words = parser.parse_known_args(ours)
     host = host_parser().parse_args(host_words)
-    begin_vllm_log("web", host.log_level, host.log_format, args.run_dir)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", host.log_level.upper())
-    status = Status(host.status_fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    beside.end_with_parent()
+    status = begin("web", host, args.run_dir)
     kept = launch.launched = launch.Launch(host_words, args.run_dir, args.tokens, lambda _: None, host.unconfined, args.rules)
     try:
         import uvloop
