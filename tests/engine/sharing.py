@@ -13,11 +13,13 @@ from typing import Any
 
 from tests.engine.conftest import tiny_args
 from tests.engine.driver import Driver
+from tests.engine.pressure import after_steps, calm
 from tests.engine.reference import Ties, best, decode, finish_plain, long_prompt, plain, prompts, start_plain, together
+from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.admission import is_ending
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
 from vllm_symphony.engine.share import Share
-from vllm_symphony.kernel.effect import CancelJob, DropFile, SetPolicy, Weigh
+from vllm_symphony.kernel.effect import CancelJob, DropFile, Owner, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import catalogue
 
 NUM_PAGES = 160
@@ -297,6 +299,24 @@ def case_plain_requests_without_end_leave_programs_their_part_of_the_pages(dev: 
     wanted = sum(bool(s[1].rows or s[1].left_out) for s in seen.steps)  # however slow the programs are to call again
     assert wanted <= len(seen.steps) * 2 / 3, f"programs that came last were done after {wanted} of {len(seen.steps)} steps"
     dev.check()
+    dev.drop(*files)
+
+
+def case_one_program_has_its_half_beside_40_of_another_principal(dev: Driver) -> None:
+    principals, texts = dev.host.device.order.queue.principals, prompts(dev, 56)
+    owners = [Owner(Pid(1 + i), principal="crowd") for i in range(40)] + [Owner(Pid(99), i, "single") for i in range(16)]
+    is_done = lambda: (p := principals.get("single")) is not None and p.tokens and not p.is_counted  # noqa: E731
+    had = after_steps(dev, is_done, lambda: [principals[name].tokens for name in ("single", "crowd")])
+
+    with all_at_once(dev, len(owners)):
+        files = [dev.create(t) for t in texts]
+        calls = [dev.start_generate(f, 20, owner=owner) for f, owner in zip(files, owners, strict=True)]
+    tokens = [dev.collect(f, q).tokens for f, (_, q) in zip(files, calls, strict=True)]
+    calm(dev)
+
+    assert [len(t) for t in tokens] == [20] * 56
+    ((single, crowd),) = had
+    assert 0.45 <= single / (single + crowd) <= 0.55
     dev.drop(*files)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.engine.conftest import tiny_args
 from tests.engine.driver import Driver, ids, logprobs
 from tests.engine.pressure import alone
 from tests.engine.reference import best, long_prompt, prompts, together
+from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.tier import TierLimits
 from vllm_symphony.errors import DataCorrupt, Interrupted, OutOfPages
 from vllm_symphony.kernel.effect import (
@@ -28,10 +30,16 @@ from vllm_symphony.kernel.effect import (
     MoveJob,
     Owner,
     PinFile,
+    ProcessBegan,
+    ProcessEnded,
     Residency,
+    Rests,
+    Resumes,
     SaveDone,
     SaveJob,
+    SetPolicy,
 )  # fmt: skip
+from vllm_symphony.kernel.sched import memory
 from vllm_symphony.store.segment import verify
 
 NUM_PAGES, HOST_PAGES = 32, 48
@@ -184,6 +192,47 @@ def case_32_programs_over_a_cache_that_holds_a_quarter_of_them(dev: Driver) -> N
     assert got == wanted
     assert dev.counters()["pages_loaded"] > loaded
     rest(dev)
+
+
+def agent(dev: Driver, pid: int, prompt: list[int], turns: list[tuple[float, int]]) -> list[int]:
+    """A program with one file: answers, and tools that take so many seconds each."""
+    of_it = Owner(Pid(pid), principal="ann", program="agent")
+    f, tokens = dev.create(prompt), []
+    dev.submit(ProcessBegan(Pid(pid), None, "ann", "agent"))
+    for seconds, num_tokens in turns:
+        tokens += dev.generate(f, num_tokens, owner=of_it).tokens
+        dev.submit(Rests(Pid(pid), 0, "tool", f"takes {seconds}", 1))
+        time.sleep(seconds)  # the tool's
+        dev.submit(Resumes(Pid(pid), 0, 1))
+    dev.submit(ProcessEnded(Pid(pid)))
+    dev.drop(f)
+    return tokens
+
+
+def case_agents_under_every_memory_policy_end_without_vllm_preempting_and_without_thrashing(dev: Driver) -> None:
+    admission = dev.host.scheduler.admission
+    turns, size = [(0.002, 6), (0.1, 14)], 400
+    prompts_of = [long_prompt(dev, size, salt=500 + 9 * i) for i in range(8 * NUM_PAGES * 32 // (size + 20))]
+    answers = [alone(dev, t, 20) for t in prompts_of]
+    for pressure in (2, 4, 8):
+        num = len(answers) * pressure // 8
+        texts, expected = prompts_of[:num], answers[:num]
+        for policy in ("lru", "infercept", "ttl"):
+            dev.submit(SetPolicy("memory", policy))
+            before, given_up = dev.counters(), admission.num_given_up
+
+            got = together(*[lambda pid=i + 1, t=t: agent(dev, pid, t, turns) for i, t in enumerate(texts)])
+
+            grew = {k: v - before[k] for k, v in dev.counters().items()}
+            calls = len(texts) * len(turns)
+            shown = {k: grew[k] for k in ("preempted", "parked", "moves_begun", "fetched_files", "evicted", "engine_steps")}
+            print(f"pressure {pressure}, {policy}, {calls} calls: {shown}", file=sys.stderr)
+            assert got == expected
+            assert grew["preempted"] == admission.num_given_up - given_up  # by rule 4 of room.py, none by vLLM
+            assert grew["moves_begun"] <= 2 * calls + 2 * grew["fetched_files"]
+            dev.check()
+            rest(dev)
+    dev.submit(SetPolicy("memory", memory.DEFAULT))
 
 
 def case_forks_share_one_copy_of_each_page(dev: Driver) -> None:

@@ -54,7 +54,7 @@ class Admission:
         self.device = device
         self.room = Room(device.table, device.tiers, device.clock, device.retire_all)
         self.cuts: dict[Request, int] = {}  # in this step these compute no more tokens than that
-        self.num_parked = self.num_yielded = self.num_failed_room = 0
+        self.num_parked = self.num_yielded = self.num_failed_room = self.num_given_up = 0
         self._line: list[FileJob] = []  # calls that may have a row in this look, in the run queue's order
         self._width = FEW
         self._favoured: bool | None = None
@@ -253,6 +253,7 @@ class Admission:
             return False
         victim = max(victims, key=self._age)
         del s.parked[victim]
+        self.num_given_up += 1
         s._preempt_request(victim, time.monotonic())
         return True
 
