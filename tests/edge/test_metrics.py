@@ -69,7 +69,8 @@ def test_what_a_program_did_is_counted(sim: SimServer) -> None:
 def test_no_series_names_a_process_a_principal_or_a_path(sim: SimServer) -> None:
     labels = {label for family in plain(scrape(sim)) for s in family.samples for label in s.labels}
 
-    assert labels <= {"call", "reason", "tier", "state", "kind", "door", "code", "le", "version", "abi", "vllm", "torch", "python"}
+    versions = {"version", "abi", "vllm", "torch", "python"}
+    assert labels <= {"call", "reason", "tier", "state", "kind", "policy", "door", "code", "le"} | versions
 
 
 def test_a_scrape_may_ask_for_some_names_only(sim: SimServer) -> None:
