@@ -226,19 +226,17 @@ class Carrier:
         self.copies.release(m.copies)
 
     def _place(self, m: Move) -> None:
-        """The copies are where they were ordered to be."""
+        """The copies are where they were ordered to be. A page that another move, of a file that shares it, has put on disk
+        meanwhile is one too many: it goes last, for a segment goes with the last page that is known of it."""
+        surplus = []
         for i, saved in m.saved.items():
-            if m.copies[i].saved is None:
-                self.copies.put_on_disk(m.copies[i], saved)
-                self._held.setdefault(saved.segment.removeprefix(SPILL), saved.segment)
-            else:
-                self._drop_surplus(saved)
-
-    def _drop_surplus(self, saved: SavedPage) -> None:
-        """Another move of a file that shares the page has put it on disk meanwhile; its segment goes with its other pages."""
-        c = PageCopy(saved.num_tokens, "")
-        self.copies.put_on_disk(c, saved)
-        self.copies.release((c,))
+            c = m.copies[i]
+            if c.saved is not None:
+                c = PageCopy(saved.num_tokens, c.domain)
+                surplus.append(c)
+            self.copies.put_on_disk(c, saved)
+            self._held.setdefault(saved.segment.removeprefix(SPILL), saved.segment)
+        self.copies.release(surplus)
 
     def _arrived(self, m: Move, f: PagedFile) -> None:
         if m.goal == "device":

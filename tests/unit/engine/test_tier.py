@@ -270,6 +270,26 @@ def test_forks_know_the_copies_of_pages_that_they_share():
     assert a.copies[0] is b.copies[0] and a.copies[0].refs == 2
 
 
+def test_a_segment_stays_whose_first_page_another_move_has_put_on_disk_meanwhile(tmp_path):
+    rig = Rig(directory=tmp_path)
+    a = rig.file(8)
+    b = rig.table.fork(a, Ino(2), 7, 0.0)
+    for f in (a, b):
+        rig.move(f, "host")
+        rig.end()
+    assert a.copies[0] is b.copies[0] and a.copies[1] is not b.copies[1]
+
+    for f in (a, b):
+        rig.move(f, "disk")
+    segments = {w.name for orders in rig.hands.orders.values() for w in orders.write}
+    for name in segments:
+        (tmp_path / name).touch()
+    rig.end()
+
+    assert {c.saved.segment for f in (a, b) for c in f.copies} == segments
+    assert all((tmp_path / name).exists() for name in segments)
+
+
 def test_older_copies_of_exact_files_make_way_and_edited_ones_do_not():
     rig = Rig(host_pages=2)
     exact, edited = rig.file(8), rig.file(8, fixed=7)
