@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from vllm_symphony.abi import calls, types
 from vllm_symphony.abi.table import CALLS
-from vllm_symphony.proto.v1 import call_pb2, channel_pb2, file_pb2, process_pb2, registry_pb2, session_pb2, tool_pb2
+from vllm_symphony.proto.v1 import call_pb2, channel_pb2, file_pb2, process_pb2, registry_pb2, session_pb2, system_pb2, tool_pb2
 
 SCALARS = {int: {"int32", "int64", "uint32", "uint64"}, float: {"double"}, str: {"string"}, bool: {"bool"}, bytes: {"bytes"}}
 NAMES = {getattr(FieldDescriptor, name): name[5:].lower() for name in dir(FieldDescriptor) if name.startswith("TYPE_")}
@@ -137,6 +137,7 @@ LATER = {  # RPCs of other services, by the same rule
     },
     (tool_pb2, "ToolService"): {"ListTools": "tools"},
     (channel_pb2, "ChannelService"): {"ListChannels": "channels", "UnlinkChannel": "channel_unlink"},
+    (system_pb2, "SystemService"): {"GetSched": "getsched", "SetSched": "setsched", "SetWeight": "setweight"},
 }  # fmt: skip
 for (file, service), names in LATER.items():
     RPCS |= {name: file.DESCRIPTOR.services_by_name[service].methods_by_name[name] for name in names}
