@@ -200,15 +200,18 @@ class Admission:
     def _find_room(self, r: Request, is_below: bool, free: int) -> tuple[int | None, int]:
         """How many pages it takes, None: it must wait; and how many are free now."""
         claims, age = self.room.claims, self._age(r)
-        if (need := self._need_waiting(r)) and not claims.allow(age, is_below):
+        need = self._need_waiting(r)
+        aside = claims.aside(age, is_below) if need else 0
+        is_short = aside is None or need > free - aside
+        if aside is None or ((is_short or is_below) and not claims.take_row()):
             return None, free
-        if need > free:
+        if is_short:
             job = self.device.jobs.get(r.request_id)
-            free += self.room.reclaim(need - free, self._takes_from(r), job.file if job is not None else None)
+            free += self.room.reclaim(need + aside - free, self._takes_from(r), job.file if job is not None else None)
             need = self._need_waiting(r)  # also where nothing became free: a page that nobody shares any more needs no copy
-        if need > free:
+        if need and need > free - aside:
             waited_long = time.time() - r.arrival_time > STALE_S
-            claims.missed(r, age, pages_move=self.device.tiers.busy, waited_long=waited_long)
+            claims.missed(r, need, from_all=self.device.tiers.busy or waited_long)
             return None, free
         claims.met(r)
         return need, free
@@ -281,7 +284,8 @@ class Admission:
         ready = self._ready(held)
         is_short = len(s.running) + len(ready) > rows or device.order.has_caps
         yielded = self._divide_rows(ready, rows) if is_short else []
-        self.room.claims.look({r: self._age(r) for r in ready}, device.surgery.claims)
+        claims = self.room.claims
+        claims.look({r: self._age(r) for r in ready}, device.surgery.claims, rows=rows - len(s.running))
         began: list[Request] = []
         for r in ready:
             if len(s.running) + len(began) >= rows:
@@ -289,6 +293,7 @@ class Admission:
             job = device.jobs.get(r.request_id)
             is_below = job is not None and not job.lent and device.tiers.is_below(job.file, job.lowest)
             if job is not None and is_below and job.file.move is not None:
+                claims.take_row()
                 device.tiers.load(job.file)
                 continue
             need, free = self._find_room(r, is_below, free)
@@ -300,6 +305,7 @@ class Admission:
             self._open(r)
             free -= need
             began.append(r)
+            claims.take_row()
         left = max(0, rows - len(s.running) - len(began))  # of those whom pages kept from beginning
         self._width = min(MISSES, 2 * self._width) if left and len(held) < s.num_held() + len(began) else FEW
         back = [r for r in yielded if not self._is_capped(r)][:left]

@@ -38,21 +38,34 @@ class WaitingJob(Protocol):
 
 
 class Claims:
-    """What waiting jobs keep younger ones from. `look` begins a look at all that wait; each says what it found."""
+    """What waiting jobs keep from younger ones: so many pages of those that are free, until they have them. `look` begins a look at
+    all that wait; each says what it found. No more of them load pages or have others give some than there are rows for."""
 
     def __init__(self) -> None:
-        self._short: dict[Hashable, bool] = {}  # who found no room -> whether younger ones may take no page at all
-        self._loads = self._pages = math.inf  # born later than this: loads nothing, takes no page
+        self._rows = 0  # that nobody has or prepares for in this look
+        self._short: dict[Hashable, tuple[int, bool]] = {}  # who found no room -> how many it needs; from whoever takes a page
+        self._born: Mapping[Any, float] = {}
+        self._edits = math.inf  # who is younger than this takes no page
 
-    def look(self, waiting: Mapping[Any, float], edits: Iterable[float] = ()) -> None:
-        """These wait, with files born then, and edits of files born then, which claim all; who waits no more claims nothing."""
-        self._short = {who: takes_all for who, takes_all in self._short.items() if who in waiting}
-        self._loads = min((waiting[who] for who in self._short), default=math.inf)
-        self._pages = min((*edits, *(waiting[who] for who, takes_all in self._short.items() if takes_all)), default=math.inf)
+    def look(self, waiting: Mapping[Any, float], edits: Iterable[float] = (), *, rows: int) -> None:
+        """These wait, with files born then, and edits of files born then, which claim all; who waits no more claims nothing. `rows`
+        are free."""
+        self._rows = rows
+        self._short = {who: claim for who, claim in self._short.items() if who in waiting}
+        self._born = waiting
+        self._edits = min(edits, default=math.inf)
 
-    def allow(self, born: float, is_below: bool) -> bool:
-        """Whether a job may take pages: no older one claims them."""
-        return born <= (min(self._loads, self._pages) if is_below else self._pages)
+    def aside(self, born: float, is_below: bool) -> int | None:
+        """Pages that a job of a file born then leaves free, for older ones: it would load its own, or just take some. None: all."""
+        if born > self._edits:
+            return None
+        claims = ((who, claim) for who, claim in self._short.items() if self._born[who] < born)
+        return sum(need for _, (need, from_all) in claims if is_below or from_all)
+
+    def take_row(self) -> bool:
+        """For who begins, loads, or makes room. False: there is none left."""
+        self._rows -= 1
+        return self._rows >= 0
 
     @property
     def is_tight(self) -> bool:
@@ -63,13 +76,10 @@ class Claims:
         """It has room."""
         self._short.pop(who, None)
 
-    def missed(self, who: Hashable, born: float, pages_move: bool, waited_long: bool = False) -> None:
-        """It has none. `pages_move`: what becomes free soon is all its own, from the next look on; `waited_long`: so is what is
-        free now."""
-        self._short[who] = pages_move or self._short.get(who, False)
-        self._loads = min(self._loads, born)
-        if waited_long:
-            self._pages = min(self._pages, born)
+    def missed(self, who: Hashable, need: int, from_all: bool) -> None:
+        """It has none. `from_all`: also who has nothing to load leaves what it needs (pages move, and what becomes free soon is all
+        its own; or it has waited for long). Others may pass it while it waits for those that run."""
+        self._short[who] = need, from_all or self._short.get(who, (0, False))[1]
 
 
 class Room:

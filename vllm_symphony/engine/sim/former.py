@@ -134,7 +134,7 @@ class Former:
     def _begin(self, winners: list[Runnable]) -> None:
         """Fill the rows that are left, in the queue's order."""
         core, queue, now_s = self.core, self.queue, self.core.clock()
-        core.room.claims.look(self._born, core.surgery.claims)
+        core.room.claims.look(self._born, core.surgery.claims, rows=queue.rows - len(self._batch))
         missed: list[Runnable] = []
         while self._tokens > 0 and len(self._batch) < queue.rows:
             call = winners.pop(0) if winners else queue.take(now_s)
@@ -159,6 +159,7 @@ class Former:
         if not job.lent:
             is_below = core.tiers.is_below(f, job.lowest)
             if is_below and f.move is not None:
+                core.room.claims.take_row()
                 core.tiers.load(f)
                 return False
             if not self._find_room(job, is_below):
@@ -166,6 +167,7 @@ class Former:
             if is_below:
                 core.tiers.load(f)
                 return False
+            core.room.claims.take_row()
             core.start(job)
             del self._born[job]
         n = min(len(f.tokens) - job.computed, self._tokens)
@@ -197,14 +199,17 @@ class Former:
 
     def _find_room(self, job: SimJob, is_below: bool) -> bool:
         core, born = self.core, job.file.born
-        claims = core.room.claims
-        if (need := core.pages_needed(job)) and not claims.allow(born, is_below):
+        claims, need = core.room.claims, core.pages_needed(job)
+        aside = claims.aside(born, is_below) if need else 0
+        is_short = aside is None or need > core.pool.get_num_free_blocks() - aside
+        if aside is None or ((is_short or is_below) and not claims.take_row()):
             return False
-        self._reclaim(need, job)
-        if core.pages_needed(job) <= core.pool.get_num_free_blocks():  # less than before, where a page is shared no more
+        self._reclaim(need + aside, job)
+        need = core.pages_needed(job)  # less than before, where a page is shared no more
+        if not need or need <= core.pool.get_num_free_blocks() - aside:
             claims.met(job)
             return True
-        claims.missed(job, born, core.tiers.busy)
+        claims.missed(job, need, from_all=core.tiers.busy)
         return False
 
     def _reclaim(self, need: int, job: SimJob) -> None:
