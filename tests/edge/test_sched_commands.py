@@ -8,6 +8,7 @@ import pytest
 from vllm_symphony import connect
 from vllm_symphony.client.sync import connect_sync
 from vllm_symphony.errors import InvalidArgument, NotOwner
+from vllm_symphony.kernel.sched import catalogue
 
 ASKS = """
 from vllm_symphony import lip
@@ -116,7 +117,7 @@ def test_top_tells_who_decides_and_what_a_program_has_had(sim, program):
     (asks,) = look["processes"]
     assert (asks["num_running"], asks["num_queued"], asks["service"]) == (0, 0, 3 + 2 * 3)
     assert [p["policy"] for p in look["sched"]["policies"]][:2] == ["plas", "lru"]
-    assert text.splitlines()[1].startswith("plas, lru, cohort   0 calls compute, 0 wait")
+    assert text.splitlines()[1].startswith(f"plas, lru, {catalogue.DEFAULTS['batch']}   0 calls compute, 0 wait")
     assert {"RUN", "QUEUED", "SERVICE"} <= set(text.splitlines()[2].split())
 
 

@@ -33,7 +33,7 @@ CLASS = ("programs", "plain")
 JOB = ("running", "parked", "waiting")
 TURN = ("running", "waiting")
 SCHED = ("process", "memory", "batch")  # levels of scheduling
-POLICY = ("fcfs", "priority", "vtc", "plas", "atlas", "justitia", "lru", "infercept", "ttl", "immediate", "cohort")
+POLICY = ("fcfs", "priority", "vtc", "plas", "atlas", "justitia", "shortest", "lru", "infercept", "ttl", "immediate", "cohort")
 LIMIT = (
     "tokens", "device_s", "wall_s", "cpu_s", "processes", "depth", "tool_calls", "device_pages", "host_bytes", "disk_bytes",
     "files", "rows", "pinned_pages", "channels", "messages", "programs", "attributes", OTHER,

@@ -7,6 +7,7 @@ from vllm_symphony import errors
 from vllm_symphony.abi.record import PolicyRecord, Restored, WeightRecord
 from vllm_symphony.abi.types import Pid, PrincipalStat
 from vllm_symphony.kernel.effect import SetPolicy, StoreWrite, Weigh
+from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.kernel.sched.view import QueueView, Standing
 
 
@@ -29,8 +30,8 @@ def kept(w: World) -> tuple[list[PolicyRecord], list[WeightRecord]]:
 
 
 def test_each_level_begins_with_its_default(w: World) -> None:
-    assert policy(w, "process") == ("justitia", {}, "default")
-    assert policy(w, "memory") == ("infercept", {"cold": 8.0}, "default")
+    for level, name in catalogue.DEFAULTS.items():
+        assert policy(w, level) == (name, catalogue.values(level, name, {}), "default")
 
 
 def test_what_is_set_goes_before_a_flag_and_that_before_the_default(w: World) -> None:
@@ -91,7 +92,7 @@ def test_what_is_no_weight_or_cap_of_somebody_changes_nothing(w: World, args: di
 
 def test_who_is_no_admin_sees_its_own_part_and_what_waits_in_all(w: World) -> None:
     me = w.kernel.connect(ME, "client", 0)
-    w.kernel.queue_view = lambda: QueueView(principals={"me": Standing(1, 2, 3.0), "ann": Standing(4, 5, 6.0)})
+    w.kernel.queue_view = lambda: QueueView(principals={"me": Standing(2, 1, 3.0), "ann": Standing(5, 4, 6.0)})
 
     seen = w("getsched", by=me)
 
@@ -105,7 +106,7 @@ def test_who_is_no_admin_sees_its_own_part_and_what_waits_in_all(w: World) -> No
 
 def test_ps_tells_of_calls_before_the_device(w: World) -> None:
     pid = w.program()
-    w.kernel.queue_view = lambda: QueueView(processes={Pid(pid): Standing(1, 2, 30.0)})
+    w.kernel.queue_view = lambda: QueueView(processes={Pid(pid): Standing(2, 1, 30.0)})
 
     (stat,) = (p for p in w("ps").processes if p.pid == pid)
 
@@ -139,7 +140,7 @@ def test_a_flag_of_this_start_goes_before_what_was_kept(w: World) -> None:
 def test_what_another_version_kept_is_passed_over(w: World) -> None:
     w.kernel.restore(Restored(policies=(PolicyRecord("process", "newest"), PolicyRecord("space", "fcfs"))), 0)
 
-    assert policy(w, "process") == ("justitia", {}, "default")
+    assert policy(w, "process")[2] == "default"
 
 
 def test_a_policy_that_is_taken_back_is_not_kept(w: World) -> None:
@@ -158,7 +159,7 @@ def test_without_a_store_nothing_is_written(w: World) -> None:
 
 
 def test_metrics_tell_of_the_queue_and_of_who_decides_and_name_nobody(w: World) -> None:
-    w.kernel.queue_view = lambda: QueueView(principals={"me": Standing(1, 2, 30.0), "ann": Standing(0, 5, 6.0)})
+    w.kernel.queue_view = lambda: QueueView(principals={"me": Standing(2, 1, 30.0), "ann": Standing(5, 0, 6.0)})
     w("setsched", level="process", policy="plas")
 
     found = {(s.name.removeprefix("symphony:"), *s.labels.values()): s.value for s in w("metrics").samples}
@@ -167,6 +168,6 @@ def test_metrics_tell_of_the_queue_and_of_who_decides_and_name_nobody(w: World) 
     assert (found["run_queue_principals", "running"], found["run_queue_principals", "waiting"]) == (1, 2)
     assert found["service_tokens_total",] == 36
     assert [key[1:] for key in found if key[0] == "sched_policy"] == [
-        ("process", "plas"), ("memory", "infercept"), ("batch", "cohort"),
+        ("process", "plas"), ("memory", catalogue.DEFAULTS["memory"]), ("batch", catalogue.DEFAULTS["batch"]),
     ]  # fmt: skip
     assert not any("ann" in key for key in found)

@@ -6,10 +6,9 @@ kernel's thread   `seen`: copies of what is in it, each made in one go; numbers 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vllm_symphony.abi.types import Pid
 
@@ -17,13 +16,12 @@ if TYPE_CHECKING:
     from vllm_symphony.kernel.sched.queue import RunQueue
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Of a process or a principal: calls that compute, calls that wait for it, weighted tokens so far (of a process: those of its
-    whole program)."""
+class Standing(NamedTuple):
+    """Of a process or a principal: calls that wait for the device, calls that it computes, weighted tokens so far (of a process:
+    those of its whole program)."""
 
-    running: int = 0
     queued: int = 0
+    running: int = 0
     service: float = 0.0
 
 
@@ -48,20 +46,22 @@ NOTHING = Standing()
 
 
 def seen(queue: RunQueue) -> QueueView:
-    """O(calls + programs + principals); from any thread."""
-    calls = [(call.owner.pid, call.program.principal, call.is_running) for call in list(queue.calls)]
-    of_process = Counter((pid, is_running) for pid, _, is_running in calls)
-    of_principal = Counter((principal, is_running) for _, principal, is_running in calls)
+    """One pass over calls, programs and principals; from any thread."""
+    of_process: dict[Pid, list[int]] = {}  # calls that wait, calls that run
+    of_principal: dict[str, list[int]] = {}
+    for call in list(queue.calls):
+        is_running = call.is_running
+        of_process.setdefault(call.owner.pid, [0, 0])[is_running] += 1
+        of_principal.setdefault(call.program.principal, [0, 0])[is_running] += 1
     programs, principals = queue.programs.copy(), queue.principals.copy()
-    pids = dict.fromkeys((*programs, *(pid for pid, _, _ in calls)))
+    service = dict.fromkeys(of_process, 0.0) | {pid: program.tokens for pid, program in programs.items()}
     return QueueView(
-        {
-            pid: Standing(of_process[pid, True], of_process[pid, False], programs[pid].tokens if pid in programs else 0.0)
-            for pid in pids
-        },
-        {
-            name: Standing(of_principal[name, True], of_principal[name, False], principal.tokens)
-            for name, principal in principals.items()
-        },
+        {pid: _standing(of_process.get(pid), tokens) for pid, tokens in service.items()},
+        {name: _standing(of_principal.get(name), principal.tokens) for name, principal in principals.items()},
         {quantity: error.relative for quantity, error in queue.predictor.errors.items() if error.num},
     )
+
+
+def _standing(calls: list[int] | None, service: float) -> Standing:
+    queued, running = calls or (0, 0)
+    return Standing(queued, running, service)
