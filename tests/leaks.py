@@ -2,6 +2,7 @@
 
 Compared are two looks, before and after, so a session's engine or server, made earlier, is no leak. Some resources are made once
 per process by a library at first use and stay for good; `Allowed` names them. Native threads (OpenMP, gRPC core) are not seen.
+There are ten thousand tests, and a session's servers and browser have hundreds of threads: a look reads the system's files itself.
 """
 
 import os
@@ -10,8 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import glob
-from pathlib import Path
 
 import psutil
 
@@ -44,14 +43,14 @@ class Allowed:
 class Look:
     threads: frozenset[int]
     fds: frozenset[tuple[int, str]]
-    children: frozenset[tuple[int, float]]
+    children: frozenset[tuple[int, bytes]]  # pid, and when it started
 
 
 def look() -> Look:
     return Look(
         threads=frozenset(t.ident or 0 for t in threading.enumerate()),
         fds=frozenset(_fds()),
-        children=frozenset((p.pid, p.create_time()) for p in _children()),
+        children=frozenset(_children()),
     )
 
 
@@ -66,11 +65,13 @@ def left_behind(before: Look, allowed: Allowed, kinds: frozenset[str]) -> list[s
 def _found(before: Look, allowed: Allowed, kinds: frozenset[str]) -> list[str]:
     found = []
     if "children" in kinds:
-        for p in _children():
+        for child in _children():
+            if child in before.children:
+                continue
             with suppress(psutil.NoSuchProcess):
-                line = _command(p)
-                if (p.pid, p.create_time()) not in before.children and not _any(allowed.children, line):
-                    found.append(f"child process {p.pid}: {line[:200]}")
+                line = _command(psutil.Process(child[0]))
+                if not _any(allowed.children, line):
+                    found.append(f"child process {child[0]}: {line[:200]}")
     if "threads" in kinds:
         found += [
             f"thread {t.name}" for t in threading.enumerate() if t.ident not in before.threads and not _any(allowed.threads, t.name)
@@ -91,28 +92,47 @@ def _command(p: psutil.Process) -> str:
         return f"{p.name()} (ended, never waited for)"
 
 
-def _children() -> list[psutil.Process]:
-    """All below us."""
-    found: list[psutil.Process] = []
+def _children() -> list[tuple[int, bytes]]:
+    """All below us, and when each started."""
+    found: list[tuple[int, bytes]] = []
     parents = [os.getpid()]
     while parents:
-        children = children_of(parents.pop())
-        parents += [p.pid for p in children]
-        found += children
+        pids = _pids_below(parents.pop())
+        parents += pids
+        for pid in pids:
+            with suppress(OSError):  # it has ended
+                found.append((pid, _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19]))
     return found
 
 
 def children_of(pid: int) -> list[psutil.Process]:
-    """None if it has ended. Asked of the system where it tells: psutil reads every process of the machine, and this runs often."""
+    """None if it has ended."""
+    return list(_there(_pids_below(pid)))
+
+
+def _pids_below(pid: int) -> list[int]:
+    """Asked of the system where it tells: psutil reads every process of the machine."""
     if not _TELLS:
         with suppress(psutil.NoSuchProcess):
-            return psutil.Process(pid).children()
+            return [child.pid for child in psutil.Process(pid).children()]
         return []
-    pids: list[int] = []
-    for path in glob(f"/proc/{pid}/task/*/children"):
-        with suppress(OSError):  # threads come and go
-            pids += [int(child) for child in Path(path).read_text().split()]
-    return list(_there(pids))
+    found: list[int] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):  # threads come and go
+                found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+    return found
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = chunk = os.read(fd, 1 << 16)
+        while chunk:
+            data += (chunk := os.read(fd, 1 << 16))
+        return data
+    finally:
+        os.close(fd)
 
 
 def _there(pids: list[int]) -> Iterator[psutil.Process]:
