@@ -16,9 +16,10 @@ from tests.commanded import environment
 class Adopted:
     """An edge, and the kernel host that it was told of, which is a child of ours."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *flags: str) -> None:
+        """`flags`: what vLLM's user has in SYMPHONY_SERVE_FLAGS."""
         self.env = environment(run_dir)
-        self.edge = self.python("vllm_symphony.cli.main", "serve", "--adopt", "--no-state", stdin=subprocess.PIPE)
+        self.edge = self.python("vllm_symphony.cli.main", "serve", "--adopt", "--no-state", *flags, stdin=subprocess.PIPE)
         assert self.edge.stdin is not None and self.edge.stdout is not None
         words = json.loads(self.edge.stdout.readline())["words"]
         self.host = self.python("vllm_symphony.engine.main", *words, "--device", "sim", "--status-fd", "1")
@@ -35,9 +36,9 @@ class Adopted:
         command = [sys.executable, "-m", module, *words]
         return subprocess.Popen(command, env=self.env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
-    def symphony(self, *words: str) -> None:
+    def symphony(self, *words: str) -> str:
         command = [sys.executable, "-m", "vllm_symphony.cli.main", *words]
-        subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=90)
+        return subprocess.run(command, env=self.env, check=True, capture_output=True, timeout=90, text=True).stdout
 
     def end(self) -> None:
         for process in (self.edge, self.host):
@@ -66,3 +67,14 @@ def test_it_ends_when_its_parent_is_gone_though_the_kernel_lives(adopted: Adopte
     adopted.edge.stdin.close()
 
     assert adopted.edge.wait(60) == 0
+
+
+def test_its_flags_choose_the_policies_of_the_kernel_that_vllm_starts(tmp_path: Path) -> None:
+    made = Adopted(tmp_path, "--sched-policy", "plas:quantum=64", "--memory-policy=ttl")
+
+    try:
+        policies = {p["level"]: (p["policy"], p["source"]) for p in json.loads(made.symphony("sched", "--json"))["policies"]}
+    finally:
+        made.end()
+
+    assert (policies["process"], policies["memory"]) == (("plas", "flag"), ("ttl", "flag"))
