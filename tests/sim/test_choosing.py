@@ -13,6 +13,7 @@ from vllm_symphony.kernel.sched import catalogue
 from vllm_symphony.testing import Machine
 
 NUM, ROWS = 300, 8
+BUSY_S = 1.0  # for so long many wait, whoever decides
 COST = Cost(step_s=0.01, row_s=0.0, token_s=0.0, max_rows=ROWS)
 SERVED = [(level, name) for level, known in catalogue.LEVELS.items() for name in known if name not in catalogue.SIMULATED]
 
@@ -25,7 +26,7 @@ async def asker(number: int) -> list[int]:
         return [*first.tokens, *second.tokens]
 
 
-def answers(m: Machine, changes: list[object], every_s: float = 0.05) -> list[list[int]]:
+def answers(m: Machine, changes: list[object]) -> list[list[int]]:
     """What all say, when this is asked of the kernel one by one while they wait."""
     runs = [m.start(asker, number) for number in range(NUM)]
     m.run_until_blocked()
@@ -33,7 +34,7 @@ def answers(m: Machine, changes: list[object], every_s: float = 0.05) -> list[li
         m.call("setsched" if isinstance(change, Setsched) else "setweight", change)
         m.check()
         assert m.call("getsched", NoArgs()).num_queued > ROWS, "the change came while many waited"
-        m.advance(every_s)
+        m.advance(BUSY_S / len(changes))
     m.run()
     m.check()
     return [run.value for run in runs]
@@ -50,7 +51,7 @@ def test_no_call_is_lost_when_each_policy_takes_over_from_each_other(expected: l
     pairs = [name for pair in itertools.permutations(processes, 2) for name in pair]
 
     with Machine(cost=COST) as m:
-        assert answers(m, [Setsched("process", name) for name in pairs], every_s=0.03) == expected
+        assert answers(m, [Setsched("process", name) for name in pairs]) == expected
         assert m.call("getsched", NoArgs()).num_queued == 0
 
 
