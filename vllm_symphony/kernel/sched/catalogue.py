@@ -102,9 +102,11 @@ def values(level: str, name: str, parameters: Mapping[str, float]) -> dict[str, 
     return {key: parameters.get(key, known.default) for key, known in LEVELS[level][name].parameters.items()}
 
 
-def told(level: str) -> Iterator[str]:
-    """A line for each policy of a level and for each of its parameters, for a help."""
+def told(level: str, *, simulated: bool = False) -> Iterator[str]:
+    """A line for each policy of a level and for each of its parameters, for a help: of a server, or of a simulation."""
     for name, policy in LEVELS[level].items():
+        if name in SIMULATED and not simulated:
+            continue
         mark = " (default)" if name == DEFAULTS[level] else " (simulated only)" if name in SIMULATED else ""
         yield f"{name:<10} {policy.help}{mark}"
         for key, known in policy.parameters.items():
