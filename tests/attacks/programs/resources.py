@@ -172,7 +172,7 @@ async def deep_recursion():
     sys.setrecursionlimit(10**9)
     text = "[" * 100_000 + "]" * 100_000
     nested = None
-    for _ in range(1_000_000):
+    for _ in range(200_000):
         nested = [nested]
     return len(repr(nested)) + len(text)
 
