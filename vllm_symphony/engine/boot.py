@@ -148,6 +148,8 @@ class Ground:
                 kernel.restore(storage.load(), time.monotonic_ns())
                 for lost in kernel.registry.damaged.values():
                     log.error("the program %s@%s is damaged on the disk and not there: install it again", lost.name, lost.version)
+                for kept in kernel.sched.unknown:
+                    log.warning("the %s policy %s was set and is not there in this version: another decides", kept.level, kept.name)
             reactor.start()
             if reactor.tools is not None:
                 phase("starting the tools")

@@ -138,9 +138,11 @@ def test_a_flag_of_this_start_goes_before_what_was_kept(w: World) -> None:
 
 
 def test_what_another_version_kept_is_passed_over(w: World) -> None:
-    w.kernel.restore(Restored(policies=(PolicyRecord("process", "newest"), PolicyRecord("space", "fcfs"))), 0)
+    records = PolicyRecord("process", "newest"), PolicyRecord("space", "fcfs"), PolicyRecord("memory", "ttl", {"hot": 1.0})
+    w.kernel.restore(Restored(policies=records), 0)
 
-    assert policy(w, "process")[2] == "default"
+    assert policy(w, "process")[2] == policy(w, "memory")[2] == "default"
+    assert w.kernel.sched.unknown == list(records), "so that the host can say so"
 
 
 def test_a_policy_that_is_taken_back_is_not_kept(w: World) -> None:

@@ -37,6 +37,7 @@ class Settings:
         self._begun = {level: (SetPolicy(level, name), DEFAULT) for level, name in catalogue.DEFAULTS.items()}
         self._set: dict[str, SetPolicy] = {}
         self.weights: dict[str, WeightRecord] = {}
+        self.unknown: list[PolicyRecord] = []  # kept by another version, and not there in this one
 
     # ---- policies
 
@@ -106,17 +107,18 @@ class Settings:
     # ---- the store
 
     def restore(self, restored: Restored) -> None:
-        """What was set before the server stopped. A policy that is not there any more is passed over."""
+        """What was set before the server stopped. A policy that is not there any more is passed over (`unknown`)."""
         for record in restored.weights:
             self._weigh(record)
         for kept in restored.policies:
-            if kept.level not in self._begun or self._begun[kept.level][1] == FLAG:
-                continue
             try:
-                self._set[kept.level] = _checked(kept.level, kept.name, kept.parameters)
-            except SymphonyError:  # another version's
+                policy = _checked(kept.level, kept.name, kept.parameters)
+            except SymphonyError:
+                self.unknown.append(kept)
                 continue
-            self._tell(kept.level)
+            if self._begun[kept.level][1] != FLAG:
+                self._set[kept.level] = policy
+                self._tell(kept.level)
 
     def _keep(self, record: PolicyRecord) -> None:
         if self._keeps():
