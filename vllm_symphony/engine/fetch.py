@@ -72,7 +72,7 @@ class Fetches:
         if rest is None:
             return
         num_pages = sum(self.table.pages(f.computed) for f in thread.files)
-        load_s = self.victims.measured.costs().page_s("host") * num_pages
+        load_s = self.victims.measured.costs().move_s("host", num_pages)
         due_s = prefetch.begins_s(thread.name, rest, load_s, self.victims.predictor, now_s)
         if due_s is not None and due_s > now_s:
             self._num += 1

@@ -1,10 +1,11 @@
 """What steps and moves cost here, measured as they happen (kernel/sched/memory/cost.py).
 
-    a step of n tokens takes   step_s + token_s n       least squares over the last some hundred steps, drawn towards a first guess
-    a page on its way takes    host_s or disk_s         one way; mean of the last moves, weighted by pages
-    requeue_s                                           how long a call waits for pages that it had lost
+    a step of n tokens takes      step_s + token_s n            a line by least squares over the last some hundred (`Line`)
+    a move of n pages takes       host_move_s + host_s n        one way, from its order to its end; the same to and from disk
+    requeue_s                                                   how long a call waits for pages that it had lost
 
-Nothing is configured: the same policy is right on a machine with a fast link and a slow model and on one with the reverse.
+What a move takes whatever its size is mostly that its end is seen between two steps. Nothing is configured: the same policy is
+right on a machine with a fast link and a slow model and on one with the reverse.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from math import ceil
 
 FORGET = 1 / 256  # weight of the newest of many observations
-STEP_S, TOKEN_S, HOST_S, DISK_S, REQUEUE_S = 0.01, 1e-4, 1e-4, 1e-3, 0.05  # first guesses
-GUESS_TOKENS = 32.0  # the guess of token_s counts like one step that differs by so many tokens
+STEP_S, TOKEN_S, REQUEUE_S = 0.01, 1e-4, 0.05  # first guesses
+HOST_MOVE_S, HOST_S, DISK_MOVE_S, DISK_S = 1e-3, 1e-4, 5e-3, 1e-3
+GUESS_TOKENS, GUESS_PAGES = 32.0, 2.0  # the guess of a slope counts like one observation that differs by so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Costs:
     step_s: float = STEP_S
     token_s: float = TOKEN_S
     step_tokens: int = 2048
+    host_move_s: float = HOST_MOVE_S
     host_s: float = HOST_S
+    disk_move_s: float = DISK_MOVE_S
     disk_s: float = DISK_S
     requeue_s: float = REQUEUE_S
     busy_tokens: int = 0
@@ -33,9 +37,10 @@ class Costs:
         """Until so many tokens have KV, in chunks of a step, if nothing else is computed."""
         return self.step_s * ceil(num_tokens / self.step_tokens) + self.token_s * num_tokens
 
-    def page_s(self, tier: str) -> float:
-        """One page, one way."""
-        return self.host_s if tier == "host" else self.disk_s
+    def move_s(self, tier: str, num_pages: int) -> float:
+        """So many pages, one way."""
+        fixed_s, page_s = (self.host_move_s, self.host_s) if tier == "host" else (self.disk_move_s, self.disk_s)
+        return fixed_s + page_s * num_pages if num_pages else 0.0
 
 
 class Average:
@@ -46,9 +51,38 @@ class Average:
     def __init__(self, guess: float) -> None:
         self.value, self.weight = guess, 1.0
 
-    def add(self, value: float, by: float = 1.0) -> None:
-        self.weight = self.weight * (1 - FORGET) ** by + by
-        self.value += (value - self.value) * by / self.weight
+    def add(self, value: float) -> None:
+        self.weight = self.weight * (1 - FORGET) + 1
+        self.value += (value - self.value) / self.weight
+
+
+class Line:
+    """seconds = fixed + slope n, by least squares over the last 1 / FORGET observations; the slope is drawn towards its guess."""
+
+    def __init__(self, fixed: float, slope: float, guess_n: float) -> None:
+        self._guess = fixed, slope
+        self._pull = guess_n**2
+        self._num = self._n = self._seconds = self._n2 = self._both = 0.0
+
+    def add(self, n: float, seconds: float) -> None:
+        keep = 1 - FORGET
+        self._num = self._num * keep + 1
+        self._n = self._n * keep + n
+        self._seconds = self._seconds * keep + seconds
+        self._n2 = self._n2 * keep + n**2
+        self._both = self._both * keep + n * seconds
+
+    def fit(self) -> tuple[float, float]:
+        """Neither is negative."""
+        if not self._num:
+            return self._guess
+        mean_n, mean_s = self._n / self._num, self._seconds / self._num
+        spread = max(0.0, self._n2 - self._num * mean_n**2)
+        together = self._both - self._num * mean_n * mean_s
+        slope = max(0.0, (together + self._pull * self._guess[1]) / (spread + self._pull))
+        if slope * mean_n > mean_s:
+            return 0.0, mean_s / mean_n
+        return mean_s - slope * mean_n, slope
 
 
 class Measured:
@@ -56,40 +90,23 @@ class Measured:
 
     def __init__(self, step_tokens: int) -> None:
         self.step_tokens = step_tokens
-        self.host, self.disk, self.requeue = Average(HOST_S), Average(DISK_S), Average(REQUEUE_S)
-        self._num = self._tokens = self._seconds = self._tokens2 = self._both = 0.0
+        self._steps = Line(STEP_S, TOKEN_S, GUESS_TOKENS)
+        self._host, self._disk = Line(HOST_MOVE_S, HOST_S, GUESS_PAGES), Line(DISK_MOVE_S, DISK_S, GUESS_PAGES)
+        self._requeue = Average(REQUEUE_S)
 
     def stepped(self, num_tokens: int, seconds: float) -> None:
         """A step is over."""
-        keep = 1 - FORGET
-        self._num = self._num * keep + 1
-        self._tokens = self._tokens * keep + num_tokens
-        self._seconds = self._seconds * keep + seconds
-        self._tokens2 = self._tokens2 * keep + num_tokens**2
-        self._both = self._both * keep + num_tokens * seconds
+        self._steps.add(num_tokens, seconds)
 
     def moved(self, tier: str, num_pages: int, seconds: float) -> None:
         """Pages went to a tier, or came from it."""
         if num_pages:
-            (self.host if tier == "host" else self.disk).add(seconds / num_pages, by=num_pages)
+            (self._host if tier == "host" else self._disk).add(num_pages, seconds)
 
     def requeued(self, seconds: float) -> None:
         """A call whose file had lost pages began after so long."""
-        self.requeue.add(seconds)
+        self._requeue.add(seconds)
 
     def costs(self, busy_tokens: int = 0) -> Costs:
         """What is known now."""
-        step_s, token_s = self._fit()
-        return Costs(step_s, token_s, self.step_tokens, self.host.value, self.disk.value, self.requeue.value, busy_tokens)
-
-    def _fit(self) -> tuple[float, float]:
-        if not self._num:
-            return STEP_S, TOKEN_S
-        mean_tokens, mean_s = self._tokens / self._num, self._seconds / self._num
-        spread = max(0.0, self._tokens2 - self._num * mean_tokens**2)
-        together = self._both - self._num * mean_tokens * mean_s
-        guess = GUESS_TOKENS**2
-        token_s = max(0.0, (together + guess * TOKEN_S) / (spread + guess))
-        if token_s * mean_tokens > mean_s:  # never a negative step
-            return 0.0, mean_s / mean_tokens
-        return mean_s - token_s * mean_tokens, token_s
+        return Costs(*self._steps.fit(), self.step_tokens, *self._host.fit(), *self._disk.fit(), self._requeue.value, busy_tokens)

@@ -47,9 +47,10 @@ class InferCept:
         if self._is_unknown(r):
             return r.last_used_s + STALE_S
         enough_s = self._least_waste(r, costs) / max(1, r.num_tokens)  # away for longer than this it had better give
-        if self._away_s(r, now_s) >= enough_s:
-            return min(now_s, latest_s)
-        return min(max(now_s, began_s + enough_s), latest_s)
+        away_s = self._away_s(r, now_s)
+        if away_s >= enough_s:
+            return min(began_s, latest_s)
+        return min(max(began_s + enough_s, now_s + away_s), latest_s)  # when it should have been back, look again
 
     def rank(self, r: Resident, costs: Costs, now_s: float) -> float:
         gain = self._away_s(r, now_s) * r.num_tokens - self._least_waste(r, costs)

@@ -74,7 +74,7 @@ def reload_s(r: Resident, way: Way, costs: Costs) -> float:
     """What giving its pages this way costs, in seconds until they are back: both ways of a copy, or computing."""
     if way is Way.DROP:
         return costs.compute_s(r.num_tokens)
-    return costs.page_s(way) * (r.num_missing + r.num_pages)
+    return costs.move_s(way, r.num_missing) + costs.move_s(way, r.num_pages)
 
 
 def by_cost(r: Resident, costs: Costs) -> tuple[Way, ...]:

@@ -40,15 +40,18 @@ def test_no_cost_is_ever_negative(steps):
     assert costs.step_s >= -1e-12 and costs.token_s >= 0
 
 
-def test_moves_are_counted_by_page_and_tier():
+def test_a_move_costs_something_whatever_its_size_and_something_for_each_page():
     measured = Measured(2048)
-    for _ in range(200):
-        measured.moved("host", 10, 0.02)
-        measured.moved("disk", 5, 0.5)
+    for num_pages in (1, 4, 16) * 60:
+        measured.moved("host", num_pages, 0.01 + 0.001 * num_pages)
+        measured.moved("disk", num_pages, 0.02 + 0.1 * num_pages)
     measured.moved("host", 0, 9.0)
 
     costs = measured.costs()
-    assert costs.page_s("host") == pytest.approx(0.002, rel=0.01) and costs.page_s("disk") == pytest.approx(0.1, rel=0.01)
+    for num_pages in (1, 10, 100):
+        assert costs.move_s("host", num_pages) == pytest.approx(0.01 + 0.001 * num_pages, rel=0.05)
+        assert costs.move_s("disk", num_pages) == pytest.approx(0.02 + 0.1 * num_pages, rel=0.05)
+    assert costs.move_s("host", 0) == costs.move_s("disk", 0) == 0
 
 
 def test_a_long_prompt_is_computed_in_chunks_of_a_step():

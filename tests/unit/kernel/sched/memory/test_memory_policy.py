@@ -127,6 +127,14 @@ def test_who_waits_for_a_slow_tool_gives_before_who_waits_for_a_fast_one(name):
     assert policy.rank(image, costs, 10.0) < policy.rank(calc, costs, 10.0)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_time_that_is_over_lies_in_the_past_whenever_it_is_asked_for(name):
+    policy = memory.make(name, learned(20.0, times=120))
+    r = Resident(512, 32, 32, True, 10.0, name=ANN, rest=Rest("tool", "web", 10.0))
+
+    assert all(policy.yields_s(r, Costs(), now_s) < 12.0 for now_s in (12.0, 12.1, 15.0))
+
+
 def test_infercept_keeps_what_is_used_often_longer_than_what_was_used_once():
     policy, costs = memory.make("infercept", Predictor()), Costs()
     often, once = (Resident(512, 32, 0, True, 10.0, interval_s=interval_s) for interval_s in (0.5, 60.0))
