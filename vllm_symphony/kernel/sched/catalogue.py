@@ -16,18 +16,20 @@ from vllm_symphony.kernel.effect import SetPolicy
 from vllm_symphony.kernel.sched import batch, memory, parameter
 from vllm_symphony.kernel.sched.atlas import CriticalPath
 from vllm_symphony.kernel.sched.fcfs import FirstCome
-from vllm_symphony.kernel.sched.justitia import Costs, FairFinish
+from vllm_symphony.kernel.sched.justitia import FairFinish
 from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.plas import AttainedService
 from vllm_symphony.kernel.sched.policy import Policy
+from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.sched.priority import ByPriority
+from vllm_symphony.kernel.sched.shortest import ShortestLeft
 from vllm_symphony.kernel.sched.vtc import EqualShares
 
 PROCESS, MEMORY, BATCH = "process", "memory", "batch"  # levels of `SetPolicy`
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (FirstCome, ByPriority, EqualShares, AttainedService, CriticalPath, FairFinish)
+    policy.name: policy for policy in (FirstCome, ByPriority, EqualShares, AttainedService, CriticalPath, FairFinish, ShortestLeft)
 }
-DEFAULT = FairFinish.name
+DEFAULT = ShortestLeft.name
 
 
 class Described(Protocol):
@@ -49,11 +51,11 @@ DECIDES: Mapping[str, str] = {PROCESS: "who goes first", MEMORY: "who holds page
 SIMULATED = frozenset(name for name, policy in batch.POLICIES.items() if not policy.on_engine)  # they are to compare with
 
 
-def policy_of(name: str, parameters: Mapping[str, float], costs: Costs) -> Policy:
+def policy_of(name: str, parameters: Mapping[str, float], predictor: Predictor) -> Policy:
     """A new one of the process level. Raises InvalidArgument as `demand` does."""
     demand(PROCESS, name, parameters)
     chosen = POLICIES[name]
-    return FairFinish(costs) if chosen is FairFinish else chosen(**parameters)
+    return chosen(predictor) if chosen in (FairFinish, ShortestLeft) else chosen(**parameters)
 
 
 def demand(level: str, name: str, parameters: Mapping[str, float], *, simulated: bool = False) -> Described:

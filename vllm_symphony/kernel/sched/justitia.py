@@ -89,11 +89,11 @@ class FairFinish(Policy):
 
     def _advance(self, held: float) -> None:
         """The device has held so much: fair sharing would have divided it, up to each one's end."""
-        while held > 0 and (first := self._sharing.first()) is not None:
+        while (first := self._sharing.first()) is not None:
             (finish,), num = self._sharing.key(first), len(self._sharing)
-            step = min(held / num, finish - self.virtual)
-            self.virtual += step
-            held -= step * num
-            if self.virtual >= finish or step <= 0:
-                self.virtual = max(self.virtual, finish)
-                self._sharing.discard(first)
+            if held < num * (finish - self.virtual):
+                self.virtual += held / num
+                return
+            held -= num * max(0.0, finish - self.virtual)
+            self.virtual = max(self.virtual, finish)
+            self._sharing.discard(first)

@@ -1,6 +1,7 @@
 """What a program will need, from what those of its name needed (kernel/sched/predict.py).
 
-    tokens   that a call decodes            calls   that a program makes          cost   of a program, in the policy's own unit
+    tokens   that a call decodes            calls   that a program makes          cost   of a program, in KV tokens x steps
+    work     of a program, in weighted tokens
     gap      seconds between two calls of one thread, by what it waited for: a tool (by name), a sleep, a message, its own code
 
 Learned online from what happened, never from what anybody declares: who lies gains nothing. A name is (principal, program), so
@@ -26,8 +27,8 @@ from vllm_symphony.kernel.sched.recent import Recent
 Name = tuple[str, str]  # principal, program
 SHRINK = 4  # observations that the more general estimate counts for
 NAMES = 1024
-TOKENS, CALLS, COST, GAP = "tokens", "calls", "cost", "gap"  # the quantities
-FIRST_GUESS = {TOKENS: 64.0, CALLS: 4.0, COST: 16_384.0, GAP: 1.0}
+TOKENS, CALLS, COST, WORK, GAP = "tokens", "calls", "cost", "work", "gap"  # the quantities
+FIRST_GUESS = {TOKENS: 64.0, CALLS: 4.0, COST: 16_384.0, WORK: 1024.0, GAP: 1.0}
 
 
 @dataclass(slots=True)
@@ -95,10 +96,11 @@ class Predictor:
         """A call has decoded so many tokens."""
         self._of[TOKENS].add(name, num_tokens)
 
-    def ended(self, name: Name, num_calls: int, cost: float) -> None:
+    def ended(self, name: Name, num_calls: int, cost: float, work: float) -> None:
         """A program has ended, after so many calls."""
         self._of[CALLS].add(name, num_calls)
         self._of[COST].add(name, cost)
+        self._of[WORK].add(name, work)
 
     def rested(self, name: Name, why: str, tool: str, seconds: float) -> None:
         """A thread has come back from what it waited for."""
@@ -118,6 +120,10 @@ class Predictor:
     def cost(self, name: Name, so_far: float = 0.0) -> float:
         """Of a program, all in all."""
         return self._of[COST].expected(name, so_far)
+
+    def work(self, name: Name, so_far: float = 0.0) -> float:
+        """Of a program, all in all: weighted tokens (runnable.py)."""
+        return self._of[WORK].expected(name, so_far)
 
     def gap_s(self, name: Name, why: str, tool: str, so_far_s: float = 0.0) -> float:
         """Until the thread comes back, all in all."""

@@ -268,9 +268,10 @@ class RunQueue:
     def _settle(self, program: Program, now_s: float) -> None:
         """If nothing of it is left, learn from it and forget it."""
         if program.is_over:
-            self.policy.left(program, now_s)
             if program.num_calls:
-                self.predictor.ended((program.principal, program.name), program.num_calls, program.cost)
+                name = program.principal, program.name
+                self.predictor.ended(name, program.num_calls, program.cost, program.tokens)
+            self.policy.left(program, now_s)
 
     def _wait(self, call: Runnable, *, rested: bool) -> None:
         program = call.program

@@ -68,7 +68,7 @@ def test_a_new_name_gets_the_mean_of_all_and_the_first_of_all_the_constant():
     assert predictor.calls(CHAT) == FIRST_GUESS["calls"]
 
     for _ in range(100):
-        predictor.ended(SEARCH, 160, 1.0)
+        predictor.ended(SEARCH, 160, 1.0, 1.0)
 
     assert predictor.calls(CHAT) > 150
 
@@ -109,7 +109,7 @@ def test_a_tool_is_known_by_the_programs_own_calls_before_everybodys():
 def test_turns_is_minus_the_correlation_of_calls_made_and_left(counts):
     predictor = Predictor()
     for n in counts:
-        predictor.ended(CHAT, n, 1.0)
+        predictor.ended(CHAT, n, 1.0, 1.0)
 
     pairs = [(k, n - k) for n in counts for k in range(1, n + 1)]
     made, left = [k for k, _ in pairs], [rest for _, rest in pairs]
