@@ -127,11 +127,10 @@ class World:
         return self._transports[self.root]
 
     def connection_of(self, principal: str) -> Pid:
-        """The test's connection as that principal."""
+        """The test's connection as that principal. The first one's has scope admin, too."""
         if principal not in self.connections:
-            pid = self.connections[principal] = self.kernel.connect(
-                Credentials(principal, scopes=("admin", "run")), "client", self.now_ns
-            )
+            scopes = ("run",) if self.connections else ("admin", "run")
+            pid = self.connections[principal] = self.kernel.connect(Credentials(principal, scopes=scopes), "client", self.now_ns)
             self._transports[pid] = MemoryTransport(self, pid)
         return self.connections[principal]
 

@@ -136,6 +136,29 @@ def test_a_program_that_still_runs_is_not_idle():
             m.check_idle()
 
 
+async def whose() -> str:
+    async with lip.open("/tmp/note", text="x", mode=0o600) as file:
+        return (await file.stat()).owner
+
+
+async def pry() -> str:
+    try:
+        async with lip.open("/tmp/note"):
+            return "opened"
+    except lip.SymphonyError as error:
+        return error.reason
+
+
+def test_programs_are_of_the_principal_who_started_them(machine):
+    anns = machine.start(whose)
+    machine.run()
+    with machine.acting_as("bob"):
+        bobs = machine.start(pry)
+    machine.run()
+
+    assert (anns.value, bobs.value) == ("ann", "EACCES")
+
+
 def test_a_killed_program_leaves_nothing(machine):
     run = machine.start(write, 400)
     machine.advance(0.02)
