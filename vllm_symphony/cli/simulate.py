@@ -31,7 +31,7 @@ EXAMPLE = "symphony simulate mix --programs 200 --load 0.9 --policy fcfs --polic
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "trace", metavar="TRACE", help="documents, agents, toolgaps, mix, fair, interruptions, or a file of JSON lines"
+        "trace", metavar="TRACE", help="documents, agents, toolgaps, mix, fair, interruptions, lockstep, or a file of JSON lines"
     )
     made = parser.add_argument_group("the trace that is made")
     made.add_argument("--programs", type=natural, default=200, metavar="N", help="how many (default: 200)")
@@ -39,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--rate", type=_positive, metavar="R", help="so many arrive a second (default: all at once)")
     made.add_argument("--load", type=_positive, metavar="X", help="arrive at X of the rate that the device can just do")
     made.add_argument("--scale", type=_positive, default=1.0, metavar="X", help="texts are shorter by this (default: 1)")
+    made.add_argument("--client", type=_positive, metavar="MS", help="each call is a request of a client so far away")
     made.add_argument("--seed", type=natural, action="append", metavar="N", help="may be repeated (default: 0)")
     made.add_argument("--write", type=Path, metavar="FILE", help="write the trace there, and play nothing")
     rules = parser.add_argument_group("the rules", "NAME or NAME:PARAMETER=NUMBER,...; may be repeated")
@@ -64,6 +65,8 @@ def start(args: argparse.Namespace) -> int:
 
     host = _host(args)
     made = _traces(args, host)
+    if args.client is not None:
+        made = [trace.by_client(args.client / 1000) for trace in made]
     if args.write is not None:
         with args.write.open("w") as file:
             traces.write(made[0], file)

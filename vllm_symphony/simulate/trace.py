@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from vllm_symphony.errors import InvalidArgument
 
-EACH = "each"
+EACH, CLIENT = "each", "client"
 FIELDS = {"at", "principal", "name", "steps", "prefix", "killed", "priority"}
 
 
@@ -96,6 +96,24 @@ class Trace:
     def squeezed(self, factor: float) -> Trace:
         """The same programs, arriving `factor` times as fast."""
         return replace(self, scripts=tuple(replace(s, at_s=s.at_s / factor) for s in self.scripts))
+
+    def by_client(self, rtt_s: float) -> Trace:
+        """The same programs as an ordinary client runs them: each call is a request of its own, so the round trip to the client
+        lies between a call's end and whatever comes next."""
+        return replace(self, scripts=tuple(replace(s, steps=_far(s.steps, rtt_s)) for s in self.scripts))
+
+
+def _far(steps: tuple[Step, ...], rtt_s: float) -> tuple[Step, ...]:
+    """A tool runs at the client's: its answer comes a round trip after the call's end and its own time."""
+    found: list[Step] = []
+    for step, before in zip(steps, (None, *steps), strict=False):
+        if isinstance(step, Gap):
+            found.append(Gap(step.tool, step.seconds + rtt_s))
+            continue
+        if rtt_s and isinstance(before, Turn | Singles):
+            found.append(Gap(CLIENT, rtt_s))
+        found.append(Singles(step.num_tokens, step.code_s + rtt_s) if isinstance(step, Singles) else step)
+    return tuple(found)
 
 
 def write(trace: Trace, file: TextIO) -> None:

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from vllm_symphony.errors import InvalidArgument
-from vllm_symphony.simulate.trace import Gap, Script, Step, Trace, Turn
+from vllm_symphony.simulate.trace import Gap, Script, Singles, Step, Trace, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,11 @@ def fair(d: Dice) -> Script:
     return Script(d.arrival(), name, steps, d.principal())
 
 
+def lockstep(d: Dice) -> Script:
+    """Programs that ask for each token by a call, and compute a millisecond between two."""
+    return Script(d.arrival(), "lockstep", (Turn(d.tokens(64), 1), Singles(200, d.around(0.001, 0.2))), d.principal())
+
+
 KINDS = {  # seconds of an interruption, how many a program has
     "calculator": (90e-6, 3.75), "answer": (0.69, 2.5), "world": (0.09, 28.0), "chat": (28.6, 4.5), "image": (20.0, 6.9),
     "speech": (17.2, 6.9),
@@ -146,6 +151,7 @@ def interruptions(d: Dice) -> Script:
 
 WORKLOADS: Mapping[str, Callable[[Dice], Script]] = {
     "documents": documents, "agents": agents, "toolgaps": toolgaps, "mix": mix, "fair": fair, "interruptions": interruptions,
+    "lockstep": lockstep,
 }  # fmt: skip
 
 
