@@ -14,13 +14,14 @@ from typing import Any
 from tests.engine.conftest import tiny_args
 from tests.engine.driver import Driver
 from tests.engine.pressure import after_steps, calm
-from tests.engine.reference import Ties, best, decode, finish_plain, long_prompt, plain, prompts, start_plain, together
+from tests.engine.reference import Plain, Ties, best, decode, finish_plain, long_prompt, plain, prompts, start_plain, together
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.engine.admission import is_ending
 from vllm_symphony.engine.job import CLIENT, JOB_PREFIX
 from vllm_symphony.engine.share import Share
 from vllm_symphony.kernel.effect import CancelJob, DropFile, Owner, SetPolicy, Weigh
 from vllm_symphony.kernel.sched import catalogue
+from vllm_symphony.kernel.sched.queue import QUANTUM
 
 NUM_PAGES = 160
 ROWS, TOKENS = 8, 64  # of a step
@@ -150,6 +151,17 @@ def forget(dev: Driver) -> None:
     assert dev.call(dev.host.scheduler.reset_prefix_cache)
 
 
+_ALONE: dict[tuple[int, ...], Plain] = {}
+
+
+def alone_of(dev: Driver, text: list[int], n: int) -> Plain:
+    """What plain vLLM gives for it when nobody else is there: asked once, the greedy tokens of a shorter answer are its first."""
+    known = _ALONE.get(tuple(text))
+    if known is None or len(known.tokens) < n:
+        known = _ALONE[tuple(text)] = plain(dev, text, n)
+    return Plain(known.tokens[:n], known.tops[:n])
+
+
 @contextmanager
 def all_at_once(dev: Driver, num_calls: int) -> Iterator[None]:
     """No step is made before so many calls are there, each on a file of its own, however slow their threads are."""
@@ -179,7 +191,7 @@ def all_at_once(dev: Driver, num_calls: int) -> Iterator[None]:
 def crowd(dev: Driver, num_plain: int, num_programs: int, n: int) -> None:
     """Streams and token-by-token programs, each with the tokens that it has alone."""
     texts = prompts(dev, num_plain + num_programs)
-    alone = [plain(dev, t, n) for t in texts]
+    alone = [alone_of(dev, t, n) for t in texts]
     ties = Ties()
     with all_at_once(dev, num_programs):
         streams = [start_plain(dev, t, n, None, wait=False) for t in texts[:num_plain]]
@@ -303,20 +315,20 @@ def case_plain_requests_without_end_leave_programs_their_part_of_the_pages(dev: 
 
 
 def case_one_program_has_its_half_beside_40_of_another_principal(dev: Driver) -> None:
-    principals, texts = dev.host.device.order.queue.principals, prompts(dev, 56)
-    owners = [Owner(Pid(1 + i), principal="crowd") for i in range(40)] + [Owner(Pid(99), i, "single") for i in range(16)]
-    is_done = lambda: (p := principals.get("single")) is not None and p.tokens and not p.is_counted  # noqa: E731
-    had = after_steps(dev, is_done, lambda: [principals[name].tokens for name in ("single", "crowd")])
+    principals, texts = dev.host.device.order.queue.principals, prompts(dev, 72)
+    owners = [Owner(Pid(1 + i), principal="crowd") for i in range(40)] + [Owner(Pid(99), i, "single") for i in range(32)]
+    all_run = lambda: (p := principals.get("single")) is not None and p.tokens and not p.programs  # noqa: E731
+    had = after_steps(dev, all_run, lambda: [principals[name].tokens for name in ("single", "crowd")])
 
     with all_at_once(dev, len(owners)):
         files = [dev.create(t) for t in texts]
-        calls = [dev.start_generate(f, 20, owner=owner) for f, owner in zip(files, owners, strict=True)]
+        calls = [dev.start_generate(f, 40, owner=owner) for f, owner in zip(files, owners, strict=True)]
     tokens = [dev.collect(f, q).tokens for f, (_, q) in zip(files, calls, strict=True)]
     calm(dev)
 
-    assert [len(t) for t in tokens] == [20] * 56
+    assert [len(t) for t in tokens] == [40] * 72
     ((single, crowd),) = had
-    assert 0.45 <= single / (single + crowd) <= 0.55
+    assert abs(single - crowd) <= 2 * QUANTUM
     dev.drop(*files)
 
 
@@ -329,7 +341,7 @@ def case_a_step_among_10_000_waiting_calls_does_little_more_than_among_200(dev: 
 
 def case_priorities_of_plain_requests_hold_beside_programs(dev: Driver) -> None:
     texts = prompts(dev, 28)
-    alone = [plain(dev, t, 15) for t in texts]
+    alone = [alone_of(dev, t, 15) for t in texts]
     ties = Ties()
 
     with watched(dev) as seen, all_at_once(dev, 8):

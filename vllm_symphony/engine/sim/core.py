@@ -13,6 +13,7 @@ import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from vllm_symphony.abi.draw import key64
@@ -432,7 +433,7 @@ class SimCore:
             self.surgery.try_again()
             self.batch = self.former.form()
         self.victims.busy_tokens = self.table.page_size * sum(len(job.blocks) for job, _ in self.batch)
-        self.batch_asks = list(self.asks.values())[: self.cost.max_rows]
+        self.batch_asks = list(islice(self.asks.values(), self.cost.max_rows))
         if not self.is_stepping:
             if self.surgery.is_waiting and (stale_in := self.room.next_stale()) is not None:
                 self.wake_at = self.clock() + stale_in
