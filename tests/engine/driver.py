@@ -245,7 +245,7 @@ class Driver:
         self.submit(*[CancelJob(j) for j in jobs], *[DropFile(i) for i in files])
 
     def assert_nothing_left(self) -> None:
-        """No file, job, request, page or row."""
+        """No file, job, request, page or row; and whatever was preempted, we gave up (room.py, rule 4)."""
 
         def look() -> None:
             d, s = self.host.device, self.host.scheduler
@@ -254,6 +254,7 @@ class Driver:
             assert not s.requests and not s.running and not s.parked
             assert d.table.pool.get_num_free_blocks() == d.table.num_pages
             d.rows.check_empty()
+            assert s.num_preempted == s.admission.num_given_up, "vLLM has preempted by itself"
 
         self.call(look)
 
