@@ -1,6 +1,6 @@
 """symphony simulate: play a trace under scheduling policies, on a simulated device (cli/simulate.py, docs/simulator.md).
 
-symphony simulate mix --load 0.9 --policy fcfs --policy justitia           programs a second as 0.9 of what the device can do
+symphony simulate mix --load 0.9 --policy fcfs --policy shortest           programs a second as 0.9 of what the device can do
 symphony simulate toolgaps --pressure 2 --memory lru --memory infercept    half of the pages that the programs would hold
 symphony simulate day.jsonl --step-time cpu.json --json                    a trace of yours, on a machine that was calibrated
 symphony simulate fair --programs 1000 --write fair.jsonl                  only make the trace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vllm_symphony.simulate.player import Host
     from vllm_symphony.simulate.trace import Trace
 
-EXAMPLE = "symphony simulate mix --programs 200 --load 0.9 --policy fcfs --policy justitia"
+EXAMPLE = "symphony simulate mix --programs 200 --load 0.9 --policy fcfs --policy shortest"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
