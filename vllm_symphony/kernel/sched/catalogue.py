@@ -55,7 +55,7 @@ def policy_of(name: str, parameters: Mapping[str, float], predictor: Predictor) 
     """A new one of the process level. Raises InvalidArgument as `demand` does."""
     demand(PROCESS, name, parameters)
     chosen = POLICIES[name]
-    return chosen(predictor) if chosen in (FairFinish, ShortestLeft) else chosen(**parameters)
+    return chosen(predictor, **parameters) if chosen in (FairFinish, ShortestLeft) else chosen(**parameters)
 
 
 def demand(level: str, name: str, parameters: Mapping[str, float], *, simulated: bool = False) -> Described:

@@ -1,19 +1,19 @@
 """The least work left goes first, within fair sharing (kernel/sched/shortest.py): the default.
 
-    overdue: fair sharing would have finished them by now     in the order in which it would have
+    overdue: with 1 / stretch of its part it would be done     in the order in which they came to be so
     the others                                                by what is left of their predicted work, least first
 
 Least left first has the least mean completion there is (Schrage, 1968), but a long program may wait for ever. So each has a time by
-which it would be done if all shared the device equally; who is not done by then goes before all that have not come to theirs.
+which it would be done if all shared the device equally and it got 1 / `stretch` of its part; who is not done then goes before all
+that have not come to theirs. With a stretch of 1 long programs are overdue so often that the mean loses a tenth.
 
     work     weighted tokens, predicted from programs of that name (predict.py) and corrected: who has had more than was predicted
              is expected to need what those needed that came as far; when a name is known twice as well, all of it are seen anew
     V        virtual time: what each of the N programs that want something would have got by now, if they shared equally
-    F        V at its first call + its work; the time in which it wants nothing does not count, so nobody saves up by resting
+    F        V at its first call + stretch x its work; the time in which it wants nothing does not count, so nobody saves up
 
 Calls that run keep their rows: one that gives way waits with its pages, which others then lack; that cost more than it gained.
-Bound: from the moment in which fair sharing would have finished a program, none goes before it but those that fair sharing would
-have finished earlier, and the calls that run.
+Bound: from F on none goes before a program but those whose F is smaller, and the calls that run.
 Source: fair sharing's end as a deadline is that of Friedman and Henderson, "Fairness and efficiency in web server protocols"
 (SIGMETRICS 2003), with programs for flows as in Justitia (arXiv 2510.17015).
 Rejected: the order of F alone (justitia.py). Where programs are of like size it serves them as they came, and its mean is no better
@@ -27,11 +27,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from vllm_symphony.kernel.sched.parameter import Parameter
 from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.program import Program
 from vllm_symphony.kernel.sched.ranking import Key, Ranking
 from vllm_symphony.kernel.sched.runnable import Runnable, Service
 
+STRETCH = 2.0
 STEP = 1.25  # a correction adds at least a quarter
 NAMES = 1024  # whose ended programs are counted, beside those that are there
 
@@ -48,23 +50,25 @@ class Plan:
 
     begun: float
     work: float
+    stretch: float
     rests: float | None = None
 
     @property
     def finish(self) -> float:
-        """V when fair sharing would have finished it."""
-        return self.begun + self.work
+        """F."""
+        return self.begun + self.stretch * self.work
 
 
 class ShortestLeft(Policy):
     name = "shortest"
-    help = "programs with the least predicted work left, those that fair sharing would have finished before them"
+    help = "programs with the least predicted work left; before them those that are long overdue by fair sharing"
+    parameters = {"stretch": Parameter(STRETCH, 1.0, "times as long as under fair sharing, then a program goes first")}  # noqa: RUF012
 
-    def __init__(self, works: Works) -> None:
-        self.works = works
+    def __init__(self, works: Works, stretch: float = STRETCH) -> None:
+        self.works, self.stretch = works, stretch
         self.virtual = 0.0
         self.plans: dict[Program, Plan] = {}
-        self._sharing: Ranking[Program] = Ranking()  # want something, and fair sharing would not have finished them
+        self._sharing: Ranking[Program] = Ranking()  # want something, and have not come to F
         self._named: defaultdict[tuple[str, str], dict[Program, None]] = defaultdict(dict)
         self._num_ended: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._changed: dict[Program, None] = {}
@@ -76,7 +80,7 @@ class ShortestLeft(Policy):
         program = call.program
         plan = self.plans.get(program)
         if plan is None:
-            plan = self.plans[program] = Plan(self.virtual, max(self._predicted(program), program.tokens))
+            plan = self.plans[program] = Plan(self.virtual, max(self._predicted(program), program.tokens), self.stretch)
             self._named[_name(program)][program] = None
         elif plan.rests is not None:
             plan.begun += self.virtual - plan.rests

@@ -49,7 +49,7 @@ def run(programs: Programs, policy: ShortestLeft) -> list[int]:
 
 @relaxed
 @given(TRACES, ROWS)
-def test_from_when_fair_sharing_would_have_finished_it_only_those_due_before_begin_before_a_program(trace, rows) -> None:
+def test_no_program_begins_while_one_waits_that_is_overdue(trace, rows) -> None:
     policy = ShortestLeft(Predictor())
     device = CountingDevice(RunQueue(rows, policy))
 
