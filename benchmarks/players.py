@@ -226,9 +226,9 @@ class Client:
 
     def _turn(self) -> None:
         """Do what is due, or wait for it or for an answer."""
-        now = time.monotonic()
-        while self._due and self._due[0][0] <= now:
+        if self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
+            return
         left = self._due[0][0] - time.monotonic() if self._due else TIMEOUT_S
         try:
             at, what = self._news.get(timeout=max(0.0, left))
