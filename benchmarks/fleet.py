@@ -18,6 +18,7 @@ from benchmarks.plain import Timing
 from benchmarks.programs import source
 from benchmarks.rig import Rig
 from benchmarks.session import Child, Session
+from benchmarks.stats import median
 from benchmarks.vllm_rig import VllmRig
 
 LINGER_S = 0.3
@@ -61,13 +62,22 @@ class Fleet:
         cpu_s = sum(t["cpu_s"] for t in run.results()) / (len(prompts) * num_tokens)  # of a token
         return Timing(rows, meter.at, meter, rows * cpu_s)
 
+    def pace(self, prompts: Sequence[Sequence[int]], num_tokens: int, late_s: float) -> float:
+        """Token by token, in lock step with a program that is so late every time: tokens a second of each of the others."""
+        with self._started(prompts, {"num_tokens": num_tokens, "how": "token", "top_k": 20}, late_s) as run:
+            run.open_gate()
+            run.until(all, 2)
+        return num_tokens / median([took["ended"] - took["began"] for took in run.results()[1:]])
+
     @contextmanager
-    def _started(self, prompts: Sequence[Sequence[int]], args: dict[str, Any]) -> Iterator[Run]:
-        """Programs before their gate; at the end they have all ended."""
+    def _started(self, prompts: Sequence[Sequence[int]], args: dict[str, Any], late_s: float = 0.0) -> Iterator[Run]:
+        """Programs before their gate, the first of them late; at the end they have all ended."""
         session = self._rig.session
         gate, text = f"/tmp/bench-gate-{next(_GATES)}", source("decode")
         args = {**args, "gate": gate, "linger_s": LINGER_S}
-        run = Run(session, gate, [session.spawn(text, "decode", prompt=list(p), **args) for p in prompts])
+        late = [late_s, *[0.0] * len(prompts)]
+        children = [session.spawn(text, "decode", prompt=list(p), late_s=s, **args) for p, s in zip(prompts, late, strict=False)]
+        run = Run(session, gate, children)
         run.until(all, 1)
         yield run
         session.remove(gate, run.gate_fd)

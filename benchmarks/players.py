@@ -169,6 +169,11 @@ class _Conversation:
     ended_at: float | None = None
 
 
+def _asking(prompt: list[int]) -> _Body:
+    """A client that asks once."""
+    yield _Send([prompt], 1)
+
+
 class Client:
     """Conversations of an ordinary client."""
 
@@ -201,9 +206,9 @@ class Client:
     def _warm(self, texts: Texts) -> None:
         """All shared prefixes have been asked for once, as the other side has computed its files."""
         for prompt in texts.prefixes.values():
-            talk = _Conversation(Script(0.0, "warm", ()), iter(()))  # type: ignore[arg-type]
-            self._send(talk, _Send([prompt], 1))
-            while talk.num_open:
+            talk = _Conversation(Script(0.0, "warm", ()), _asking(prompt))
+            self._go_on(talk, None)
+            while talk.ended_at is None:
                 self._turn()
 
     def _body(self, script: Script, texts: Texts) -> _Body:

@@ -72,8 +72,8 @@ ALL = (
     ),
     Benchmark(
         "batching",
-        "engine steps per round of 32 lock-step programs, and what the window costs a lone one",
-        {"steps_per_round": Bound(at_most=1.05)},
+        "engine steps a round of 8, 32, 128 programs in lock step; what one that is late costs them, and the window a lone one",
+        {"steps_per_round": Bound(at_most=1.05), "beside_a_late_one_min": Bound(at_least=0.9)},
     ),
     Benchmark(
         "context",

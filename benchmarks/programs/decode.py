@@ -1,5 +1,6 @@
 """Decode after a prompt in one of several ways, beginning together with all that wait at the same gate (benchmarks/programs)."""
 
+import asyncio
 import time
 
 from vllm_symphony import lip
@@ -8,26 +9,36 @@ HEAD_START_S = 0.1  # from the making of the gate's file to the beginning: all p
 
 
 async def main(
-    prompt: list[int], num_tokens: int, how: str, gate: str, linger_s: float = 0.0, top_k: int = 20, warm_up: int = 0
+    prompt: list[int],
+    num_tokens: int,
+    how: str,
+    gate: str,
+    linger_s: float = 0.0,
+    top_k: int = 20,
+    warm_up: int = 0,
+    late_s: float = 0.0,
 ) -> None:
     """Emit `ready`, then (token by token) `warm` after so many tokens, then what it took.
 
-    Lingers so that the end of one program is not part of another one's measurement.
+    Token by token it takes `late_s` for itself before each. Lingers so that the end of one program is not part of another one's
+    measurement.
     """
     async with lip.open(tokens=prompt) as file:
         await pass_gate(gate)
         began, cpu_s = time.monotonic(), time.process_time()
-        await decode(file, num_tokens, how, top_k, warm_up)
+        await decode(file, num_tokens, how, top_k, warm_up, late_s)
         lip.emit({"began": began, "ended": time.monotonic(), "cpu_s": time.process_time() - cpu_s})
         await lip.sleep(linger_s)
 
 
-async def decode(file: lip.File, num_tokens: int, how: str, top_k: int, warm_up: int) -> None:
+async def decode(file: lip.File, num_tokens: int, how: str, top_k: int, warm_up: int, late_s: float) -> None:
     if how == "token":
         token: list[int] = []
         for i in range(num_tokens):
             if i and i == warm_up:
                 lip.emit("warm")
+            if late_s:
+                await asyncio.sleep(late_s)
             dist = await file.forward(token, top_k=top_k)
             token = [dist.top1]
         return
