@@ -52,10 +52,10 @@ class UnderPolicy(Programs):
 
     def __init__(self, rig: Rig, policy: str) -> None:
         super().__init__(rig)
-        self._policy = policy
+        self._host, self._policy = rig.host, policy
 
     def play(self, trace: Trace) -> Play:
-        self._rig.host.submit([catalogue.parsed(catalogue.PROCESS, self._policy)])
+        self._host.submit([catalogue.parsed(catalogue.PROCESS, self._policy)])
         return super().play(trace)
 
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.apart import Failed
 from benchmarks.programs import source
-from benchmarks.rig import Meter, Rig
+from benchmarks.rig import Meter
+from benchmarks.session import Session
 from vllm_symphony.abi import calls
 from vllm_symphony.abi.types import OpenFlags, pack_tokens
 from vllm_symphony.simulate.trace import Gap, Script, Trace, Turn, line_of
@@ -87,11 +88,23 @@ class Play:
         return len(self.ran) / self.seconds
 
 
+class Server(Protocol):
+    """What both sides play on: an engine in this process (rig.py), or a server (web.py)."""
+
+    @property
+    def session(self) -> Session: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def meter(self) -> Meter: ...
+
+
 class Texts:
     """Of one play: the shared prefixes are the same for all of its programs."""
 
-    def __init__(self, rig: Rig, trace: Trace) -> None:
-        self._vocab_size = rig.host.model.vocab_size
+    def __init__(self, rig: Server, trace: Trace) -> None:
+        self._vocab_size = rig.vocab_size
         self._random = random.Random(next(_PLAYS) * 1000 + trace.seed)
         lengths = dict(s.prefix for s in trace.scripts if s.prefix is not None)
         self.prefixes = {name: self.new(length) for name, length in sorted(lengths.items())}
@@ -103,7 +116,7 @@ class Texts:
 class Programs:
     """Programs at the server."""
 
-    def __init__(self, rig: Rig, *, is_timed: bool = False) -> None:
+    def __init__(self, rig: Server, *, is_timed: bool = False) -> None:
         """`is_timed`: each call says when its first token came."""
         self._rig, self._is_timed = rig, is_timed
 
@@ -113,7 +126,7 @@ class Programs:
             return self._play(trace, folder)
 
     def _play(self, trace: Trace, folder: str) -> Play:
-        session, text, vocab_size = self._rig.session, source("replay"), self._rig.host.model.vocab_size
+        session, text, vocab_size = self._rig.session, source("replay"), self._rig.vocab_size
         before, began = self._rig.meter(), time.monotonic()
         children = []
         for script in trace.scripts:
@@ -154,6 +167,7 @@ class _Send:
 
 
 _Body = Generator[_Send | Gap, Any, None]
+Hear = Callable[[Sequence[int], bool], None]  # tokens, and whether they are the last ones
 
 
 @dataclass(eq=False)
@@ -177,8 +191,9 @@ def _asking(prompt: list[int]) -> _Body:
 class Client:
     """Conversations of an ordinary client."""
 
-    def __init__(self, rig: Rig, *, rtt_s: float = 0.0, by_priority: bool = False) -> None:
-        """`by_priority`: under vLLM's policy of that name, programs that were given least so far go first: what a client knows."""
+    def __init__(self, rig: Any, *, rtt_s: float = 0.0, by_priority: bool = False) -> None:
+        """`rig`: a Rig. `by_priority`: under vLLM's policy of that name, programs that were given least so far go first: what a
+        client knows."""
         self._rig, self._rtt_s, self._by_priority = rig, rtt_s, by_priority
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._arrivals: list[float] = []
@@ -186,10 +201,7 @@ class Client:
 
     def play(self, trace: Trace) -> Play:
         """Raises Failed when nothing happens for long."""
-        from vllm.v1.core.sched.request_queue import SchedulingPolicy
-
-        policy, scheduler = SchedulingPolicy.PRIORITY if self._by_priority else SchedulingPolicy.FCFS, self._rig.host.scheduler
-        self._rig.host.call_in_engine(lambda: setattr(scheduler, "policy", policy))
+        self._prepare()
         texts = Texts(self._rig, trace)
         self._warm(texts)
         self._arrivals = []
@@ -202,6 +214,12 @@ class Client:
         meter, seconds = self._rig.meter() - before, time.monotonic() - began
         ran = [Ran(t.script, (t.ended_at or 0.0) - began - t.script.at_s, t.first_s) for t in talks]
         return Play(ran, seconds, meter, self._arrivals)
+
+    def _prepare(self) -> None:
+        from vllm.v1.core.sched.request_queue import SchedulingPolicy
+
+        policy, scheduler = SchedulingPolicy.PRIORITY if self._by_priority else SchedulingPolicy.FCFS, self._rig.host.scheduler
+        self._rig.host.call_in_engine(lambda: setattr(scheduler, "policy", policy))
 
     def _warm(self, texts: Texts) -> None:
         """All shared prefixes have been asked for once, as the other side has computed its files."""
@@ -260,29 +278,34 @@ class Client:
             self._at(time.monotonic() + self._rtt_s / 2, lambda: self._send(talk, step)) if self._rtt_s else self._send(talk, step)
 
     def _send(self, talk: _Conversation, sent: _Send) -> None:
+        asked_at = time.monotonic() - self._rtt_s / 2
+        talk.num_open, talk.answers = len(sent.prompts), []
+        for prompt in sent.prompts:
+            self._submit(prompt, sent.decode, talk.served, self._hear(talk, [], asked_at))
+
+    def _submit(self, prompt: list[int], num_tokens: int, served: int, hear: Hear) -> None:
+        """One request; `hear` may be called by any thread."""
         from vllm import SamplingParams
         from vllm.v1.request import Request
 
-        host, asked_at = self._rig.host, time.monotonic() - self._rtt_s / 2
-        talk.num_open, talk.answers = len(sent.prompts), []
-        for prompt in sent.prompts:
-            params = SamplingParams(max_tokens=sent.decode, temperature=0.0, ignore_eos=True)
-            request = Request(
-                f"trace-{next(_SERIAL)}", prompt, params, None, block_hasher=host.core.request_block_hasher,
-                priority=talk.served if self._by_priority else 0,
-            )  # fmt: skip
-            host.add_plain(request, self._hear(talk, [], asked_at), wait=False)
+        host = self._rig.host
+        params = SamplingParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
+        request = Request(
+            f"trace-{next(_SERIAL)}", prompt, params, None, block_hasher=host.core.request_block_hasher,
+            priority=served if self._by_priority else 0,
+        )  # fmt: skip
+        host.add_plain(request, lambda output: hear(output.new_token_ids, output.finish_reason is not None), wait=False)
 
-    def _hear(self, talk: _Conversation, answer: list[int], asked_at: float) -> Callable[[Any], None]:
-        """What the engine's thread calls with each output of one request."""
+    def _hear(self, talk: _Conversation, answer: list[int], asked_at: float) -> Hear:
+        """What is called with each output of one request."""
 
-        def on_output(output: Any) -> None:
+        def on_output(tokens: Sequence[int], is_last: bool) -> None:
             at = time.monotonic()
             if not answer:
                 talk.first_s.append(at + self._rtt_s / 2 - asked_at)
-            answer.extend(output.new_token_ids)
-            self._arrivals += [at] * len(output.new_token_ids)
-            if output.finish_reason is not None:
+            answer.extend(tokens)
+            self._arrivals += [at] * len(tokens)
+            if is_last:
                 self._news.put((at, lambda: self._ended(talk, answer)))
 
         return on_output

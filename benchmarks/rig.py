@@ -119,6 +119,10 @@ class Rig:
     def page_size(self) -> int:
         return self.host.model.page_size
 
+    @property
+    def vocab_size(self) -> int:
+        return self.host.model.vocab_size
+
     def prompt(self, num_tokens: int) -> list[int]:
         """Tokens that nobody has seen: no side profits of the other's prefix cache."""
         return [self._random.randrange(3, self.host.model.vocab_size) for _ in range(num_tokens)]

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from benchmarks.apart import Failed
-from benchmarks.rig import ROOT, TINY, say
+from benchmarks.rig import ROOT, TINY, Meter, say
 from benchmarks.session import Session
 from benchmarks.stats import cpu_time_s, median
 
@@ -59,8 +59,9 @@ class Streamed:
 class WebServer:
     """One server in a process of its own; it sleeps while it is not asked. Use it in a `with`."""
 
-    def __init__(self, model: str, *, with_symphony: bool = False, flags: Sequence[str] = ()) -> None:
-        """`flags`: of vLLM."""
+    def __init__(self, model: str, *, with_symphony: bool = False, flags: Sequence[str] = (), words: Sequence[str] = ()) -> None:
+        """`flags`: of vLLM. `words`: of `symphony serve`."""
+        self._words = list(words)
         self._folder = tempfile.TemporaryDirectory(prefix="symphony-bench-")
         self.run_dir = Path(self._folder.name, "run")
         self.url = f"http://127.0.0.1:{_free_port()}"
@@ -101,6 +102,7 @@ class WebServer:
         }
         if with_symphony:
             flags = ["--run-dir", str(self.run_dir), "--state-dir", str(Path(self._folder.name, "state")), "--log-level", "warning"]
+            flags += self._words
             env["SYMPHONY_SERVE_FLAGS"] = shlex.join(flags)
         return env
 
@@ -148,6 +150,15 @@ class WebServer:
 
     def cpu_s(self) -> float:
         return cpu_time_s(self._process.pid)
+
+    @property
+    def vocab_size(self) -> int:
+        """With Symphony only."""
+        size: int = self.session.call("model_info").vocab_size
+        return size
+
+    def meter(self) -> Meter:
+        return Meter(time.monotonic(), {"server": self.cpu_s()}, {})
 
     def decode(self, prompts: Sequence[Sequence[int]], num_tokens: int) -> Streamed:
         """Stream `num_tokens` after each prompt, all at once."""
