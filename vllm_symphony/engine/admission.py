@@ -296,6 +296,9 @@ class Admission:
                 claims.take_row()
                 device.tiers.load(job.file)
                 continue
+            if job is not None and is_below and device.tiers.is_fetched(job.file):
+                claims.take_row()
+                continue
             need, free = self._find_room(r, is_below, free)
             if need is None:
                 continue  # those behind it may pass, for a while

@@ -117,6 +117,9 @@ class Carrier:
         self.table.put(f, m.first, list(m.blocks.values()), m.upto)
         m.blocks = {}
         self.num_loaded += m.num_moved
+        source = f.source()
+        if source is not None and source.move is None and source.job is None and source.resting is None:
+            self.table.rejoin(source, f)  # for those that are forked from it next, and those that wait for theirs
 
     def demote(self, f: PagedFile, tier: str, job: MoveJob | None) -> None:
         """The room below is there."""

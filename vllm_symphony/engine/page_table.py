@@ -22,9 +22,11 @@ Source: fork and copy-on-write as in 4.4BSD, ch. 5; vllm/v1/core/block_pool.py a
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Protocol
 
 from vllm_symphony.abi.types import Ino, JobId
@@ -52,7 +54,7 @@ class Lent:
     hashes: Sequence[Any]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class PagedFile:
     """A file as the engine sees it: tokens, positions, and where their KV is."""
 
@@ -77,6 +79,7 @@ class PagedFile:
     below: int = 0  # ... good for so many tokens
     pinned: bool = False  # its pages stay on the device
     move: Any = None  # of its pages, in flight (engine/tier.py)
+    source: Callable[[], PagedFile | None] = lambda: None  # which it was forked from, while that is there
 
     @property
     def has_gaps(self) -> bool:
@@ -177,6 +180,7 @@ class PageTable:
         self.pool.touch(f.blocks)
         self._settle(f)
         f.rows = {i: row for i, row in src.rows.items() if i < length}
+        f.source = weakref.ref(src)
         return f
 
     def build(
@@ -256,6 +260,19 @@ class PageTable:
         del f.hashes[first:]
         f.frontier = len(f.blocks) * self.page_size
         self._trim(f, upto)
+
+    def rejoin(self, f: PagedFile, g: PagedFile) -> bool:
+        """Full pages that `f` has below only and `g` here are both's again, where they have the same copies. True if any are."""
+        first = len(f.blocks)
+        if f.frontier != first * self.page_size:
+            return False
+        shared = zip(f.copies[first:], g.copies[first:], g.blocks[first : g.frontier // self.page_size], strict=False)
+        blocks = [b for _, _, b in takewhile(lambda page: page[0] is page[1] and page[0].num_tokens == self.page_size, shared)]
+        if not blocks:
+            return False
+        self.pool.touch(blocks)
+        self.put(f, first, blocks, min(f.below, (first + len(blocks)) * self.page_size))
+        return True
 
     def _trim(self, f: PagedFile, length: int) -> None:
         keep = self.pages(length)

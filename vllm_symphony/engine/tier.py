@@ -178,7 +178,17 @@ class Tiers:
         first = f.frontier // self.table.page_size
         if f.move is None and first < len(f.blocks):  # whole pages come back: this one is replaced
             self.table.put(f, first, [], first * self.table.page_size)
+        if f.move is None and (source := f.source()) is not None and self.table.rejoin(f, source):
+            return not (f.below <= f.frontier or lowest <= f.frontier)
         return True
+
+    def is_fetched(self, f: PagedFile) -> bool:
+        """Whether its source's pages, of which it has the same copies, are on their way here: for itself or for another fork."""
+        source = f.source()
+        if source is None or not f.copies or f.blocks:
+            return False
+        loads = ((m.file, m.copies) for m in self.moves.values() if m.goal == "device" and not m.cancelled)
+        return any(g and g is not f and source in (g, g.source()) and copies[0] is f.copies[0] for g, copies in loads)
 
     def load(self, f: PagedFile) -> int:
         """Begin to bring the pages back; the blocks are free, as the caller knows. Returns how many it took."""

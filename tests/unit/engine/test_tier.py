@@ -270,6 +270,42 @@ def test_forks_know_the_copies_of_pages_that_they_share():
     assert a.copies[0] is b.copies[0] and a.copies[0].refs == 2
 
 
+def test_forks_of_a_file_that_is_below_come_back_to_the_same_pages():
+    rig = Rig(num_pages=12)
+    a = rig.file(9)
+    rig.tiers.give(a)
+    rig.end()
+    forks = [rig.table.fork(a, Ino(n), 9, 0.0) for n in (2, 3)]
+    assert not a.blocks and rig.free() == 12
+
+    rig.tiers.load(forks[0])
+
+    assert rig.tiers.is_below(forks[1], 9) and rig.tiers.is_fetched(forks[1])
+    rig.end()
+    assert a.blocks == forks[0].blocks[:2] and not rig.tiers.is_fetched(forks[1])
+    assert rig.tiers.is_below(forks[1], 9), "its last page is not full: it is its own"
+    assert forks[1].blocks == a.blocks and rig.free() == 12 - 3
+    rig.tiers.load(forks[1])
+    rig.end()
+    assert forks[1].frontier == 9 and rig.free() == 12 - 4
+
+
+def test_a_fork_that_was_cut_shares_what_is_still_the_same():
+    rig = Rig(num_pages=12)
+    a = rig.file(12)
+    b = rig.table.fork(a, Ino(2), 12, 0.0)
+    for f in (a, b):
+        rig.move(f, "host")
+        rig.end()
+    rig.table.truncate(b, 6)
+
+    rig.tiers.load(a)
+    rig.end()
+
+    assert not rig.tiers.is_below(b, 6) and b.blocks == a.blocks[:2] and b.frontier == 6
+    rig.check()
+
+
 def test_a_segment_stays_whose_first_page_another_move_has_put_on_disk_meanwhile(tmp_path):
     rig = Rig(directory=tmp_path)
     a = rig.file(8)

@@ -162,6 +162,9 @@ class Former:
                 core.room.claims.take_row()
                 core.tiers.load(f)
                 return False
+            if is_below and core.tiers.is_fetched(f):
+                core.room.claims.take_row()
+                return False
             if not self._find_room(job, is_below):
                 return False
             if is_below:
