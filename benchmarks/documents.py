@@ -11,11 +11,11 @@ from benchmarks.players import Client, Programs
 from benchmarks.registry import Options
 from benchmarks.report import Report
 from benchmarks.stats import median
-from benchmarks.traced import SCALE, Side, in_turns, machine, pages_for, saturation, tell
+from benchmarks.traced import Side, in_turns, machine, pages_for, saturation, tell
 from vllm_symphony.simulate.trace import Trace
 from vllm_symphony.simulate.workload import Shape, generate
 
-PRESSURE, LOAD = 2.0, 0.7
+PRESSURE, LOAD, SCALE = 2.0, 0.7, 6.0  # documents as long as the tiny model can read
 SEEDS, TUNED_ON = (121, 122, 123), 3
 
 
