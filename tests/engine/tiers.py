@@ -250,6 +250,30 @@ def case_forks_share_one_copy_of_each_page(dev: Driver) -> None:
     rest(dev, a, *forks)
 
 
+def case_forks_of_a_file_below_come_back_once_and_run_side_by_side(dev: Driver) -> None:
+    prompt = long_prompt(dev, 256, salt=29)
+    texts = [[10 + i, 20 + i, 30 + i] for i in range(4)]
+    expected = []
+    for text in texts:
+        f = dev.create([*prompt, *text])
+        expected.append(dev.forward(f, []))
+        dev.drop(f)
+    for is_back in (False, True):
+        a = dev.create(prompt)
+        dev.forward(a, [])
+        move(dev, a, "host")
+        if is_back:
+            move(dev, a, "device")
+        forks = [dev.fork(a) for _ in texts]
+        loaded = dev.host.counters()["pages_loaded"]
+
+        got = together(*(lambda f=f, text=text: dev.forward(f, text) for f, text in zip(forks, texts, strict=True)))
+
+        assert all(same(g, e) for g, e in zip(got, expected, strict=True))
+        assert dev.host.counters()["pages_loaded"] - loaded == (0 if is_back else 8)
+        rest(dev, a, *forks)
+
+
 def case_a_saved_file_is_read_by_another_and_is_not_written_twice(dev: Driver) -> None:
     prompt = long_prompt(dev, 130, salt=19)
     f = dev.create(prompt)

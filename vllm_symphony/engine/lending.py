@@ -53,8 +53,8 @@ class Lending:
         job.lent = True
         job.began_at = computed
         if computed:
-            manager.req_to_blocks[rid] = self.table.lend(f, computed, manager._pending_cow_copies)
-            manager.num_cached_block[rid] = NEVER_CACHED if f.private else f.num_cached
+            blocks = manager.req_to_blocks[rid] = self.table.lend(f, computed, manager._pending_cow_copies)
+            manager.num_cached_block[rid] = NEVER_CACHED if f.private else self._publish(job, blocks, computed)
             job.request.num_computed_tokens = computed
             return True
         if f.blocks:
@@ -63,6 +63,19 @@ class Lending:
             for m in self.managers:
                 m.num_cached_block[rid] = NEVER_CACHED
         return False
+
+    def _publish(self, job: FileJob, blocks: list[Any], computed: int) -> int:
+        """Pages that came back from below are in no prefix cache, and vLLM publishes a block once or dies: another fork with the
+        same pages would do it again, perhaps in the same step. So it is done here. Returns how many leading ones are published."""
+        f, size = job.file, self.table.page_size
+        full, request = computed // size, job.request
+        if len(request.block_hashes) < full:
+            return f.num_cached  # there is no prefix cache
+        pool: Any = self.table.pool
+        for i in range(f.num_cached, full):
+            if blocks[i].block_hash is None:
+                pool.cache_full_blocks(request, blocks, i, i + 1, size, 0)  # files have pages in one group only
+        return max(f.num_cached, full)
 
     def give_back(self, job: FileJob, computed: int) -> None:
         """The request lets go: the file has its pages again, with KV for `computed` tokens. Only where files keep pages."""
