@@ -26,11 +26,11 @@ FLAGS = ("--max-num-seqs", str(ROWS), "--max-num-batched-tokens", str(TOKENS))
 
 
 def run(options: Options) -> Report:
-    return run_apart(measure, options.model or "tiny", options.quick)
+    return run_apart(measure, options.model or "small", options.quick)
 
 
 def measure(model: str, is_quick: bool) -> Report:
-    report, count = Report("agents"), 32 if is_quick else 128
+    report, count = Report("agents"), 24 if is_quick else 64
     with WebServer(model, with_symphony=True, flags=FLAGS, words=("--tools", str(TOOLS))) as server:
         with WebClient(server) as client:
             rate = LOAD * client.play(at_once(trace(TUNED_ON, count, 0.0))).programs_s

@@ -23,7 +23,7 @@ from vllm_symphony.simulate.steptime import StepTime
 from vllm_symphony.simulate.trace import Gap, Script, Trace
 
 TOOLS = Path(__file__).parent / "tools" / "tools.toml"
-KV_BYTES = 512 << 20
+KV_BYTES = 2 << 30
 LONGEST = 2048  # tokens of a context, for the tiny model
 SCALE = 8.0
 ROWS, TOKENS, PAGE_SIZE = 16, 512, 32
