@@ -1,8 +1,8 @@
 """Questions over popular documents, more than the cache holds (benchmarks/documents.py).
 
 100 documents by Zipf's law. For a program each is a named KV file, of which it forks; for a client each is a prompt's beginning.
-Both sides have seen all of them once. Measured is the time to the first token. RAGCache (arXiv 2404.12457). On the small real model:
-on the tiny one a question takes less than the start of its program.
+Both sides have seen all of them once. Measured is the time to the first token. RAGCache (arXiv 2404.12457). On the small real
+model: on the tiny one a question takes less than the start of its program.
 """
 
 from __future__ import annotations
