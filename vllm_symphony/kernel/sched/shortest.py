@@ -5,7 +5,7 @@
 
 Least left first has the least mean completion there is (Schrage, 1968), but a long program may wait for ever. So each has a time by
 which it would be done if all shared the device equally and it got 1 / `stretch` of its part; who is not done then goes before all
-that have not come to theirs. With a stretch of 1 long programs are overdue so often that the mean loses a tenth.
+that have not come to theirs. With a stretch of 1 long programs are overdue so often that the mean loses about a tenth.
 
     work     weighted tokens, predicted from programs of that name (predict.py) and corrected: who has had more than was predicted
              is expected to need what those needed that came as far; when a name is known twice as well, all of it are seen anew

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.kernel.sched.counter import CountingDevice
+from vllm_symphony.abi.types import Pid
+from vllm_symphony.kernel.effect import Owner, ProcessBegan
 from vllm_symphony.kernel.sched.justitia import FairFinish
 from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.sched.queue import RunQueue
+from vllm_symphony.kernel.sched.runnable import Service
 
 # programs: when they come, and the steps of their calls, one after the other; a step is the whole device
 PROGRAMS = st.lists(st.tuples(st.integers(0, 25), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=8)
@@ -159,3 +162,18 @@ def test_names_are_learned_from_what_their_programs_cost() -> None:
     device.look()
 
     assert device.began[-1].pid == 92
+
+
+@given(num=st.integers(2, 9), steps=st.lists(st.integers(1, 10_000), min_size=1, max_size=60))
+def test_virtual_time_is_what_each_would_have_had_whatever_a_division_leaves(num, steps):
+    policy = FairFinish(Known({str(pid): 1e9 for pid in range(1, num + 1)}))
+    queue = RunQueue(num, policy)
+    for pid in range(1, num + 1):
+        queue.began(ProcessBegan(Pid(pid), None, "ann", str(pid), 0), 0.0)
+        queue.add(Owner(Pid(pid), 0, "ann", str(pid)), 0, 0.0)
+    call = queue.take(0.0)
+
+    for held in steps:
+        queue.charge(call, Service(decode=1, held=held), 0.0)
+
+    assert policy.virtual == pytest.approx(sum(steps) / num)
