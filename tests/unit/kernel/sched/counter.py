@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.kernel.effect import Owner, ProcessBegan
+from vllm_symphony.kernel.sched.policy import Policy
 from vllm_symphony.kernel.sched.queue import RunQueue
 from vllm_symphony.kernel.sched.runnable import Runnable, Service
+
+Programs = list[tuple[int, list[int]]]  # when each comes, and the steps of its calls, one after the other
 
 
 @dataclass(eq=False)
@@ -130,3 +133,24 @@ class CountingDevice:
             self.step()
             steps -= 1
         assert not self.works
+
+
+def ends_of(programs: Programs, policy: Policy) -> list[int]:
+    """When each is done with one row, as the policy orders them."""
+    device = CountingDevice(RunQueue(1, policy), flat=True)
+    left = [list(calls) for _, calls in programs]
+    ends = [-1] * len(programs)
+    while min(ends) < 0:
+        for pid, (at, _) in enumerate(programs, 1):
+            if at == device.now:
+                device.program(pid)
+                device.ask(pid, 0, left[pid - 1].pop(0))
+        num = len(device.ended)
+        device.step()
+        for work in device.ended[num:]:
+            if calls := left[work.pid - 1]:
+                device.ask(work.pid, 0, calls.pop(0))
+            else:
+                ends[work.pid - 1] = device.now
+                device.end(work.pid)
+    return ends

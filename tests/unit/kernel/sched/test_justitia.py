@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.kernel.sched.counter import CountingDevice
+from tests.unit.kernel.sched.counter import Programs, ends_of
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.kernel.effect import Owner, ProcessBegan
 from vllm_symphony.kernel.sched.justitia import FairFinish
@@ -18,7 +18,6 @@ from vllm_symphony.kernel.sched.runnable import Service
 
 # programs: when they come, and the steps of their calls, one after the other; a step is the whole device
 PROGRAMS = st.lists(st.tuples(st.integers(0, 25), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=8)
-Programs = list[tuple[int, list[int]]]
 
 
 class Known:
@@ -54,27 +53,6 @@ def fair_ends(programs: Programs) -> list[Fraction]:
     return ends
 
 
-def run(programs: Programs, costs: Known) -> list[int]:
-    """When each is done with one row, as the policy orders them."""
-    device = CountingDevice(RunQueue(1, FairFinish(costs)), flat=True)
-    left = [list(calls) for _, calls in programs]
-    ends = [-1] * len(programs)
-    while min(ends) < 0:
-        for pid, (at, _) in enumerate(programs, 1):
-            if at == device.now:
-                device.program(pid)
-                device.ask(pid, 0, left[pid - 1].pop(0))
-        num = len(device.ended)
-        device.step()
-        for work in device.ended[num:]:
-            if calls := left[work.pid - 1]:
-                device.ask(work.pid, 0, calls.pop(0))
-            else:
-                ends[work.pid - 1] = device.now
-                device.end(work.pid)
-    return ends
-
-
 def costs_of(programs: Programs) -> dict[str, float]:
     return {f"p{pid}": float(sum(calls)) for pid, (_, calls) in enumerate(programs, 1)}
 
@@ -82,7 +60,7 @@ def costs_of(programs: Programs) -> dict[str, float]:
 @settings(max_examples=300, deadline=None)
 @given(PROGRAMS)
 def test_a_program_is_done_by_its_time_under_fair_sharing_and_the_longest_and_one_step(programs: Programs) -> None:
-    ends = run(programs, Known(costs_of(programs)))
+    ends = ends_of(programs, FairFinish(Known(costs_of(programs))))
 
     longest = max(sum(calls) for _, calls in programs)
     assert all(end <= fair + longest + 1 for end, fair in zip(ends, fair_ends(programs), strict=True))
@@ -93,7 +71,7 @@ def test_a_program_is_done_by_its_time_under_fair_sharing_and_the_longest_and_on
 def test_of_programs_that_come_together_the_mean_is_never_worse_than_fair_sharing(programs: Programs) -> None:
     together = [(0, calls) for _, calls in programs]
 
-    ends = run(together, Known(costs_of(together)))
+    ends = ends_of(together, FairFinish(Known(costs_of(together))))
 
     assert sum(ends) <= sum(fair_ends(together))
 
@@ -103,7 +81,7 @@ def test_of_programs_that_come_together_the_mean_is_never_worse_than_fair_sharin
 def test_who_is_said_to_be_cheap_delays_the_others_by_no_more_than_it_costs(programs: Programs, factor: float) -> None:
     honest = costs_of(programs)
 
-    ends = run(programs, Known(honest, {"p1": factor}))
+    ends = ends_of(programs, FairFinish(Known(honest, {"p1": factor})))
 
     longest = max(honest.values())
     fair = fair_ends(programs)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.kernel.sched.counter import CountingDevice
-from tests.unit.kernel.sched.test_justitia import PROGRAMS, Programs, costs_of, fair_ends
+from tests.unit.kernel.sched.counter import CountingDevice, ends_of
+from tests.unit.kernel.sched.test_justitia import PROGRAMS, costs_of, fair_ends
 from tests.unit.kernel.sched.test_starvation import ROWS, TRACES, play
 from vllm_symphony.kernel.sched.predict import Predictor
 from vllm_symphony.kernel.sched.queue import RunQueue
@@ -24,27 +24,6 @@ class Known:
 
     def work(self, name: tuple[str, str], so_far: float = 0.0) -> float:
         return DECODE_WEIGHT * self.tokens[name[1]] * self.factor
-
-
-def run(programs: Programs, policy: ShortestLeft) -> list[int]:
-    """When each is done with one row."""
-    device = CountingDevice(RunQueue(1, policy), flat=True)
-    left = [list(calls) for _, calls in programs]
-    ends = [-1] * len(programs)
-    while min(ends) < 0:
-        for pid, (at, _) in enumerate(programs, 1):
-            if at == device.now:
-                device.program(pid)
-                device.ask(pid, 0, left[pid - 1].pop(0))
-        num = len(device.ended)
-        device.step()
-        for work in device.ended[num:]:
-            if calls := left[work.pid - 1]:
-                device.ask(work.pid, 0, calls.pop(0))
-            else:
-                ends[work.pid - 1] = device.now
-                device.end(work.pid)
-    return ends
 
 
 @relaxed
@@ -67,7 +46,7 @@ def test_no_program_begins_while_one_waits_that_is_overdue(trace, rows) -> None:
 def test_of_programs_that_come_together_the_mean_is_never_worse_than_fair_sharing(programs: Programs) -> None:
     together = [(0, calls) for _, calls in programs]
 
-    ends = run(together, ShortestLeft(Known(costs_of(together))))
+    ends = ends_of(together, ShortestLeft(Known(costs_of(together))))
 
     assert sum(ends) <= sum(fair_ends(together))
 
@@ -75,7 +54,7 @@ def test_of_programs_that_come_together_the_mean_is_never_worse_than_fair_sharin
 @relaxed
 @given(PROGRAMS, st.floats(0.01, 100.0))
 def test_every_program_is_done_however_wrong_predictions_are(programs: Programs, factor: float) -> None:
-    ends = run(programs, ShortestLeft(Known(costs_of(programs), factor)))
+    ends = ends_of(programs, ShortestLeft(Known(costs_of(programs), factor)))
 
     assert max(ends) <= max(at for at, _ in programs) + sum(sum(calls) for _, calls in programs)
 
