@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.kernel.sched.counter import Programs, ends_of
+from tests.unit.kernel.sched.counter import CountingDevice, Programs, ends_of
 from vllm_symphony.abi.types import Pid
 from vllm_symphony.kernel.effect import Owner, ProcessBegan
 from vllm_symphony.kernel.sched.justitia import FairFinish

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.kernel.sched.counter import CountingDevice, ends_of
+from tests.unit.kernel.sched.counter import CountingDevice, Programs, ends_of
 from tests.unit.kernel.sched.test_justitia import PROGRAMS, costs_of, fair_ends
 from tests.unit.kernel.sched.test_starvation import ROWS, TRACES, play
 from vllm_symphony.kernel.sched.predict import Predictor
