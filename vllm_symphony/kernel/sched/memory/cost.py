@@ -93,20 +93,28 @@ class Measured:
         self._steps = Line(STEP_S, TOKEN_S, GUESS_TOKENS)
         self._host, self._disk = Line(HOST_MOVE_S, HOST_S, GUESS_PAGES), Line(DISK_MOVE_S, DISK_S, GUESS_PAGES)
         self._requeue = Average(REQUEUE_S)
+        self._known: Costs | None = None  # until something happens: they are asked for once for each file that may give
 
     def stepped(self, num_tokens: int, seconds: float) -> None:
         """A step is over."""
         self._steps.add(num_tokens, seconds)
+        self._known = None
 
     def moved(self, tier: str, num_pages: int, seconds: float) -> None:
         """Pages went to a tier, or came from it."""
         if num_pages:
             (self._host if tier == "host" else self._disk).add(num_pages, seconds)
+            self._known = None
 
     def requeued(self, seconds: float) -> None:
         """A call whose file had lost pages began after so long."""
         self._requeue.add(seconds)
+        self._known = None
 
     def costs(self, busy_tokens: int = 0) -> Costs:
         """What is known now."""
-        return Costs(*self._steps.fit(), self.step_tokens, *self._host.fit(), *self._disk.fit(), self._requeue.value, busy_tokens)
+        known = self._known
+        if known is None or known.busy_tokens != busy_tokens:
+            moves = (*self._host.fit(), *self._disk.fit())
+            known = self._known = Costs(*self._steps.fit(), self.step_tokens, *moves, self._requeue.value, busy_tokens)
+        return known
