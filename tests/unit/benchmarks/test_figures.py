@@ -81,7 +81,8 @@ def test_interference_says_whether_the_client_did_its_part():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("decode", ["prompt", "num_tokens", "how", "gate", "linger_s", "top_k", "warm_up"]),
+        ("decode", ["prompt", "num_tokens", "how", "gate", "linger_s", "top_k", "warm_up", "late_s"]),
+        ("replay", ["steps", "vocab_size", "prefix", "is_timed"]),
         ("context", ["path", "prompt", "num_forwards"]),
         ("calls", ["num_rounds", "prompt", "name"]),
         ("stream", ["prompt", "num_tokens"]),
