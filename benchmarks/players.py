@@ -237,10 +237,10 @@ class Client:
                 yield step
                 continue
             assert isinstance(step, Turn), "only whole turns are played"
-            prompt = context + texts.new(step.prompt)
-            answers = yield _Send([prompt] * max(1, step.forks), step.decode)
+            prompts = [context + texts.new(step.prompt) for _ in range(max(1, step.forks))]
+            answers = yield _Send(prompts, step.decode)
             if not step.forks:
-                context = prompt + answers[0]
+                context = prompts[0] + answers[0]
 
     # ---- time
 

@@ -46,15 +46,13 @@ async def main(steps: list[list[Any]], vocab_size: int, prefix: str | None = Non
             await lip.call_tool(step[0], seconds=step[1])
             continue
         prompt, decode, *forks = step
-        text = replay.text(prompt)
         if file is None:
-            file = await lip.open(tokens=text)
+            file = await lip.open(tokens=replay.text(prompt))
             await replay.turn(file, [], decode)
         elif forks:
-            branches = [await file.fork() for _ in range(forks[0])]
             async with lip.group() as group:
-                for branch in branches:
-                    group.start(replay.branch, branch, text, decode)
+                for _ in range(forks[0]):
+                    group.start(replay.branch, await file.fork(), replay.text(prompt), decode)
         else:
-            await replay.turn(file, text, decode)
+            await replay.turn(file, replay.text(prompt), decode)
     return replay.first_s
